@@ -1,0 +1,1 @@
+"""Protobuf packages of Rookery's API. Generated code, except for this line."""

@@ -1,0 +1,1 @@
+"""The API `rookery.v1`: see the .proto files beside this one, which document it."""
