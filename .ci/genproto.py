@@ -1,4 +1,4 @@
-"""Generate the Python of proto/rookery/v1 into a folder: `genproto.py OUT`.
+"""Generate the Python of proto/ beside the .proto files: `genproto.py [--check]`.
 
 The output is committed. Its import paths follow from `-I proto`: folder, protobuf package
 and Python package all read `rookery.v1`. The compiler is pinned to the lowest grpcio that
@@ -9,10 +9,12 @@ import importlib.resources
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
+PATTERN = "*_pb2*.py*"
 PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 
 
@@ -24,11 +26,10 @@ def plugin(name: str) -> str:
     return f"--plugin={name}={found}"
 
 
-def generate(out: Path) -> list[Path]:
-    """Writes the modules and stubs under `out` and returns their paths, sorted."""
+def generate(out: Path) -> None:
+    """Writes the modules and stubs under `out`."""
     protos = sorted((PROTO / "rookery").rglob("*.proto"))
     includes = importlib.resources.files("grpc_tools") / "_proto"
-    out.mkdir(parents=True, exist_ok=True)
     subprocess.run(
         [
             sys.executable,
@@ -46,16 +47,33 @@ def generate(out: Path) -> list[Path]:
         ],
         check=True,
     )
-    return sorted(out.rglob("*_pb2*.py*"))
 
 
-def main() -> None:
-    """Regenerates, and takes away what no longer has a .proto file."""
-    out = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else PROTO
-    for stale in out.rglob("*_pb2*.py*"):
-        stale.unlink()
-    print(f"genproto: {len(generate(out))} files")
+def generated(folder: Path) -> dict[str, bytes]:
+    """Every generated file under `folder`, by its path there."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob(PATTERN)}
+
+
+def outdated() -> list[str]:
+    """Committed files that differ from what would be generated now, or are one side's only."""
+    with tempfile.TemporaryDirectory() as scratch:
+        generate(Path(scratch))
+        now, then = generated(Path(scratch)), generated(PROTO)
+    return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+
+
+def main() -> int:
+    """Generates; with --check says instead what is out of date, 1 if anything is."""
+    if "--check" in sys.argv[1:]:
+        names = outdated()
+        print("\n".join([*names, f"genproto: {len(names)} out of date"]))
+        return 1 if names else 0
+    for path in PROTO.rglob(PATTERN):  # some may have lost their .proto file
+        path.unlink()
+    generate(PROTO)
+    print(f"genproto: {len(generated(PROTO))} files")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,99 @@
+# The two commands are `make demo` and `make test`; each makes what it needs, once.
+# `make test ARGS="-k push"`, `make demo DEMO_ARGS="--ratings FILE"`, `make PYTHON=python3.12 …`
+
+PYTHON ?= python3
+UV ?= uv
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := $(wildcard crypto mpc services client)
+TYPED := $(PACKAGES) proto/rookery $(wildcard bench) tests .ci
+# Relative paths would follow a test into its working folder.
+export NODE_PATH := $(CURDIR)/.cache/node_modules
+# Four at most: a test that waits for a server's answer must not wait for a core.
+JOBS ?= auto --maxprocesses=4
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test soak bench lint format types contracts proto proto-check \
+	proto-baseline vectors wheel lock venv node clean
+
+help: ## What there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
+
+# --- the environment: plain venv and pip; requirements.lock says what goes in ---
+
+# A changed lock makes the environment anew, so that what left the lock leaves it too.
+$(VENV)/.locked: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+venv: $(VENV)/.installed ## Make .venv
+
+node: $(VENV)/.locked
+	@$(BIN)/python .ci/node_modules.py $(NODE_PATH)
+
+# --- using it ---
+
+demo: venv ## Show the whole system at work
+	@$(BIN)/rookery demo $(DEMO_ARGS)
+
+test: venv node ## Run the tests
+	@$(BIN)/python -m pytest -n $(JOBS) --dist=loadfile $(ARGS)
+
+soak: venv node ## Run the tests that take minutes: load, faults, reconnect storms
+	@$(BIN)/python -m pytest -m soak --timeout=0 $(ARGS)
+
+bench: venv ## Measure, each ratio against its floor
+	@$(BIN)/python -m bench $(ARGS)
+
+# --- judging it: .ci/run does all of this ---
+
+lint: venv ## Style and suspicious code
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: venv ## Let ruff put right what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: venv ## mypy --strict
+	@$(BIN)/mypy --strict $(TYPED)
+
+contracts: venv ## Who may import whom
+	@$(BIN)/python .ci/contracts.py
+
+# --- what is generated and committed ---
+
+proto: venv ## Generate the Python of proto/
+	@$(BIN)/python .ci/genproto.py
+
+proto-check: venv ## Generated code is current; the API is tidy and breaks nobody
+	@$(BIN)/python .ci/genproto.py --check
+	@$(BIN)/buf lint
+	@$(BIN)/buf breaking --against proto/baseline.binpb
+
+proto-baseline: venv ## Make today's API the one not to break (docs/releasing.md)
+	@$(BIN)/buf build --exclude-source-info -o proto/baseline.binpb
+
+vectors: venv ## Generate tests/vectors anew
+	@$(BIN)/python tests/vectors/generate.py
+
+wheel: venv ## Build dist/*.whl
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --wheel
+
+lock: ## Resolve requirements.lock anew (needs uv; UPGRADE=--upgrade for newer versions)
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
+		--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE) \
+		pyproject.toml -o requirements.lock
+
+clean: ## Remove all that was made
+	rm -rf $(VENV) .cache .*_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
