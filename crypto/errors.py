@@ -1,0 +1,34 @@
+"""The one error family of `crypto/`."""
+
+from __future__ import annotations
+
+
+class CryptoError(Exception):
+    """Something that came from outside is not what it claims to be, and was refused.
+
+    `rule` is a short, stable slug that names the rule that was broken. Neither it nor the
+    message ever holds a secret, a name or a value.
+    """
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(f"{message} [{rule}]")
+        self.rule = rule
+
+
+class FormatError(CryptoError):
+    """The bytes don't have the form that docs/protocol.md, 1, gives."""
+
+
+class SignatureError(CryptoError):
+    """A signature, tag or proof doesn't verify under the key that it must verify under."""
+
+
+class ChainError(CryptoError):
+    """A link breaks a rule of the device chain (docs/protocol.md, 1.2)."""
+
+
+class OpenError(CryptoError):
+    """Can't be opened. One answer for every cause, so that nobody learns which it was."""
+
+    def __init__(self) -> None:
+        super().__init__("open", "can't be opened with the keys at hand")
