@@ -7,7 +7,7 @@ the rules are those of docs/protocol.md, 1.2. It knows nothing of the service.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from crypto import labels, link
@@ -54,7 +54,7 @@ class Chain:
     hashes: tuple[LinkHash, ...] = ()
     devices: tuple[Device, ...] = ()
     epoch: int = 0
-    commits: Mapping[int, bytes] = MappingProxyType({})
+    commits: Mapping[int, bytes] = field(default_factory=lambda: MappingProxyType({}))
     box_keys: frozenset[bytes] = frozenset()
 
     @property

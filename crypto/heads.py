@@ -19,7 +19,7 @@ _HEAD = struct.Struct(">BQ32s")
 class Head(NamedTuple):
     """The newest op of the device with this index (order of appearance in the chain)."""
 
-    index: int
+    device_index: int
     seq: int
     op_hash: OpHash
 
@@ -29,7 +29,7 @@ def ascending(heads: Iterable[Head]) -> tuple[Head, ...]:
     rows = tuple(sorted(heads))
     if len(rows) > DEVICES_MAX:
         raise FormatError("heads", "more than 255 devices")
-    check_ascending([row.index for row in rows])
+    check_ascending([row.device_index for row in rows])
     if any(not 1 <= row.seq < 1 << 64 for row in rows):
         raise FormatError("heads", "a head's seq is at least 1")
     return rows
@@ -66,5 +66,5 @@ def decode_from(data: bytes, offset: int) -> tuple[tuple[Head, ...], int]:
         Head(index, seq, OpHash(op_hash))
         for index, seq, op_hash in _HEAD.iter_unpack(data[offset + 1 : end])
     )
-    check_ascending([row.index for row in rows])
+    check_ascending([row.device_index for row in rows])
     return rows, end

@@ -134,7 +134,7 @@ class Vector(NamedTuple):
     def of(cls, held: tuple[Head, ...]) -> Vector:
         """The vector of somebody who holds these heads."""
         rows = heads.ascending(held)
-        return cls(tuple((row.index, row.seq) for row in rows), heads.digest(rows))
+        return cls(tuple((row.device_index, row.seq) for row in rows), heads.digest(rows))
 
 
 @dataclass(frozen=True, slots=True)
