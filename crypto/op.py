@@ -18,7 +18,7 @@ from crypto.heads import Head
 from crypto.ids import AccountId, DeviceId, LinkHash, OpHash, Tag
 from crypto.keys import Identity
 from crypto.names import u16_prefixed
-from crypto.padding import BUCKETS, pad, unpad
+from crypto.padding import BUCKETS, OP_BUCKET, pad, unpad
 from crypto.primitives import (
     AEAD_NONCE_BYTES,
     AEAD_TAG_BYTES,
@@ -264,15 +264,18 @@ def seal(
     prev: OpHash,
     lamport: int,
     rand: bytes,
+    bucket: int = OP_BUCKET,
 ) -> SealedOp:
     """Seals and signs one op. `rand` is 32 random bytes, never used twice.
+
+    `bucket` is the smallest padded size to use.
 
     The nonce is hedged: a repeated `rand` still gives different nonces for different
     headers or plaintexts. FormatError if a number or the payload doesn't fit.
     """
     if not (1 <= dev_seq <= _U64_MAX and 1 <= lamport <= _U64_MAX):
         raise FormatError("range", "dev_seq and lamport are 1 to 2^64-1")
-    padded = pad(encode_payload(payload))
+    padded = pad(encode_payload(payload), bucket)
     ct_bytes = len(padded) + AEAD_TAG_BYTES
     fields = (
         _MAGIC, _SUITE, _KIND_OF[payload.verb], 0, keys.account_id, keys.epoch,

@@ -7,21 +7,24 @@ import struct
 from crypto.errors import FormatError
 
 BUCKETS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+OP_BUCKET = 512
+"""The bucket of a small op: a setting, a tombstone and a cover look alike, even with 16
+devices in the causal vector, which alone would carry many an op over 256."""
 PLAIN_BYTES_MAX = BUCKETS[-1] - 4
 _U32 = struct.Struct(">I")
 
 
-def bucket(plain_bytes: int) -> int:
-    """The smallest bucket that holds a u32 length and `plain_bytes` bytes."""
+def bucket(plain_bytes: int, at_least: int = BUCKETS[0]) -> int:
+    """The smallest bucket from `at_least` up that holds a u32 length and `plain_bytes` bytes."""
     for size in BUCKETS:
-        if plain_bytes + 4 <= size:
+        if size >= at_least and plain_bytes + 4 <= size:
             return size
     raise FormatError("too-long", f"payload is longer than {PLAIN_BYTES_MAX} bytes")
 
 
-def pad(plain: bytes) -> bytes:
-    """`u32 len(P) || P || 00...` (docs/protocol.md, 1.5)."""
-    size = bucket(len(plain))
+def pad(plain: bytes, at_least: int = BUCKETS[0]) -> bytes:
+    """`u32 len(P) || P || 00...` (docs/protocol.md, 1.5); `at_least` is a bucket."""
+    size = bucket(len(plain), at_least)
     return (_U32.pack(len(plain)) + plain).ljust(size, b"\0")
 
 
