@@ -1,0 +1,1 @@
+"""The gRPC services. They see ciphertext, hashes and sizes; they can't read a record."""

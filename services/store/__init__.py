@@ -1,0 +1,1 @@
+"""One small storage interface in the words of the domain, and its backends."""

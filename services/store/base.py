@@ -1,0 +1,216 @@
+"""The interface that every backend fulfils, in the words of the domain.
+
+What a backend promises (docs/protocol.md, 5): a write is durable when its call returns; a
+position is allocated in the transaction that commits the rows, so that the order of
+positions is the order of commits; each call is atomic. What it may assume: form, signatures
+and the rules inside one batch were checked by the caller; what depends on stored state (heads,
+epoch, cuts, lamport, winners, quotas) is checked here, in the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from crypto.chain import Chain
+from crypto.grant import SealedGrant
+from crypto.heads import Head
+from crypto.ids import AccountId, DeviceId, OpHash
+from crypto.link import SignedLink
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Per-account limits; the service's configuration sets them."""
+
+    records_max: int = 50_000
+    active_devices_max: int = 16
+    chain_links_max: int = 10_000
+    accounts_per_subject_max: int = 3
+    pairing_mailboxes_max: int = 10_000
+    grace_ms: int = 30 * 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLink:
+    """A link with all grants that travelled with it."""
+
+    link: SignedLink
+    grants: tuple[SealedGrant, ...]
+
+
+class OpRow(NamedTuple):
+    """One op of a batch, checked in itself. `raw` is an op, or a 280-byte stub."""
+
+    raw: bytes
+    epoch: int
+    device_id: bytes
+    dev_seq: int
+    prev: bytes
+    lamport: int
+    tag: bytes
+    op_hash: bytes
+    kind: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One push: rows in the order they came; per device they follow one another."""
+
+    account_id: AccountId
+    caller: DeviceId
+    rows: Sequence[OpRow]
+    now_ms: int
+    checkpoint_index: int | None = None
+    checkpoint_covers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a push did: number of new ops, and the account's newest position after it."""
+
+    new_ops: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Ops after a position, whole pushes only. `position` is where the page ends."""
+
+    ops: Sequence[bytes]
+    position: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """Where an account stands: its verified chain, newest position, largest lamport."""
+
+    chain: Chain
+    position: int
+    lamport_max: int
+
+
+Poke = Callable[[AccountId], None]
+"""Called on the event loop after every commit that changed an account (ops, chain, deletion).
+It carries no data: whoever is woken reads the store."""
+
+
+class Store(Protocol):
+    """A backend. All coroutines run on the service's event loop."""
+
+    @property
+    def generation(self) -> bytes:
+        """8 random bytes that change when the store was restored or lost a failover."""
+        ...
+
+    @property
+    def secret(self) -> bytes:
+        """32 random bytes that live as long as the store: key of the cursors' MACs."""
+        ...
+
+    def on_commit(self, poke: Poke) -> None:
+        """Registers the one listener for pokes."""
+        ...
+
+    async def close(self) -> None:
+        """Finishes what was accepted and releases the backend. Idempotent."""
+        ...
+
+    async def create_account(
+        self, genesis: SignedLink, *, subject_row: bytes | None, now_ms: int
+    ) -> bool:
+        """Makes the account of a verified genesis link. False if it stood already (the same
+        link makes the same account). QuotaExceeded("accounts_per_subject")."""
+        ...
+
+    async def tip(self, account_id: AccountId) -> Tip | None:
+        """None if there is no such account. Hot: every request asks for it."""
+        ...
+
+    async def append_link(
+        self,
+        account_id: AccountId,
+        signed: SignedLink,
+        grants: Sequence[SealedGrant],
+        *,
+        now_ms: int,
+    ) -> bool:
+        """Applies the link by the rules of `crypto.chain`, with its grants, if it follows the
+        stored head. False if the equal link stands there already. Raises CryptoError for a
+        broken rule or incomplete grants, ChainConflict, ChainAhead,
+        QuotaExceeded("active_devices" | "chain_links"), AccountAbsent.
+
+        A device at the cap can still revoke. A ROTATE starts the grace of the epoch before."""
+        ...
+
+    async def read_links(
+        self, account_id: AccountId, after_seq: int, *, links_max: int, bytes_max: int
+    ) -> Sequence[StoredLink]:
+        """Links with a greater seq, ascending, at least one if there is one."""
+        ...
+
+    async def commit_ops(self, batch: Batch) -> Committed:
+        """Commits a batch, all or nothing.
+
+        Order of judgement per row: an equal op (device, dev_seq, op_hash) that is held
+        already is skipped, whatever its epoch; other bytes at that dev_seq: DeviceForked;
+        not the next of its device: OpGap; DeviceCut (beyond a revoked device's cut, or at it
+        with another hash); EpochUnknown; EpochStale (neither current nor, in grace, the one
+        before); LamportAhead (4096 above the largest before the batch, counted on through
+        it); a stub without a winner above it: PayloadMissing; QuotaExceeded("records_per_account").
+
+        Keeps one whole row per (epoch, tag), the winner by (lamport, device_id), and a stub
+        of each op that it superseded."""
+        ...
+
+    async def read_ops(
+        self, account_id: AccountId, after: int, *, ops_max: int, bytes_max: int
+    ) -> Page:
+        """Ops after a position in commit order; stops at the end of the push that reaches
+        `ops_max` or `bytes_max`, and holds at least one push if there is one."""
+        ...
+
+    async def passed(self, account_id: AccountId, device_id: DeviceId, position: int) -> None:
+        """The device holds everything up to `position`: it asked for what comes after.
+
+        When every active device that writes (role 1) has passed the newest marked
+        checkpoint, stubs superseded before what it covers go, and so do whole epochs before
+        it whose grace is over. May be lazy: only ever removes what may go."""
+        ...
+
+    async def heads(self, account_id: AccountId) -> tuple[Chain, Sequence[tuple[DeviceId, Head]]]:
+        """The chain and the newest op of every device that has written, in index order, read
+        in one transaction. AccountAbsent."""
+        ...
+
+    async def delete_account(self, account_id: AccountId) -> tuple[Chain, Sequence[Head]] | None:
+        """Deletes every row of the account in one transaction; what it held for the receipt.
+        None if there was none. Subject rows go as well."""
+        ...
+
+    async def post_message(
+        self, rendezvous: bytes, number: int, body: bytes, *, now_ms: int
+    ) -> None:
+        """Message 1 makes the mailbox (five minutes from then), 2 and 3 want one. Equal bytes
+        again: fine. MailboxAbsent, MailboxTaken, QuotaExceeded("pairing_mailboxes")."""
+        ...
+
+    async def fetch_message(self, rendezvous: bytes, number: int, *, now_ms: int) -> bytes | None:
+        """None while it is not there. Expired mailboxes are as if they had never been."""
+        ...
+
+    async def remember_nonce(self, account_id: AccountId, nonce: bytes, *, now_ms: int) -> bool:
+        """False if this account used the nonce within the last 300 s. Only ever called after
+        the request's signature was verified."""
+        ...
+
+    async def sweep(self, *, now_ms: int) -> None:
+        """Removes what is over: mailboxes, nonces, epochs past their grace. Called hourly."""
+        ...
+
+
+__all__ = [
+    "Batch", "Committed", "Limits", "OpHash", "OpRow", "Page", "Poke", "Store", "StoredLink", "Tip",
+]  # fmt: skip

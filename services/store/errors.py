@@ -1,0 +1,89 @@
+"""What a store refuses, and why. `services/errors.py` turns each into a wire status."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Root of everything that a store raises on purpose."""
+
+
+class StoreUnavailable(StoreError):
+    """The store can't take the call now (full disk, closed, lost connection). Try again."""
+
+
+class AccountAbsent(StoreError):
+    """No such account (or no longer)."""
+
+
+class ChainConflict(StoreError):
+    """Another link stands at this seq."""
+
+    def __init__(self, chain_seq: int) -> None:
+        super().__init__(f"the chain is at seq {chain_seq}")
+        self.chain_seq = chain_seq
+
+
+class ChainAhead(StoreError):
+    """The link's seq is beyond the next one."""
+
+    def __init__(self, chain_seq: int) -> None:
+        super().__init__(f"the chain is at seq {chain_seq}")
+        self.chain_seq = chain_seq
+
+
+class DeviceForked(StoreError):
+    """Other bytes stand at this dev_seq: the identity was cloned or restored."""
+
+
+class OpGap(StoreError):
+    """dev_seq skips or prev differs from the head that the store holds."""
+
+    def __init__(self, dev_seq: int, op_hash: bytes) -> None:
+        super().__init__(f"the head is at dev_seq {dev_seq}")
+        self.dev_seq = dev_seq
+        self.op_hash = op_hash
+
+
+class EpochStale(StoreError):
+    """The op's epoch is over."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"the current epoch is {epoch}")
+        self.epoch = epoch
+
+
+class EpochUnknown(StoreError):
+    """The op's epoch is newer than the chain that the store holds."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"the current epoch is {epoch}")
+        self.epoch = epoch
+
+
+class DeviceCut(StoreError):
+    """The op is beyond the cut of a revoked device, or differs from it."""
+
+
+class LamportAhead(StoreError):
+    """The op's lamport is more than 4096 above the account's largest."""
+
+
+class PayloadMissing(StoreError):
+    """A stub whose tag has no winner above it."""
+
+
+class QuotaExceeded(StoreError):
+    """A limit is reached. `limit` names it, `maximum` is its value."""
+
+    def __init__(self, limit: str, maximum: int) -> None:
+        super().__init__(f"{limit} is {maximum}")
+        self.limit = limit
+        self.maximum = maximum
+
+
+class MailboxAbsent(StoreError):
+    """No such pairing mailbox, or its five minutes are over."""
+
+
+class MailboxTaken(StoreError):
+    """That number of the mailbox holds other bytes already."""
