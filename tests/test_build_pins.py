@@ -1,0 +1,41 @@
+"""npm packages come by digest, and the wheel's own needs are a part of the lock."""
+
+import base64
+import hashlib
+import runpy
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NODE = runpy.run_path(str(ROOT / ".ci" / "node_modules.py"))
+LOCK = runpy.run_path(str(ROOT / ".ci" / "runtime_lock.py"))
+
+
+def test_a_tarball_with_another_digest_is_refused(tmp_path: Path) -> None:
+    """One changed byte in a package from npm stops the installation."""
+    tarball = tmp_path / "x-1.0.0.tgz"
+    tarball.write_bytes(b"as published")
+    pinned = base64.b64encode(hashlib.sha512(b"as published").digest()).decode()
+    NODE["check"](tarball, pinned)
+    tarball.write_bytes(b"as publishee")
+    with pytest.raises(NODE["PinError"], match=r"x-1\.0\.0\.tgz"):
+        NODE["check"](tarball, pinned)
+
+
+def test_every_pin_is_an_exact_version_and_a_whole_sha512() -> None:
+    """Pins of npm packages leave nothing to the registry's choice."""
+    for name, version, sha512 in NODE["PINS"]:
+        assert [part.isdecimal() for part in version.split(".")] == [True] * 3, name
+        assert len(base64.b64decode(sha512, validate=True)) == hashlib.sha512().digest_size, name
+
+
+def test_the_wheel_gets_no_development_tool() -> None:
+    """What a user installs is in the lock, and holds none of the extra `dev` that it needn't."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = set(LOCK["closure"](project["dependencies"]))
+    locked = LOCK["entries"]((ROOT / "requirements.lock").read_text()).keys()
+    assert wanted <= locked
+    assert {"pynacl", "cffi", "grpcio", "protobuf"} <= wanted
+    assert not wanted & {"pytest", "mypy", "ruff", "grpcio-tools", "hypothesis", "psutil", "build"}
