@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import grpc
@@ -47,3 +48,11 @@ def test_package_and_service_names_are_those_that_requests_sign(name: str) -> No
     descriptor = importlib.import_module(f"rookery.v1.{name}_pb2").DESCRIPTOR
     assert list(descriptor.services_by_name) == [name.title()]
     assert descriptor.package == "rookery.v1"
+
+
+def test_the_wheel_has_every_package() -> None:
+    """A package in the house, but for the benchmarks, is in the wheel and says it is typed."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    packages = {init.parent.name for init in ROOT.glob("[a-z]*/__init__.py")} - {"bench"}
+    assert packages <= set(build["targets"]["wheel"]["packages"])
+    assert [name for name in packages if not (ROOT / name / "py.typed").is_file()] == []
