@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from crypto.primitives import (
     SIG_BYTES,
     ds,
     equal,
-    hash_,
     need,
     prf,
     sign as sign_raw,
@@ -40,16 +40,15 @@ def prove_work(genesis: LinkHash, hour: int, bits: int) -> Iterator[int | None]:
     The last item is the counter: the hash of genesis link, hour and counter starts with
     `bits` zero bits. Takes 2^bits hashes on average.
     """
-    prefix, counter = _pow_prefix(genesis, hour), 0
+    prefix = _pow_prefix(genesis, hour)
     limit = 1 << (256 - bits)
-    while True:
-        for counter in range(counter, counter + 8192):
-            digest = blake2b(prefix + counter.to_bytes(8, "big"), digest_size=32).digest()
-            if int.from_bytes(digest, "big") < limit:
-                yield counter
-                return
-        counter += 1
-        yield None
+    for counter in itertools.count():
+        digest = blake2b(prefix + counter.to_bytes(8, "big"), digest_size=32).digest()
+        if int.from_bytes(digest, "big") < limit:
+            yield counter
+            return
+        if counter % 8192 == 8191:
+            yield None
 
 
 def check_work(genesis: LinkHash, hour: int, counter: int, bits: int) -> None:

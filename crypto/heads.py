@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from crypto import labels
@@ -37,7 +38,7 @@ def ascending(heads: Iterable[Head]) -> tuple[Head, ...]:
 
 def check_ascending(indices: Sequence[int]) -> None:
     """FormatError unless device indices are 0..254 and strictly ascending."""
-    if any(a >= b for a, b in zip(indices, indices[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(indices)):
         raise FormatError("heads", "device indices must ascend")
     if indices and not 0 <= indices[0] <= indices[-1] < DEVICES_MAX:
         raise FormatError("heads", "device index is 0 to 254")

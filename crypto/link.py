@@ -9,6 +9,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 
 from crypto import labels
 from crypto.cert import CERT_BYTES, DeviceCert
@@ -171,7 +172,7 @@ def _parse_rotate(body: bytes) -> Rotate:
         Cut(DeviceId(device), seq, OpHash(op_hash))
         for device, seq, op_hash in _CUT.iter_unpack(body[_ROTATE.size :])
     )
-    if any(a.device_id >= b.device_id for a, b in zip(cuts, cuts[1:], strict=False)):
+    if any(a.device_id >= b.device_id for a, b in pairwise(cuts)):
         raise FormatError("order", "cuts must ascend by device id")
     return Rotate(epoch, commit, digest, cuts)
 

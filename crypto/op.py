@@ -40,7 +40,8 @@ CT_SIZES = frozenset(size + AEAD_TAG_BYTES for size in BUCKETS)
 LAMPORT_STEP_MAX = 4096
 
 HEADER = struct.Struct(">4sBBH32sI16sQ32sQ16s24s32sI")
-"""magic, suite, kind, flags, account, epoch, device, dev_seq, prev, lamport, tag, nonce, kc, len."""
+"""magic, suite, kind, flags, account, epoch, device, dev_seq, prev, lamport, tag, nonce, kc,
+length of ct."""
 _TAG_END = 124
 _KC_START = 148
 _MAGIC, _SUITE = b"PSO1", 1
