@@ -52,6 +52,8 @@ class OpRow(NamedTuple):
     tag: bytes
     op_hash: bytes
     kind: int
+    ct_hash: bytes = b""
+    """Of a whole op: what its stub will say of the ciphertext. Empty: the backend hashes."""
 
 
 @dataclass(frozen=True, slots=True)
