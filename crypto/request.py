@@ -43,7 +43,8 @@ class RequestAuth:
     body_hash: bytes
 
 
-def _method_hash(method: str) -> bytes:
+def method_hash(method: str) -> bytes:
+    """`H("pss1/method", full gRPC method, 16)`, the method as in `/rookery.v1.Sync/Push`."""
     return hash_(labels.METHOD, method.encode(), 16)
 
 
@@ -71,7 +72,7 @@ def header(
         _SUITE,
         kind,
         0,
-        _method_hash(method),
+        method_hash(method),
         audience_hash(audience),
         AccountId.of(account_id),
         DeviceId.of(device_id),
@@ -133,7 +134,7 @@ def check_context(auth: RequestAuth, *, kind: CallKind, method: str, audience: s
     """SignatureError if it was signed for another method, kind of call or deployment."""
     if (
         auth.kind is not kind
-        or not equal(auth.method_hash, _method_hash(method))
+        or not equal(auth.method_hash, method_hash(method))
         or not equal(auth.audience_hash, audience_hash(audience))
     ):
         raise SignatureError("context", "signed for another method or deployment")

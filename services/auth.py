@@ -1,0 +1,126 @@
+"""Who calls: the signature over the bytes that came (docs/protocol.md, 1.6 and 4, S1 to S3).
+
+Decides from the metadata value, the raw message and the account's chain; knows no transport.
+In order: form, clock, context (kind, method, audience), signature, rate, nonce. Only then
+does anybody parse the message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crypto import request
+from crypto.chain import Device
+from crypto.errors import FormatError, SignatureError
+from crypto.keys import Identity
+from crypto.primitives import equal
+from crypto.request import CallKind, RequestAuth
+from services.call import Call, SignedCall
+from services.errors import ClockSkew, Malformed, Unauthenticated
+from services.limits import Buckets, rate_key
+from services.store.base import Store, Tip
+
+# Verified against when there is no key to verify against: the same work, never a success.
+_NOBODY = Identity(bytes(32), b"\x01" * 32).ik_pk
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a request must have been signed for. One per method, made at start-up."""
+
+    kind: CallKind
+    method_hash: bytes
+    audience_hash: bytes
+
+    @classmethod
+    def of(cls, kind: CallKind, method: str, audience: str) -> Context:
+        """The context of a method in the deployment of this name."""
+        return cls(kind, request.method_hash(method), request.audience_hash(audience))
+
+
+class Authenticator:
+    """Turns a `Call` into a `SignedCall`, or refuses."""
+
+    def __init__(self, store: Store, *, failures: Buckets, account_calls: Buckets) -> None:
+        self._store = store
+        self._failures = failures
+        self._account_calls = account_calls
+
+    async def check(
+        self, context: Context, values: list[str | bytes], payload: bytes, call: Call
+    ) -> SignedCall:
+        """Verifies one call. `values`: what came under `rookery-auth-bin`.
+
+        Malformed, ClockSkew, RateLimited, or Unauthenticated for every other cause.
+        """
+        key = rate_key(call.ip)
+        now_s = call.clock.monotonic_s()
+        self._failures.check(key, now_s)
+        try:
+            auth = parse(values)
+            if abs(auth.ts_ms - call.now_ms) > request.SKEW_MS_MAX:
+                raise ClockSkew(call.now_ms)
+            check_context(auth, context)
+            tip = await self._store.tip(auth.account_id)
+            tip = check_signature(auth, payload, tip)
+        except (Malformed, Unauthenticated):
+            self._failures.take(key, now_s, 1)
+            raise
+        self._account_calls.take(auth.account_id, now_s)
+        if not await self._store.remember_nonce(auth.account_id, auth.nonce, now_ms=call.now_ms):
+            raise Unauthenticated
+        return SignedCall(
+            method=call.method,
+            ip=call.ip,
+            now_ms=call.now_ms,
+            clock=call.clock,
+            expires_s=call.expires_s,
+            account=auth.account_id,
+            device=auth.device_id,
+            nonce=auth.nonce,
+            tip=tip,
+        )
+
+
+def parse(values: list[str | bytes]) -> RequestAuth:
+    """S1. Without a signature: Unauthenticated; two of them, or another form: Malformed."""
+    if not values:
+        raise Unauthenticated
+    value = values[0]
+    if len(values) > 1 or not isinstance(value, bytes):
+        raise Malformed(request.METADATA_KEY)
+    try:
+        return request.parse(value)
+    except FormatError:
+        raise Malformed(request.METADATA_KEY) from None
+
+
+def check_context(auth: RequestAuth, context: Context) -> None:
+    """Unauthenticated if it was signed for another kind of call, method or deployment."""
+    if (
+        auth.kind is not context.kind
+        or not equal(auth.method_hash, context.method_hash)
+        or not equal(auth.audience_hash, context.audience_hash)
+    ):
+        raise Unauthenticated
+
+
+def check_signature(auth: RequestAuth, payload: bytes, tip: Tip | None) -> Tip:
+    """The tip of the account, if one of its active devices signed exactly this payload.
+
+    An unknown account, an unknown or revoked device and a bad signature cost the same work
+    and get the same answer.
+    """
+    device = _active(auth, tip)
+    try:
+        request.verify(auth, _NOBODY if device is None else device.ik_pk, payload)
+    except SignatureError:
+        raise Unauthenticated from None
+    if device is None or tip is None:
+        raise Unauthenticated
+    return tip
+
+
+def _active(auth: RequestAuth, tip: Tip | None) -> Device | None:
+    device = None if tip is None else tip.chain.find(auth.device_id)
+    return device if device is not None and device.active else None

@@ -1,0 +1,99 @@
+"""One call, as handlers see it: nothing of the transport, nothing that is not verified.
+
+A handler is `async (raw bytes, Call) -> bytes`; a stream's gets a `Write` as well. A front
+other than grpc.aio can run them without touching them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from crypto.ids import AccountId, DeviceId
+from services.errors import DeadlinePassed
+from services.store.base import Tip
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where time comes from: wall clock in milliseconds, and seconds that never go back."""
+
+    wall_ms: Callable[[], int]
+    monotonic_s: Callable[[], float]
+
+    @classmethod
+    def system(cls) -> Clock:
+        """The machine's clocks."""
+        return cls(lambda: time.time_ns() // 1_000_000, time.monotonic)
+
+
+@dataclass(slots=True)
+class Call:
+    """A call that nobody signed."""
+
+    method: str
+    ip: str
+    now_ms: int
+    clock: Clock
+    expires_s: float | None
+    """On the monotonic clock; None if the caller waits for ever."""
+
+    def check_live(self) -> None:
+        """DeadlinePassed if the caller no longer waits: asked before work is handed on."""
+        if self.expires_s is not None and self.clock.monotonic_s() >= self.expires_s:
+            raise DeadlinePassed
+
+
+@dataclass(slots=True)
+class SignedCall(Call):
+    """A call that an active device of the account signed, nonce and all."""
+
+    account: AccountId
+    device: DeviceId
+    nonce: bytes
+    tip: Tip
+
+
+Write = Callable[[bytes], Awaitable[None]]
+"""Sends one message of a stream; returns when the next one may be sent."""
+
+
+class Lane(Enum):
+    """Calls of one lane share a bound on how many run at once."""
+
+    PUSH = "push"
+    PULL = "pull"
+    STREAM = "stream"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUnary:
+    """A method that needs no signature."""
+
+    method: str
+    handler: Callable[[bytes, Call], Awaitable[bytes]]
+    lane: Lane = Lane.OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUnary:
+    """A method that only an active device may call."""
+
+    method: str
+    handler: Callable[[bytes, SignedCall], Awaitable[bytes]]
+    lane: Lane = Lane.OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class SignedStream:
+    """A server stream that only an active device may open."""
+
+    method: str
+    handler: Callable[[bytes, SignedCall, Write], Awaitable[None]]
+    lane: Lane = Lane.STREAM
+
+
+Route = OpenUnary | SignedUnary | SignedStream

@@ -1,0 +1,54 @@
+"""Cursor tokens: opaque to clients, bound to account and generation.
+
+`generation[8] | position u64 | MAC[16]`, MAC = PRF(store secret, "pss1/cursor",
+account || generation || position, 16).
+"""
+
+from __future__ import annotations
+
+import struct
+
+from crypto import labels
+from crypto.ids import AccountId
+from crypto.primitives import equal, prf
+from services.errors import CursorInvalid, GenerationChanged
+
+_BODY = struct.Struct(">8sQ")
+MAC_BYTES = 16
+CURSOR_BYTES = _BODY.size + MAC_BYTES
+
+
+class Cursors:
+    """Makes and reads the tokens of one store."""
+
+    __slots__ = ("_generation", "_secret")
+
+    def __init__(self, secret: bytes, generation: bytes) -> None:
+        self._secret = secret
+        self._generation = generation
+
+    def __repr__(self) -> str:
+        return "Cursors(secret hidden)"
+
+    def seal(self, account: AccountId, position: int) -> bytes:
+        """The token of a position."""
+        body = _BODY.pack(self._generation, position)
+        return body + prf(self._secret, labels.CURSOR, account + body, MAC_BYTES)
+
+    def open(self, account: AccountId, token: bytes) -> int:
+        """The position; 0 for the empty token. CursorInvalid, GenerationChanged.
+
+        The MAC is checked first: that the generation changed is only said of a token that
+        this service made for this account.
+        """
+        if not token:
+            return 0
+        if len(token) != CURSOR_BYTES:
+            raise CursorInvalid
+        body, mac = token[: _BODY.size], token[_BODY.size :]
+        if not equal(mac, prf(self._secret, labels.CURSOR, account + body, MAC_BYTES)):
+            raise CursorInvalid
+        generation, position = _BODY.unpack(body)
+        if generation != self._generation:
+            raise GenerationChanged
+        return int(position)

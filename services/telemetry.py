@@ -1,0 +1,113 @@
+"""What the service says of itself: JSON lines without ids, tags, nonces, sizes or addresses.
+
+An account appears as PRF(daily random key, account)[0:8]; the key lives in memory and is
+forgotten at midnight (UTC), so that no two days can be joined (docs/protocol.md, 4, S11).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import structlog
+
+from crypto import labels
+from crypto.ids import AccountId
+from crypto.primitives import prf
+
+_DAY_MS = 86_400_000
+_PSEUDONYM_BYTES = 8
+
+
+class Pseudonyms:
+    """Names of accounts for one day. repr hides the key."""
+
+    __slots__ = ("_day", "_key", "_random")
+
+    def __init__(self, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> None:
+        self._random = random_bytes
+        self._day = -1
+        self._key = b""
+
+    def __repr__(self) -> str:
+        return "Pseudonyms(key hidden)"
+
+    def of(self, account: AccountId, now_ms: int) -> str:
+        """16 hex digits, the same all day."""
+        day = now_ms // _DAY_MS
+        if day != self._day:
+            self._day, self._key = day, self._random(32)
+        return prf(self._key, labels.PSEUDONYM, account, 16)[:_PSEUDONYM_BYTES].hex()
+
+
+def configure(
+    level: str, fmt: str, stream: TextIO | None = None
+) -> structlog.typing.BindableLogger:
+    """A logger of its own that writes lines to `stream` (standard error unless given)."""
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if fmt == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    logger: structlog.typing.BindableLogger = structlog.wrap_logger(
+        structlog.PrintLogger(stream or sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        cache_logger_on_first_use=True,
+    )
+    return logger
+
+
+class Telemetry:
+    """Counts every call, logs some."""
+
+    def __init__(
+        self,
+        logger: Any,
+        *,
+        access_share: float = 0.0,
+        uniform: Callable[[], float] = lambda: secrets.randbelow(1 << 20) / (1 << 20),
+    ) -> None:
+        self._log = logger
+        self._access_share = access_share
+        self._uniform = uniform
+        self._pseudonyms = Pseudonyms()
+        self.calls: Counter[tuple[str, str]] = Counter()
+        """(method, reason) to number of calls; reason OK for the good ones."""
+
+    def event(self, name: str, **fields: str | int | float | bool) -> None:
+        """Something about the process itself. Never about a person."""
+        self._log.info(name, **fields)
+
+    def call(
+        self, method: str, reason: str, *, elapsed_s: float, account: AccountId | None, now_ms: int
+    ) -> None:
+        """One call that ended. A sampled line; all of them are counted."""
+        self.calls[method, reason] += 1
+        if not self._access_share or self._uniform() >= self._access_share:
+            return
+        # Times are rounded: their last digits tell the size of a message.
+        fields: dict[str, str | int] = {"method": method, "reason": reason}
+        fields["ms"] = round(elapsed_s * 1000)
+        if account is not None:
+            fields["account"] = self._pseudonyms.of(account, now_ms)
+        self._log.info("call", **fields)
+
+    def defect(self, method: str, error: BaseException) -> None:
+        """An exception that no row of the table foresees: its type and place, no values."""
+        frames = traceback.extract_tb(error.__traceback__)
+        where = [f"{_module(frame.filename)}:{frame.lineno}" for frame in frames[-4:]]
+        self._log.error("defect", method=method, error=type(error).__name__, where=where)
+
+
+def _module(path: str) -> str:
+    return "/".join(path.split("/")[-2:])
