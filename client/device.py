@@ -14,7 +14,6 @@ from client.rows import Changes, Rows
 from client.steps import (
     ChainItem,
     DeviceInfo,
-    GetChain,
     Notice,
     Push,
     Rand,
@@ -24,7 +23,6 @@ from client.steps import (
 from client.values import Value
 from crypto.cert import DeviceCert
 from crypto.chain import Chain
-from crypto.heads import Head
 from crypto.ids import AccountId, DeviceId, LinkHash
 from crypto.keys import Identity
 from crypto.link import SignedLink
@@ -263,6 +261,3 @@ class Device:
     def reidentify(self, *, now_ms: int, rand: Rand) -> None:
         """A new identity, added by the old one; edits are kept."""
         raise NotImplementedError
-
-
-__all__ = ["Device", "GetChain", "Head"]
