@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from client.vectors import negative, positive, sealed
+from client.vectors import negative, positive, scenario, sealed
 from client.vectors.fields import Entry, Malformed
 from client.vectors.report import EXIT_UNREADABLE, Report
 from client.vectors.world import World
@@ -30,6 +30,7 @@ SECTIONS: tuple[tuple[tuple[str, ...], Section], ...] = (
     (("padding",), positive.paddings),
     (("request", "requests"), positive.requests),
     (("negatives",), negative.negatives),
+    (("scenarios",), scenario.scenarios),
 )
 _NO_CASES = frozenset({"notes", "schema", "epoch_key"})
 
