@@ -1,0 +1,214 @@
+"""The SQLite file: who may open it, its tables, and how an older one is brought up.
+
+Keys that begin with an account are integers or bytes that begin with `account_n`, a small
+number that is never given twice, so that all of an account is one range of every table.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+from pathlib import Path
+
+from services.store.errors import StoreUnavailable
+
+APPLICATION_ID = 0x526B7279
+PAGE_BYTES = 8192
+WAL_PAGES = 2000
+WAL_BYTES_KEPT = 16 << 20
+BUSY_MS = 2000
+
+_SCHEMA_1 = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+
+-- chain: services.store.snapshot.
+CREATE TABLE account (
+  account_n INTEGER PRIMARY KEY,
+  account_id BLOB NOT NULL UNIQUE,
+  subject_row BLOB,
+  chain BLOB NOT NULL
+);
+CREATE INDEX account_by_subject ON account (subject_row) WHERE subject_row IS NOT NULL;
+
+-- What every push moves. records: live rows of kind 1 in the current epoch, and the one before.
+CREATE TABLE tail (
+  account_n INTEGER PRIMARY KEY,
+  position INTEGER NOT NULL,
+  lamport_max INTEGER NOT NULL,
+  records INTEGER NOT NULL,
+  records_before INTEGER NOT NULL
+);
+
+-- link_id: account_n << 32 | seq. grants: of 312 bytes each, recipient | epoch | sealed.
+CREATE TABLE link (
+  link_id INTEGER PRIMARY KEY,
+  link BLOB NOT NULL,
+  sig BLOB NOT NULL,
+  pop BLOB NOT NULL,
+  grants BLOB NOT NULL
+);
+
+-- Epochs that a ROTATE ended and whose ops are still here. epoch_id: account_n << 32 | epoch.
+CREATE TABLE epoch_end (epoch_id INTEGER PRIMARY KEY, ended_ms INTEGER NOT NULL);
+
+-- device_key: account_n << 8 | index. dev_seq 0: has not written.
+CREATE TABLE device (
+  device_key INTEGER PRIMARY KEY,
+  dev_seq INTEGER NOT NULL,
+  op_hash BLOB NOT NULL,
+  passed INTEGER NOT NULL DEFAULT 0
+);
+
+-- op_id: account_n << 32 | position. push_rest: how many ops of the same push were committed
+-- behind this one. ct_hash: NULL once `raw` is the stub, which holds it.
+CREATE TABLE op (
+  op_id INTEGER PRIMARY KEY,
+  push_rest INTEGER NOT NULL,
+  ct_hash BLOB,
+  raw BLOB NOT NULL
+);
+
+-- The winner of every tag. name: u32 account_n | u32 epoch | tag. author: kind << 8 | index.
+CREATE TABLE live (
+  name BLOB PRIMARY KEY,
+  position INTEGER NOT NULL,
+  lamport INTEGER NOT NULL,
+  author INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Which ops are stubs, and the end of the push that made them so.
+CREATE TABLE superseded (
+  account_n INTEGER NOT NULL,
+  at INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  PRIMARY KEY (account_n, at, position)
+) WITHOUT ROWID;
+
+-- Where a device's ops lie: from dev_seq on at consecutive positions, until the next run.
+CREATE TABLE run (
+  account_n INTEGER NOT NULL,
+  device_index INTEGER NOT NULL,
+  dev_seq INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  PRIMARY KEY (account_n, device_index, dev_seq)
+) WITHOUT ROWID;
+
+-- Eight bytes of the hash of every op that was trimmed, so that a clone which writes another
+-- op in its place is still told that it forked.
+CREATE TABLE gone (
+  account_n INTEGER NOT NULL,
+  device_index INTEGER NOT NULL,
+  dev_seq INTEGER NOT NULL,
+  hash_start BLOB NOT NULL,
+  PRIMARY KEY (account_n, device_index, dev_seq)
+) WITHOUT ROWID;
+
+-- Ops that were marked as checkpoints; kept whole while they stand here.
+CREATE TABLE checkpoint (
+  account_n INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  covers INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,
+  PRIMARY KEY (account_n, position)
+) WITHOUT ROWID;
+
+CREATE TABLE mailbox (
+  rendezvous BLOB NOT NULL,
+  number INTEGER NOT NULL,
+  body BLOB NOT NULL,
+  expires_ms INTEGER NOT NULL,
+  PRIMARY KEY (rendezvous, number)
+) WITHOUT ROWID;
+CREATE INDEX mailbox_by_end ON mailbox (expires_ms) WHERE number = 1;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_SCHEMA_1,)
+"""Number n brings a file of schema n to n + 1. Never edited once released, only added to."""
+
+
+def lock_file(path: Path) -> int:
+    """Takes the file for this process; StoreUnavailable if another one has it.
+
+    The lock goes with the descriptor, so a process that was killed leaves none behind.
+    """
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StoreUnavailable(
+            f"{path.name} is open in another process; one process serves one file"
+        ) from None
+    return lock
+
+
+def make_private(path: Path) -> None:
+    """Makes the file, if need be, for its owner alone. -wal and -shm take after it."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    path.chmod(0o600)
+
+
+def connect(path: Path, *, cache_kib: int, read_only: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit mode, durable on COMMIT (WAL, synchronous FULL)."""
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    run = connection.execute
+    run(f"PRAGMA busy_timeout = {BUSY_MS}")
+    run(f"PRAGMA page_size = {PAGE_BYTES}")
+    run("PRAGMA journal_mode = WAL")
+    run("PRAGMA synchronous = FULL")
+    run("PRAGMA secure_delete = ON")
+    run(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+    run(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
+    run(f"PRAGMA cache_size = -{cache_kib}")
+    run("PRAGMA temp_store = MEMORY")
+    run("PRAGMA trusted_schema = OFF")
+    if read_only:
+        run("PRAGMA query_only = ON")
+    return connection
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Brings the file to this version's schema, one numbered step a transaction.
+
+    StoreUnavailable if the file is newer, or is another program's.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application not in (0, APPLICATION_ID) or (tables and application != APPLICATION_ID):
+        raise StoreUnavailable("the file holds another program's data")
+    if version > len(MIGRATIONS):
+        raise StoreUnavailable(
+            f"the file has schema {version}; this version knows no newer one than "
+            f"{len(MIGRATIONS)}: start the version that wrote it, or a later one"
+        )
+    for number in range(version, len(MIGRATIONS)):
+        _step(connection, number)
+    with_defaults = (("generation", secrets.token_bytes(8)), ("secret", secrets.token_bytes(32)))
+    for name, value in (*with_defaults, ("accounts_ever", 0)):
+        connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
+
+
+def _step(connection: sqlite3.Connection, number: int) -> None:
+    try:
+        connection.executescript(
+            f"BEGIN EXCLUSIVE;{MIGRATIONS[number]};"
+            f"PRAGMA application_id = {APPLICATION_ID};"
+            f"PRAGMA user_version = {number + 1};COMMIT;"
+        )
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def read_meta(connection: sqlite3.Connection, name: str) -> bytes:
+    """One of the values that live as long as the file."""
+    row: tuple[bytes] = connection.execute(
+        "SELECT value FROM meta WHERE name = ?", (name,)
+    ).fetchone()
+    return row[0]

@@ -1,0 +1,172 @@
+"""What the writer knows of an account without asking the file: it is the only one who writes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from crypto.cert import Role
+from crypto.chain import Chain
+from crypto.heads import Head
+from crypto.ids import AccountId, DeviceId, OpHash
+from services.store import snapshot
+from services.store.base import Tip
+
+POSITION_BITS = 32
+POSITION_MAX = (1 << POSITION_BITS) - 1
+ACCOUNT_N_MAX = (1 << 31) - 1
+DEVICE_BITS = 8
+
+
+class Mark(NamedTuple):
+    """An op that was marked as a checkpoint of everything up to `covers`."""
+
+    position: int
+    covers: int
+    epoch: int
+
+
+class Entry(NamedTuple):
+    """What the event loop keeps of an account.
+
+    `awaited`: devices that stand before a checkpoint, and the position at which they pass it.
+    """
+
+    account_n: int
+    tip: Tip
+    awaited: Mapping[DeviceId, int]
+
+
+@dataclass(slots=True)
+class Account:
+    """An account as of the newest commit, or of the open transaction."""
+
+    account_n: int
+    chain: Chain
+    position: int
+    lamport_max: int
+    records: int
+    records_before: int
+    ended_ms: int
+    """When the epoch before the current one ended."""
+    heads: dict[bytes, tuple[int, bytes]]
+    """device id -> (dev_seq, op_hash) of its newest op"""
+    passed: dict[DeviceId, int]
+    marks: list[Mark]
+    index: dict[bytes, int] = field(init=False)
+    """device id -> index in the chain"""
+
+    def __post_init__(self) -> None:
+        self.set_chain(self.chain)
+
+    def set_chain(self, chain: Chain) -> None:
+        """Takes a chain with one more link."""
+        self.chain = chain
+        self.index = {bytes(device.device_id): device.index for device in chain.devices}
+
+    @property
+    def base(self) -> int:
+        """`op_id` is this plus the position; `link_id` is this plus the seq."""
+        return self.account_n << POSITION_BITS
+
+    @property
+    def key(self) -> bytes:
+        """What names of this account begin with."""
+        return self.account_n.to_bytes(4, "big")
+
+    def entry(self) -> Entry:
+        """What the event loop is told."""
+        tip = Tip(self.chain, self.position, self.lamport_max)
+        return Entry(self.account_n, tip, self.awaited() if self.marks else {})
+
+    def settled(self) -> Mark | None:
+        """The newest checkpoint that every active device that writes has passed."""
+        floor = min(self.passed.get(device_id, 0) for device_id in self.writers())
+        done = (mark for mark in self.marks if mark.covers <= floor)
+        return max(done, key=lambda mark: (mark.covers, mark.position), default=None)
+
+    def awaited(self) -> dict[DeviceId, int]:
+        """Which devices stand before which checkpoint."""
+        result = {}
+        for device_id in self.writers():
+            passed = self.passed.get(device_id, 0)
+            ahead = [mark.covers for mark in self.marks if mark.covers > passed]
+            if ahead:
+                result[device_id] = min(ahead)
+        return result
+
+    def writers(self) -> list[DeviceId]:
+        """Active devices with role 1. There is always one."""
+        return [device.device_id for device in self.chain.active if device.role is Role.FULL]
+
+
+def load(connection: sqlite3.Connection, account_id: AccountId) -> Account | None:
+    """Reads an account. Four to six short statements."""
+    row = connection.execute(
+        "SELECT account_n, chain, position, lamport_max, records, records_before"
+        " FROM account JOIN tail USING (account_n) WHERE account_id = ?",
+        (account_id,),
+    ).fetchone()
+    if row is None:
+        return None
+    account_n, raw_chain, position, lamport_max, records, records_before = row
+    chain = snapshot.decode(raw_chain)
+    heads: dict[bytes, tuple[int, bytes]] = {}
+    passed: dict[DeviceId, int] = {}
+    for index, dev_seq, op_hash, device_passed in _devices(connection, account_n):
+        device_id = chain.devices[index].device_id
+        if dev_seq:
+            heads[bytes(device_id)] = (dev_seq, op_hash)
+        passed[device_id] = device_passed
+    return Account(
+        account_n=account_n,
+        chain=chain,
+        position=position,
+        lamport_max=lamport_max,
+        records=records,
+        records_before=records_before,
+        ended_ms=_ended_ms(connection, account_n, chain.epoch - 1),
+        heads=heads,
+        passed=passed,
+        marks=_marks(connection, account_n),
+    )
+
+
+def read_heads(
+    connection: sqlite3.Connection, account_n: int, chain: Chain
+) -> list[tuple[DeviceId, Head]]:
+    """The newest op of every device that has written, in index order."""
+    return [
+        (chain.devices[index].device_id, Head(index, dev_seq, OpHash(op_hash)))
+        for index, dev_seq, op_hash, _ in _devices(connection, account_n)
+        if dev_seq
+    ]
+
+
+def _devices(connection: sqlite3.Connection, account_n: int) -> list[tuple[int, int, bytes, int]]:
+    first = account_n << DEVICE_BITS
+    return connection.execute(
+        "SELECT device_key & 255, dev_seq, op_hash, passed FROM device"
+        " WHERE device_key BETWEEN ? AND ? ORDER BY device_key",
+        (first, first | 255),
+    ).fetchall()
+
+
+def _ended_ms(connection: sqlite3.Connection, account_n: int, epoch: int) -> int:
+    row: tuple[int] | None = connection.execute(
+        "SELECT ended_ms FROM epoch_end WHERE epoch_id = ?",
+        (account_n << POSITION_BITS | epoch,),
+    ).fetchone()
+    return row[0] if row else 0
+
+
+def _marks(connection: sqlite3.Connection, account_n: int) -> list[Mark]:
+    return [
+        Mark(*row)
+        for row in connection.execute(
+            "SELECT position, covers, epoch FROM checkpoint WHERE account_n = ? ORDER BY position",
+            (account_n,),
+        )
+    ]

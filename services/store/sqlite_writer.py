@@ -1,0 +1,184 @@
+"""Group commit: one thread writes; what waits while it commits shares the next transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+from crypto.errors import CryptoError
+from crypto.ids import AccountId
+from services.store.errors import StoreError, StoreUnavailable
+from services.store.sqlite_state import Entry
+from services.store.sqlite_transaction import Transaction
+from services.store.sqlite_trim import trim_slice
+
+REQUESTS_PER_COMMIT = 128
+REQUESTS_WAITING_MAX = 4096
+_UNAVAILABLE = frozenset((
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+))  # fmt: skip
+
+Work = Callable[[Transaction], Any]
+
+
+@dataclass(slots=True)
+class Job:
+    """A request and where its caller waits. Nobody waits for the writer's own work."""
+
+    work: Work
+    future: asyncio.Future[Any] | None
+    result: Any = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What one commit did. `entries` are the accounts that it changed, `poked` those whose
+    readers want to know."""
+
+    jobs: list[Job]
+    entries: dict[AccountId, Entry | None]
+    poked: list[AccountId]
+
+
+class Writer:
+    """The only one who writes. `deliver` is called on the loop, once a commit, in order."""
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        loop: asyncio.AbstractEventLoop,
+        deliver: Callable[[Done], None],
+    ) -> None:
+        self._tx = transaction
+        self._loop = loop
+        self._deliver = deliver
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._waiting = 0
+        self._closing = False
+        self._ended: asyncio.Future[None] = loop.create_future()
+        # A daemon: a process that ends without close() loses nothing that was acknowledged.
+        self._thread = Thread(target=self._run, name="sqlite-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Work) -> asyncio.Future[Any]:
+        """Queues a request. StoreUnavailable if too many wait, or the store is closed."""
+        if self._closing:
+            raise StoreUnavailable("the store is closed")
+        if self._waiting >= REQUESTS_WAITING_MAX:
+            raise StoreUnavailable("too many writes are waiting")
+        self._waiting += 1
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queue.put(Job(work, future))
+        return future
+
+    async def close(self) -> None:
+        """Finishes what was accepted."""
+        if not self._closing:
+            self._closing = True
+            self._queue.put(None)
+        await asyncio.shield(self._ended)
+
+    def _run(self) -> None:
+        open_ = True
+        while open_:
+            group, open_ = self._next_group()
+            if self._tx.trimmable:
+                group.append(Job(trim_slice, None))
+            if group:
+                self._commit(group)
+        self._call(self._end)
+
+    def _next_group(self) -> tuple[list[Job], bool]:
+        """At least one request, unless there is something to trim; False when closing."""
+        group: list[Job] = []
+        try:
+            while len(group) < REQUESTS_PER_COMMIT:
+                job = self._queue.get(block=not group and not self._tx.trimmable)
+                if job is None:
+                    return group, False
+                group.append(job)
+        except Empty:
+            pass
+        return group, True
+
+    def _commit(self, group: list[Job]) -> None:
+        try:
+            self._attempt(group)
+        except Exception as error:  # noqa: BLE001 - the guilty request alone is to fail
+            self._tx.rollback()
+            self._one_by_one(group, error)
+            return
+        self._hand_back(group)
+
+    def _one_by_one(self, group: list[Job], error: Exception) -> None:
+        for job in group:
+            if len(group) > 1:
+                try:
+                    self._attempt([job])
+                except Exception as own_error:  # noqa: BLE001 - its caller gets it
+                    self._tx.rollback()
+                    _fail(job, own_error)
+            else:
+                _fail(job, error)
+            if job.error is not None and job.future is None:
+                self._tx.trimmable.clear()  # The next sweep tries again.
+            self._hand_back([job])
+
+    def _attempt(self, group: list[Job]) -> None:
+        """Runs a group in one transaction. Raises what isn't a refusal."""
+        self._tx.begin()
+        for job in group:
+            job.result = job.error = None
+            try:
+                job.result = job.work(self._tx)
+            except (StoreError, CryptoError) as refused:
+                job.error = refused
+        self._tx.commit()
+
+    def _hand_back(self, group: list[Job]) -> None:
+        changed = self._tx.changed
+        done = Done(group, self._tx.entries(), [key for key, poke in changed.items() if poke])
+        self._tx.changed = {}
+        if self._tx.deleted:
+            self._forget_deleted()
+        self._call(self._finish, done)
+
+    def _forget_deleted(self) -> None:
+        try:
+            self._tx.truncate_wal()
+        except sqlite3.Error:
+            return  # Still flagged: after the next commit.
+
+    def _finish(self, done: Done) -> None:
+        self._waiting -= sum(job.future is not None for job in done.jobs)
+        self._deliver(done)
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def _call(self, function: Callable[..., None], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            return  # The loop is closed; nobody waits any more.
+
+
+def _fail(job: Job, error: Exception) -> None:
+    job.error = unavailable(error) if isinstance(error, sqlite3.Error) else error
+
+
+def unavailable(error: sqlite3.Error) -> Exception:
+    """StoreUnavailable for what passes (full disk, busy, I/O); the error itself otherwise."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF in _UNAVAILABLE:
+        name = getattr(error, "sqlite_errorname", "an error")
+        return StoreUnavailable(f"SQLite answers {name}")
+    return error
