@@ -1,0 +1,102 @@
+"""Child processes of a benchmark: started, asked for their CPU time and memory, ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+PROFILED = """
+import atexit, cProfile, sys
+profile = cProfile.Profile()
+from services.cli import main
+sys.argv = ["rookery-server", *sys.argv[2:]]
+try:
+    profile.enable()
+    code = main()
+finally:
+    profile.disable()
+    profile.dump_stats({path!r})
+sys.exit(code)
+"""
+
+
+class Child:
+    """A server in a process of its own that prints one JSON line when it is ready."""
+
+    def __init__(self, command: list[str], env: dict[str, str] | None = None) -> None:
+        self._log = subprocess.DEVNULL
+        self._process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=None if os.environ.get("BENCH_VERBOSE") else self._log,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{command[:4]} did not start; BENCH_VERBOSE=1 shows why")
+        self.ready: dict[str, Any] = json.loads(line)
+        self._info = psutil.Process(self._process.pid)
+
+    @property
+    def address(self) -> str:
+        """host:port."""
+        return str(self.ready["listening"])
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far."""
+        times = self._info.cpu_times()
+        return float(times.user + times.system)
+
+    def memory_bytes(self) -> int:
+        """Resident set."""
+        return int(self._info.memory_info().rss)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def echo() -> Child:
+    """The bare server."""
+    return Child([sys.executable, "-m", "bench.echo"])
+
+
+def service(folder: Path, *, profile: Path | None = None) -> Child:
+    """`rookery-server serve` on a fresh SQLite file, without rates, logs or work to prove."""
+    start = (
+        ["-c", PROFILED.format(path=str(profile)), "rookery-server"]
+        if profile
+        else ["-m", "services.cli"]
+    )
+    env = {
+        "ROOKERY_POW_BITS": "0",
+        "ROOKERY_ACCOUNT_CALLS_PER_S": "0",
+        "ROOKERY_ACCOUNT_OPS_PER_S": "0",
+        "ROOKERY_IP_UNSIGNED_PER_S": "0",
+        "ROOKERY_STREAMS_PER_ACCOUNT_MAX": "100000",
+        "ROOKERY_MAX_PENDING_REQUESTS": "20000",
+    }
+    database = str(folder / "rookery.db")
+    arguments = ["serve", "--dev", "--listen", "127.0.0.1:0", "--database", database]
+    return Child([sys.executable, *start, *arguments], env)

@@ -1,0 +1,291 @@
+"""`python -m bench.sync`: what the sealed sync costs, each figure beside its floor.
+
+Ops are sealed and requests signed ahead. Service and floors take turns in the same run, in
+processes of their own; a ratio is the median of its rounds. `--json` prints one object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import platform
+import pstats
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import uvloop
+
+from bench import floors, load, processes, streams
+from bench.accounts import PULL, PUSH, SUBSCRIBE, Account, sealed_pushes
+from bench.echo import CANNED, ECHO, PUT
+from crypto.request import METADATA_KEY, CallKind
+from rookery.v1 import sync_pb2
+
+AUDIENCE = "rookery.localhost"
+GROUP_MAX = 128
+
+
+@dataclass(slots=True)
+class Report:
+    """Figures as they come, for people and for programs."""
+
+    quick: bool
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def row(self, name: str, **values: float) -> None:
+        """One line."""
+        self.figures[name] = {key: round(value, 4) for key, value in values.items()}
+        shown = "  ".join(f"{key} {_number(value)}" for key, value in values.items())
+        print(f"{name:34}  {shown}", file=sys.stderr, flush=True)
+
+    def goal(self, name: str, value: float, wanted: float, *, at_most: bool = False) -> None:
+        """A ratio beside what it should reach."""
+        reached = value <= wanted if at_most else value >= wanted
+        self.figures.setdefault("goals", {})[name] = {
+            "value": round(value, 3), "wanted": wanted, "reached": reached,
+        }  # fmt: skip
+        word = "at most" if at_most else "at least"
+        mark = "reached" if reached else "MISSED"
+        print(f"  -> {name}: {value:.2f} ({word} {wanted}) {mark}", file=sys.stderr, flush=True)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _seal(lanes: int, calls: int, batch: int) -> list[tuple[Account, list[bytes]]]:
+    half = lanes // 2
+    jobs = [(AUDIENCE, part, calls, batch) for part in (half, lanes - half) if part]
+    if len(jobs) == 1:
+        return sealed_pushes(jobs[0])
+    with ProcessPoolExecutor(2) as pool:
+        return [made for part in pool.map(sealed_pushes, jobs) for made in part]
+
+
+async def pushes(report: Report) -> None:
+    """Durable push at batch 1, 10, 100 with 1 and 32 calls in flight."""
+    calls_of = {(1, 1): 400, (1, 32): 100, (10, 1): 200, (10, 32): 60, (100, 1): 60, (100, 32): 24}
+    for (batch, lanes), calls in calls_of.items():
+        calls = max(4, calls // 4) if report.quick else calls
+        ratios: dict[str, list[float]] = {"sqlite": [], "echo": [], "lower": []}
+        rates: dict[str, list[float]] = {"push": [], "sqlite": [], "echo": []}
+        cpu: dict[str, list[float]] = {"push": [], "echo": []}
+        for _ in range(1 if report.quick else 3):
+            made = _seal(lanes, calls, batch)
+            with tempfile.TemporaryDirectory() as folder, processes.echo() as bare:
+                with processes.service(Path(folder)) as service:
+                    await load.create_accounts(service, [account for account, _ in made])
+                    echoed = await load.echo(bare, made)
+                    pushed = await load.push(service, made)
+            inserted = floors.insert(made, group=min(lanes, GROUP_MAX))
+            rates["push"].append(pushed.calls_per_s * batch)
+            rates["echo"].append(echoed.calls_per_s * batch)
+            rates["sqlite"].append(inserted)
+            cpu["push"].append(pushed.cpu_us)
+            cpu["echo"].append(echoed.cpu_us)
+            ratios["sqlite"].append(rates["push"][-1] / inserted)
+            ratios["echo"].append(rates["push"][-1] / rates["echo"][-1])
+            ratios["lower"].append(rates["push"][-1] / min(inserted, rates["echo"][-1]))
+        middle = {name: statistics.median(values) for name, values in ratios.items()}
+        report.row(
+            f"push batch {batch}, {lanes} in flight",
+            ops_per_s=statistics.median(rates["push"]),
+            sqlite_ops_per_s=statistics.median(rates["sqlite"]),
+            echo_ops_per_s=statistics.median(rates["echo"]),
+            of_sqlite=middle["sqlite"],
+            of_echo=middle["echo"],
+            cpu_us_a_call=statistics.median(cpu["push"]),
+            echo_cpu_us_a_call=statistics.median(cpu["echo"]),
+        )
+        if (batch, lanes) == (100, 32):
+            report.goal("push 100 x 32 of the lower floor", middle["lower"], 0.6)
+        if (batch, lanes) == (1, 32):
+            report.goal("push 1 x 32 of the echo", middle["echo"], 0.5)
+
+
+async def _pages(service: processes.Child, account: Account) -> tuple[list[bytes], float]:
+    """All pages of a profile from an empty cursor, and the seconds it took."""
+    pages, cursor, more = [], b"", True
+    async with load.channel(service.address) as one:
+        call = one.unary_unary(PULL)
+        await one.channel_ready()
+        start = time.perf_counter()
+        while more:
+            request = sync_pb2.PullRequest(cursor=cursor).SerializeToString()
+            raw = await call(
+                request, metadata=((METADATA_KEY, account.sign(PULL, request)),), timeout=60
+            )
+            answer = sync_pb2.PullResponse.FromString(raw)
+            pages.append(raw)
+            cursor, more = answer.cursor, answer.more
+        return pages, time.perf_counter() - start
+
+
+async def _canned(bare: processes.Child, pages: list[bytes]) -> Callable[[], Any]:
+    one = load.channel(bare.address)
+    put, fetch = one.unary_unary(PUT), one.unary_unary(CANNED)
+    for page in pages:
+        await put(page, timeout=60)
+
+    async def again() -> float:
+        start = time.perf_counter()
+        for number in range(len(pages)):
+            sync_pb2.PullResponse.FromString(await fetch(number.to_bytes(4, "big"), timeout=60))
+        return time.perf_counter() - start
+
+    return again
+
+
+async def pulls(report: Report) -> None:
+    """Pull of a 10,000-op profile beside an echo of the same bytes, and a bare read."""
+    [(account, requests)] = sealed_pushes((AUDIENCE, 1, 40, 250))
+    with tempfile.TemporaryDirectory() as folder, processes.echo() as bare:
+        with processes.service(Path(folder)) as service:
+            await load.create_accounts(service, [account])
+            await load.push(service, [(account, requests)])
+            pages, _ = await _pages(service, account)
+            held = sum(len(sync_pb2.PullResponse.FromString(page).ops) for page in pages)
+            if held != 10_000:
+                raise RuntimeError(f"pulled {held} ops instead of 10,000")
+            again = await _canned(bare, pages)
+            pulled, echoed, read = [], [], []
+            for _ in range(3 if report.quick else 9):
+                pulled.append((await _pages(service, account))[1])
+                echoed.append(await again())
+                read.append(_bare_read(Path(folder) / "rookery.db"))
+    ratio = statistics.median(e / p for e, p in zip(echoed, pulled, strict=True))
+    report.row(
+        "pull of 10,000 ops",
+        ops_per_s=10_000 / statistics.median(pulled),
+        echo_ops_per_s=10_000 / statistics.median(echoed),
+        bare_read_ops_per_s=10_000 / statistics.median(read),
+        pages=len(pages),
+    )
+    report.goal("pull of an echo with the same bytes", ratio, 0.6)
+
+
+def _bare_read(path: Path) -> float:
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    start = time.perf_counter()
+    rows = connection.execute("SELECT raw FROM op ORDER BY op_id").fetchall()
+    seconds = time.perf_counter() - start
+    connection.close()
+    if len(rows) != 10_000:
+        raise RuntimeError("the bare read saw other rows")
+    return seconds
+
+
+async def latency(report: Report) -> None:
+    """From a device's push to the frame at another's open stream, in echo round trips."""
+    rounds = 100 if report.quick else 400
+    [(account, requests)] = sealed_pushes((AUDIENCE, 1, rounds, 1))
+    with tempfile.TemporaryDirectory() as folder, processes.echo() as bare:
+        with processes.service(Path(folder)) as service:
+            await load.create_accounts(service, [account])
+            writer, reader, floor = (
+                load.channel(address)
+                for address in (service.address, service.address, bare.address)
+            )
+            echo = floor.unary_unary(ECHO)
+            frames = await _subscribed(reader, account)
+            deliveries, trips = [], []
+            for request in requests:
+                auth = ((METADATA_KEY, account.sign(PUSH, request)),)
+                start = time.perf_counter()
+                pushed = asyncio.ensure_future(
+                    writer.unary_unary(PUSH)(request, metadata=auth, timeout=60)
+                )
+                await anext(frames)
+                deliveries.append(time.perf_counter() - start)
+                await pushed
+                start = time.perf_counter()
+                await echo(request, timeout=60)
+                trips.append(time.perf_counter() - start)
+            for one in (writer, reader, floor):
+                await one.close()
+    p50, trip = statistics.median(deliveries), statistics.median(trips)
+    report.row(
+        "push to delivery",
+        p50_us=p50 * 1e6,
+        p99_us=statistics.quantiles(deliveries, n=100)[-1] * 1e6,
+        echo_p50_us=trip * 1e6,
+    )
+    report.goal("delivery p50 in echo round trips", p50 / trip, 4.0, at_most=True)
+
+
+async def _subscribed(one: grpc.aio.Channel, account: Account) -> AsyncIterator[bytes]:
+    """Frames with ops of an account's stream, which has caught up."""
+    request = sync_pb2.SubscribeRequest().SerializeToString()
+    auth = ((METADATA_KEY, account.sign(SUBSCRIBE, request, CallKind.STREAM)),)
+    call = one.unary_stream(SUBSCRIBE)(request, metadata=auth)
+    frames = aiter(call)
+    while (
+        sync_pb2.SubscribeResponse.FromString(await anext(frames)).event
+        != sync_pb2.SubscribeResponse.EVENT_CAUGHT_UP
+    ):
+        pass
+
+    async def with_ops() -> AsyncIterator[bytes]:
+        async for raw in frames:
+            if sync_pb2.SubscribeResponse.FromString(raw).event == (
+                sync_pb2.SubscribeResponse.EVENT_OPS
+            ):
+                yield raw
+
+    return with_ops()
+
+
+async def hot_spots(report: Report) -> None:
+    """Where the service's own thread spends its time, by cProfile (which slows it down)."""
+    for batch, lanes, calls in ((1, 32, 60), (100, 32, 8)):
+        made = _seal(lanes, calls, batch)
+        with tempfile.TemporaryDirectory() as folder:
+            profile = Path(folder) / "profile"
+            with processes.service(Path(folder), profile=profile) as service:
+                await load.create_accounts(service, [account for account, _ in made])
+                await load.push(service, made)
+            print(f"\nhot spots at batch {batch}, own time:", file=sys.stderr)
+            stats = pstats.Stats(str(profile), stream=sys.stderr)
+            stats.strip_dirs().sort_stats("tottime").print_stats(14)
+
+
+PARTS: dict[str, Callable[[Report], Any]] = {
+    "push": pushes,
+    "pull": pulls,
+    "latency": latency,
+    "streams": streams.idle_streams,
+    "profile": hot_spots,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the parts that are asked for; 0 even if a goal is missed, which is printed."""
+    parser = argparse.ArgumentParser(prog="python -m bench.sync", description=__doc__)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help=", ".join(PARTS))
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, noisier figures")
+    parser.add_argument("--json", action="store_true", help="one object on standard output")
+    chosen = parser.parse_args(arguments)
+    unknown = set(chosen.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"unknown part: {', '.join(sorted(unknown))}")
+    report = Report(chosen.quick)
+    report.figures["machine"] = f"{platform.platform()}, Python {platform.python_version()}"
+    for name in chosen.parts:
+        uvloop.run(PARTS[name](report))
+    if chosen.json:
+        print(json.dumps(report.figures, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
