@@ -18,6 +18,7 @@ from crypto.link import Genesis, SignedLink
 from crypto.op import Payload, Vector, Verb
 from crypto.request import CallKind
 from rookery.v1 import accounts_pb2, common_pb2, sync_pb2
+from services.store.base import Batch, OpRow
 
 PUSH = "/rookery.v1.Sync/Push"
 PULL = "/rookery.v1.Sync/Pull"
@@ -102,3 +103,23 @@ def sealed_pushes(job: tuple[str, int, int, int]) -> list[tuple[Account, list[by
     audience, accounts, calls, batch = job
     made = [Account.make(audience) for _ in range(accounts)]
     return [(account, account.pushes(calls, batch)) for account in made]
+
+
+def batches(made: list[tuple[Account, list[bytes]]]) -> list[Batch]:
+    """The same pushes as the store sees them: for the floor that inserts rows straight."""
+    result = []
+    for account, requests in made:
+        for request_bytes in requests:
+            rows = []
+            for raw in sync_pb2.PushRequest.FromString(request_bytes).ops:
+                sealed = op.parse(raw)
+                header = sealed.header
+                rows.append(
+                    OpRow(
+                        raw, header.epoch, header.device_id, header.dev_seq, header.prev,
+                        header.lamport, header.tag, sealed.op_hash, header.kind, sealed.ct_hash,
+                    )
+                )  # fmt: skip
+            batch = Batch(account.account_id, account.identity.device_id, rows, 0)
+            result.append(batch)
+    return result

@@ -10,6 +10,7 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -34,14 +35,14 @@ class Floor(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self._canned: list[bytes] = []
-        self._handlers = {
+        self._handlers: dict[str, Any] = {
             ECHO: grpc.unary_unary_rpc_method_handler(self.echo),
             CANNED: grpc.unary_unary_rpc_method_handler(self.canned),
             PUT: grpc.unary_unary_rpc_method_handler(self.put),
             IDLE: grpc.unary_stream_rpc_method_handler(self.idle),
         }
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The handler of a method."""
         return self._handlers.get(handler_call_details.method)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import grpc.aio
 
@@ -14,7 +15,16 @@ from bench.echo import ECHO, OPTIONS
 from bench.processes import Child
 from crypto.request import METADATA_KEY
 
-Call = tuple[bytes, tuple[tuple[str, bytes], ...] | None]
+Metadata = tuple[tuple[str, bytes], ...] | None
+Call = tuple[bytes, Metadata]
+
+
+class Unary(Protocol):
+    """A unary call of raw bytes."""
+
+    def __call__(
+        self, request: bytes, *, metadata: Metadata = None, timeout: float
+    ) -> Awaitable[bytes]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +53,15 @@ def channel(address: str) -> grpc.aio.Channel:
     )
 
 
+def unary(one: grpc.aio.Channel, method: str) -> Unary:
+    """A method on raw bytes."""
+    return cast(Unary, one.unary_unary(method))
+
+
 async def run_lanes(child: Child, method: str, lanes: Sequence[Sequence[Call]]) -> Timing:
     """Sends every lane's calls in order, all lanes at once, over four connections."""
     channels = [channel(child.address) for _ in range(min(4, len(lanes)))]
-    calls = [one.unary_unary(method) for one in channels]
+    calls = [unary(one, method) for one in channels]
 
     async def lane(number: int, requests: Sequence[Call]) -> None:
         call = calls[number % len(calls)]
@@ -64,16 +79,14 @@ async def run_lanes(child: Child, method: str, lanes: Sequence[Sequence[Call]]) 
 async def create_accounts(child: Child, accounts: Sequence[Account]) -> None:
     """Enrols them."""
     async with channel(child.address) as one:
-        call = one.unary_unary(CREATE)
+        call = unary(one, CREATE)
         for account in accounts:
             await call(account.creation, timeout=60)
 
 
 def signed(account: Account, method: str, requests: Sequence[bytes]) -> list[Call]:
     """Requests with their signatures."""
-    return [
-        (request, ((METADATA_KEY, account.sign(method, request)),)) for request in requests
-    ]
+    return [(request, ((METADATA_KEY, account.sign(method, request)),)) for request in requests]
 
 
 async def push(child: Child, made: Sequence[tuple[Account, list[bytes]]]) -> Timing:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc.aio
 
 from bench import load, processes
 from bench.accounts import RECEIPT, SUBSCRIBE, Account
 from bench.echo import IDLE
+from bench.load import Metadata
 from crypto.request import METADATA_KEY, CallKind
 from rookery.v1 import sync_pb2
 
 STREAMS = 2_000
 AUDIENCE = "rookery.localhost"
-Metadata = tuple[tuple[str, bytes], ...] | None
+
+
+def open_stream(
+    one: grpc.aio.Channel, method: str, request: bytes, metadata: Metadata
+) -> AsyncIterator[bytes]:
+    """The frames of a server stream of raw bytes."""
+    call: Any = one.unary_stream(method)
+    frames: AsyncIterator[bytes] = aiter(call(request, metadata=metadata))
+    return frames
 
 
 class Rows(Protocol):
@@ -40,19 +49,16 @@ async def _open_streams(
     before = child.memory_bytes()
     gate = asyncio.Semaphore(64)
 
-    async def one(number: int) -> grpc.aio.UnaryStreamCall[bytes, bytes]:
+    async def one(number: int) -> AsyncIterator[bytes]:
         async with gate:
-            call = channels[number % len(channels)].unary_stream(method)(
-                request, metadata=auth(number)
-            )
-            await call.read()
-            return call
+            frames = open_stream(channels[number % len(channels)], method, request, auth(number))
+            await anext(frames)
+            return frames
 
-    calls = await asyncio.gather(*(one(number) for number in range(count)))
+    frames = await asyncio.gather(*(one(number) for number in range(count)))
     await asyncio.sleep(1)  # let the allocator and the last writes settle; nothing is timed
     used = child.memory_bytes() - before
-    for call in calls:
-        call.cancel()
+    del frames
     await asyncio.gather(*(channel.close() for channel in channels))
     return used / count
 
@@ -65,7 +71,7 @@ async def _service_streams(count: int, shared: bool) -> float:
         async with load.channel(service.address) as one:
             for account in accounts:
                 auth = ((METADATA_KEY, account.sign(RECEIPT, b"")),)
-                await one.unary_unary(RECEIPT)(b"", metadata=auth, timeout=60)
+                await load.unary(one, RECEIPT)(b"", metadata=auth, timeout=60)
 
         def auth_of(number: int) -> Metadata:
             return ((METADATA_KEY, accounts[number].sign(SUBSCRIBE, b"", CallKind.STREAM)),)

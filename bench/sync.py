@@ -26,10 +26,11 @@ import grpc.aio
 import uvloop
 
 from bench import floors, load, processes, streams
-from bench.accounts import PULL, PUSH, SUBSCRIBE, Account, sealed_pushes
+from bench.accounts import PULL, PUSH, SUBSCRIBE, Account, batches, sealed_pushes
 from bench.echo import CANNED, ECHO, PUT
 from crypto.request import METADATA_KEY, CallKind
 from rookery.v1 import sync_pb2
+from services.store.base import Batch
 
 AUDIENCE = "rookery.localhost"
 GROUP_MAX = 128
@@ -72,6 +73,13 @@ def _seal(lanes: int, calls: int, batch: int) -> list[tuple[Account, list[bytes]
         return [made for part in pool.map(sealed_pushes, jobs) for made in part]
 
 
+def _interleaved(made: list[tuple[Account, list[bytes]]]) -> list[Batch]:
+    """The pushes in the order in which lanes side by side would send them."""
+    each = len(made[0][1])
+    flat = batches(made)
+    return [flat[lane * each + call] for call in range(each) for lane in range(len(made))]
+
+
 async def pushes(report: Report) -> None:
     """Durable push at batch 1, 10, 100 with 1 and 32 calls in flight."""
     calls_of = {(1, 1): 400, (1, 32): 100, (10, 1): 200, (10, 32): 60, (100, 1): 60, (100, 32): 24}
@@ -82,12 +90,18 @@ async def pushes(report: Report) -> None:
         cpu: dict[str, list[float]] = {"push": [], "echo": []}
         for _ in range(1 if report.quick else 3):
             made = _seal(lanes, calls, batch)
-            with tempfile.TemporaryDirectory() as folder, processes.echo() as bare:
-                with processes.service(Path(folder)) as service:
-                    await load.create_accounts(service, [account for account, _ in made])
-                    echoed = await load.echo(bare, made)
-                    pushed = await load.push(service, made)
-            inserted = floors.insert(made, group=min(lanes, GROUP_MAX))
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                processes.echo() as bare,
+                processes.service(Path(folder)) as service,
+            ):
+                await load.create_accounts(service, [account for account, _ in made])
+                echoed = await load.echo(bare, made)
+                pushed = await load.push(service, made)
+            floor = floors.bare_sqlite_insert(
+                _interleaved(made), batches_per_commit=min(lanes, GROUP_MAX)
+            )
+            inserted = floor.ops / floor.seconds
             rates["push"].append(pushed.calls_per_s * batch)
             rates["echo"].append(echoed.calls_per_s * batch)
             rates["sqlite"].append(inserted)
@@ -117,7 +131,7 @@ async def _pages(service: processes.Child, account: Account) -> tuple[list[bytes
     """All pages of a profile from an empty cursor, and the seconds it took."""
     pages, cursor, more = [], b"", True
     async with load.channel(service.address) as one:
-        call = one.unary_unary(PULL)
+        call = load.unary(one, PULL)
         await one.channel_ready()
         start = time.perf_counter()
         while more:
@@ -133,7 +147,7 @@ async def _pages(service: processes.Child, account: Account) -> tuple[list[bytes
 
 async def _canned(bare: processes.Child, pages: list[bytes]) -> Callable[[], Any]:
     one = load.channel(bare.address)
-    put, fetch = one.unary_unary(PUT), one.unary_unary(CANNED)
+    put, fetch = load.unary(one, PUT), load.unary(one, CANNED)
     for page in pages:
         await put(page, timeout=60)
 
@@ -149,20 +163,23 @@ async def _canned(bare: processes.Child, pages: list[bytes]) -> Callable[[], Any
 async def pulls(report: Report) -> None:
     """Pull of a 10,000-op profile beside an echo of the same bytes, and a bare read."""
     [(account, requests)] = sealed_pushes((AUDIENCE, 1, 40, 250))
-    with tempfile.TemporaryDirectory() as folder, processes.echo() as bare:
-        with processes.service(Path(folder)) as service:
-            await load.create_accounts(service, [account])
-            await load.push(service, [(account, requests)])
-            pages, _ = await _pages(service, account)
-            held = sum(len(sync_pb2.PullResponse.FromString(page).ops) for page in pages)
-            if held != 10_000:
-                raise RuntimeError(f"pulled {held} ops instead of 10,000")
-            again = await _canned(bare, pages)
-            pulled, echoed, read = [], [], []
-            for _ in range(3 if report.quick else 9):
-                pulled.append((await _pages(service, account))[1])
-                echoed.append(await again())
-                read.append(_bare_read(Path(folder) / "rookery.db"))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        processes.echo() as bare,
+        processes.service(Path(folder)) as service,
+    ):
+        await load.create_accounts(service, [account])
+        await load.push(service, [(account, requests)])
+        pages, _ = await _pages(service, account)
+        held = sum(len(sync_pb2.PullResponse.FromString(page).ops) for page in pages)
+        if held != 10_000:
+            raise RuntimeError(f"pulled {held} ops instead of 10,000")
+        again = await _canned(bare, pages)
+        pulled, echoed, read = [], [], []
+        for _ in range(3 if report.quick else 9):
+            pulled.append((await _pages(service, account))[1])
+            echoed.append(await again())
+            read.append(_bare_read(Path(folder) / "rookery.db"))
     ratio = statistics.median(e / p for e, p in zip(echoed, pulled, strict=True))
     report.row(
         "pull of 10,000 ops",
@@ -189,30 +206,32 @@ async def latency(report: Report) -> None:
     """From a device's push to the frame at another's open stream, in echo round trips."""
     rounds = 100 if report.quick else 400
     [(account, requests)] = sealed_pushes((AUDIENCE, 1, rounds, 1))
-    with tempfile.TemporaryDirectory() as folder, processes.echo() as bare:
-        with processes.service(Path(folder)) as service:
-            await load.create_accounts(service, [account])
-            writer, reader, floor = (
-                load.channel(address)
-                for address in (service.address, service.address, bare.address)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        processes.echo() as bare,
+        processes.service(Path(folder)) as service,
+    ):
+        await load.create_accounts(service, [account])
+        writer, reader, floor = (
+            load.channel(address) for address in (service.address, service.address, bare.address)
+        )
+        echo = load.unary(floor, ECHO)
+        frames = await _subscribed(reader, account)
+        deliveries, trips = [], []
+        for request in requests:
+            auth = ((METADATA_KEY, account.sign(PUSH, request)),)
+            start = time.perf_counter()
+            pushed = asyncio.ensure_future(
+                load.unary(writer, PUSH)(request, metadata=auth, timeout=60)
             )
-            echo = floor.unary_unary(ECHO)
-            frames = await _subscribed(reader, account)
-            deliveries, trips = [], []
-            for request in requests:
-                auth = ((METADATA_KEY, account.sign(PUSH, request)),)
-                start = time.perf_counter()
-                pushed = asyncio.ensure_future(
-                    writer.unary_unary(PUSH)(request, metadata=auth, timeout=60)
-                )
-                await anext(frames)
-                deliveries.append(time.perf_counter() - start)
-                await pushed
-                start = time.perf_counter()
-                await echo(request, timeout=60)
-                trips.append(time.perf_counter() - start)
-            for one in (writer, reader, floor):
-                await one.close()
+            await anext(frames)
+            deliveries.append(time.perf_counter() - start)
+            await pushed
+            start = time.perf_counter()
+            await echo(request, timeout=60)
+            trips.append(time.perf_counter() - start)
+        for one in (writer, reader, floor):
+            await one.close()
     p50, trip = statistics.median(deliveries), statistics.median(trips)
     report.row(
         "push to delivery",
@@ -227,8 +246,7 @@ async def _subscribed(one: grpc.aio.Channel, account: Account) -> AsyncIterator[
     """Frames with ops of an account's stream, which has caught up."""
     request = sync_pb2.SubscribeRequest().SerializeToString()
     auth = ((METADATA_KEY, account.sign(SUBSCRIBE, request, CallKind.STREAM)),)
-    call = one.unary_stream(SUBSCRIBE)(request, metadata=auth)
-    frames = aiter(call)
+    frames = streams.open_stream(one, SUBSCRIBE, request, auth)
     while (
         sync_pb2.SubscribeResponse.FromString(await anext(frames)).event
         != sync_pb2.SubscribeResponse.EVENT_CAUGHT_UP

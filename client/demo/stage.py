@@ -1,0 +1,105 @@
+"""The demo's service: `rookery-server serve` as a process of its own, on a free port."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+PROOF_BITS = 8
+"""Proof of work per account in the demo; a deployment asks for 18 and more."""
+
+
+class StageError(Exception):
+    """The service did not start; the message says where its log is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a client must know of a service, and pins."""
+
+    target: str
+    audience: str
+    server_key: str
+
+
+class Service:
+    """A running service; ended by its process id when the block is left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = folder / "service.db"
+        self.log = folder / "service.log"
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("ROOKERY_")
+        }
+        environment |= {
+            "ROOKERY_POW_BITS": str(PROOF_BITS),
+            # One address enrols everybody here; a deployment keeps its rates.
+            "ROOKERY_IP_UNSIGNED_PER_S": "0",
+            "ROOKERY_ACCOUNT_CALLS_PER_S": "0",
+            "ROOKERY_ACCESS_LOG_SAMPLE": "1",
+            "ROOKERY_LOG_LEVEL": "debug",
+        }
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own server, no shell
+                [
+                    *_command(), "serve", "--dev", "--listen", "127.0.0.1:0",
+                    "--database", str(self.database),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=folder,
+                env=environment,
+                text=True,
+            )  # fmt: skip
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            raise StageError(f"the service did not start; {self.log} says why")
+        ready = json.loads(line)
+        self.address = Address(ready["listening"], ready["audience"], ready["server_key"])
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that the service writes: database, write-ahead log, logs."""
+        return (
+            self.database,
+            self.database.with_name(self.database.name + "-wal"),
+            self.log,
+        )
+
+    def stop(self) -> None:
+        """Asks it to drain, and waits."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _command() -> list[str]:
+    """The `rookery-server` that belongs to this installation."""
+    beside = Path(sys.executable).with_name("rookery-server")
+    found = str(beside) if beside.exists() else shutil.which("rookery-server")
+    # The module by name: the client may not import the service.
+    return [found] if found else [sys.executable, "-m", "services.cli"]
