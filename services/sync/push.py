@@ -143,7 +143,7 @@ def check(ops: Sequence[bytes], call: SignedCall) -> tuple[list[OpRow], list[For
         heads[device] = (dev_seq, op_hash)
         if device != caller:
             foreign.append(Foreign(index, authors.key(device), header + digest, raw[-64:]))
-        rows.append(OpRow(raw, epoch, device, dev_seq, prev, lamport, tag, op_hash, kind))
+        rows.append(OpRow(raw, epoch, device, dev_seq, prev, lamport, tag, op_hash, kind, digest))
     return rows, foreign
 
 

@@ -1,0 +1,156 @@
+"""From raw bytes to raw bytes: who may call, how much, what comes out when it fails.
+
+Knows no transport; a front hands in what came and sends what comes back. Whatever happens,
+the front gets an answer or a `Refused` that holds one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from crypto.ids import AccountId
+from crypto.request import CallKind
+from services.auth import Authenticator, Context
+from services.call import (
+    Call,
+    Clock,
+    Lane,
+    OpenUnary,
+    Route,
+    SignedCall,
+    SignedStream,
+    SignedUnary,
+    Write,
+)
+from services.errors import DEFECT, Draining, Failure, failure, row_of
+from services.limits import Buckets, Gate, rate_key
+from services.telemetry import Telemetry
+
+
+class Refused(Exception):
+    """A call that failed, with what to answer."""
+
+    def __init__(self, answer: Failure) -> None:
+        super().__init__(answer.reason)
+        self.answer = answer
+
+
+@dataclass(slots=True)
+class Caller:
+    """What a front knows of a call before anybody looks into it."""
+
+    ip: str
+    auth: list[str | bytes]
+    """All values of `rookery-auth-bin`."""
+    remaining_s: float | None
+    """Until the caller's deadline; None if it has none."""
+
+
+class Edge:
+    """All methods of this process. `draining` makes it refuse what is new."""
+
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        authenticator: Authenticator,
+        *,
+        audience: str,
+        gates: Mapping[Lane, Gate],
+        unsigned: Buckets,
+        telemetry: Telemetry,
+        clock: Clock,
+        farewell: Callable[[], Draining],
+    ) -> None:
+        self.routes = {route.method: route for route in routes}
+        self.draining = False
+        self._authenticator = authenticator
+        self._contexts = {
+            method: Context.of(_kind(route), method, audience)
+            for method, route in self.routes.items()
+        }
+        self._gates = gates
+        self._unsigned = unsigned
+        self._telemetry = telemetry
+        self._clock = clock
+        self._farewell = farewell
+
+    async def unary(self, route: OpenUnary | SignedUnary, raw: bytes, caller: Caller) -> bytes:
+        """The answer to one call; Refused."""
+        call = self._call(route, caller)
+        account: AccountId | None = None
+        started_s = self._clock.monotonic_s()
+        reason = "OK"
+        try:
+            if self.draining:
+                raise self._farewell()
+            call.check_live()
+            if isinstance(route, OpenUnary):
+                self._unsigned.take(rate_key(call.ip), started_s)
+                with self._gates[route.lane]:
+                    return await route.handler(raw, call)
+            signed = await self._signed(route, raw, caller, call)
+            account = signed.account
+            with self._gates[route.lane]:
+                return await route.handler(raw, signed)
+        except asyncio.CancelledError:
+            reason = "CANCELLED"
+            raise
+        except Exception as error:  # noqa: BLE001 - the table says what each is
+            answer = self._failure(route, error)
+            reason = answer.reason
+            raise Refused(answer) from None
+        finally:
+            self._telemetry.call(
+                route.method,
+                reason,
+                elapsed_s=self._clock.monotonic_s() - started_s,
+                account=account,
+                now_ms=call.now_ms,
+            )
+
+    async def stream(self, route: SignedStream, raw: bytes, caller: Caller, write: Write) -> None:
+        """Runs one stream to its end; Refused."""
+        reason = "OK"
+        try:
+            if self.draining:
+                raise self._farewell()
+            call = self._call(route, caller)
+            call.check_live()
+            signed = await self._signed(route, raw, caller, call)
+            with self._gates[route.lane]:
+                running = route.handler(raw, signed, write)
+                # An idle stream keeps nothing of its opening.
+                del call, signed, caller, raw
+                await running
+        except asyncio.CancelledError:
+            reason = "CANCELLED"
+            raise
+        except Exception as error:  # noqa: BLE001 - the table says what each is
+            answer = self._failure(route, error)
+            reason = answer.reason
+            raise Refused(answer) from None
+        finally:
+            self._telemetry.call(
+                route.method, reason, elapsed_s=0, account=None, now_ms=self._clock.wall_ms()
+            )
+
+    def _call(self, route: Route, caller: Caller) -> Call:
+        expires_s = (
+            None if caller.remaining_s is None else self._clock.monotonic_s() + caller.remaining_s
+        )
+        return Call(route.method, caller.ip, self._clock.wall_ms(), self._clock, expires_s)
+
+    async def _signed(self, route: Route, raw: bytes, caller: Caller, call: Call) -> SignedCall:
+        context = self._contexts[route.method]
+        return await self._authenticator.check(context, caller.auth, raw, call)
+
+    def _failure(self, route: Route, error: Exception) -> Failure:
+        if row_of(error) is DEFECT:
+            self._telemetry.defect(route.method, error)
+        return failure(error)
+
+
+def _kind(route: Route) -> CallKind:
+    return CallKind.STREAM if isinstance(route, SignedStream) else CallKind.UNARY

@@ -1,0 +1,95 @@
+"""The thin grpc.aio layer: one interceptor through which every method goes.
+
+It hands raw bytes to the edge, so that the signature is checked over the bytes that came and
+nothing is parsed before. What is neither a method of ours nor exempt is not served: a
+servicer that somebody adds to the server by mistake stays out of reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from crypto.request import METADATA_KEY
+from services.call import OpenUnary, Route, SignedStream, SignedUnary, Write
+from services.edge import Caller, Edge, Refused
+from services.limits import forwarded_ip, peer_ip
+
+EXEMPT = (
+    "/grpc.health.v1.Health/",
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+)
+"""Served as they are: they say nothing of any account."""
+
+
+class SignatureInterceptor(grpc.aio.ServerInterceptor):
+    """Routes every call to the edge. `ip_header`: a header that names the caller, if trusted."""
+
+    def __init__(self, edge: Edge, *, ip_header: str = "", ip_hops: int = 1) -> None:
+        self._edge = edge
+        self._ip_header = ip_header.lower()
+        self._ip_hops = ip_hops
+        self._handlers = {method: self._handler(route) for method, route in edge.routes.items()}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """The handler of a method; None, which gRPC answers UNIMPLEMENTED, if it has none."""
+        method = handler_call_details.method
+        handler = self._handlers.get(method)
+        if handler is None and method.startswith(EXEMPT):
+            return await continuation(handler_call_details)
+        return handler
+
+    def _handler(self, route: Route) -> Any:
+        # No (de)serialiser: the message is bytes on both sides.
+        if isinstance(route, SignedStream):
+            return grpc.unary_stream_rpc_method_handler(self._stream(route))
+        return grpc.unary_unary_rpc_method_handler(self._unary(route))
+
+    def _unary(self, route: OpenUnary | SignedUnary) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        edge = self._edge
+
+        async def behaviour(raw: bytes, context: Any) -> bytes:
+            try:
+                return await edge.unary(route, raw, self._caller(context))
+            except Refused as refused:
+                raise await _abort(context, refused) from None
+
+        return behaviour
+
+    def _stream(self, route: SignedStream) -> Callable[[bytes, Any], Awaitable[None]]:
+        edge = self._edge
+
+        async def behaviour(raw: bytes, context: Any) -> None:
+            write: Write = context.write
+            try:
+                await edge.stream(route, raw, self._caller(context), write)
+            except Refused as refused:
+                raise await _abort(context, refused) from None
+
+        return behaviour
+
+    def _caller(self, context: Any) -> Caller:
+        auth: list[str | bytes] = []
+        forwarded: list[str | bytes] = []
+        for key, value in context.invocation_metadata():
+            if key == METADATA_KEY:
+                auth.append(value)
+            elif key == self._ip_header:
+                forwarded.append(value)
+        ip = forwarded_ip(forwarded, self._ip_hops) if forwarded else None
+        return Caller(ip or peer_ip(context.peer()), auth, context.time_remaining())
+
+
+async def _abort(context: Any, refused: Refused) -> Refused:
+    """Never returns: `abort` raises."""
+    answer = refused.answer
+    await context.abort(answer.code, answer.message, answer.trailing)
+    return refused

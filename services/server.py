@@ -1,0 +1,290 @@
+"""Puts the parts together and runs them until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from crypto.receipt import ServerKey
+from rookery.v1 import accounts_pb2, pairing_pb2, sync_pb2
+from services import keys
+from services.auth import Authenticator
+from services.call import Clock, Lane, Route, SignedStream, SignedUnary
+from services.config import Config, issuer_keys
+from services.cursor import Cursors
+from services.edge import Edge
+from services.enrolment import Enrolment
+from services.hub import Hub
+from services.interceptor import SignatureInterceptor
+from services.limits import Buckets, Gate
+from services.store.base import Store
+from services.store.errors import StoreError
+from services.store.sqlite import SqliteStore
+from services.sync.accounts import Accounts
+from services.sync.desk import Desk
+from services.sync.pairing import Pairing
+from services.sync.pull import Pull
+from services.sync.push import Push
+from services.sync.receipts import Receipts
+from services.sync.subscribe import Subscribe
+from services.telemetry import Telemetry, configure
+
+_SYNC = "/rookery.v1.Sync/"
+_SWEEP_S = 3_600.0
+_STREAMS_LEAVE_S = 5.0
+SERVED = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in ((accounts_pb2, "Accounts"), (pairing_pb2, "Pairing"), (sync_pb2, "Sync"))
+)
+
+
+class Secrets:
+    """The service's own keys. repr shows the public half."""
+
+    __slots__ = ("pepper", "server_key")
+
+    def __init__(self, identity: bytes, pepper: bytes) -> None:
+        self.server_key = ServerKey(identity)
+        self.pepper = pepper
+
+    def __repr__(self) -> str:
+        return f"Secrets({self.server_key!r})"
+
+    @classmethod
+    def read(cls, config: Config) -> Secrets:
+        """From the files that the configuration names; KeyFileError."""
+        return cls(keys.read(Path(config.identity_key_file)), keys.read(Path(config.pepper_file)))
+
+
+class Server:
+    """One process of the service: `start`, then `run` or `stop`."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        secrets: Secrets,
+        *,
+        telemetry: Telemetry | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or Clock.system()
+        jitter = random.SystemRandom().random
+        self.config = config
+        self.store = store
+        self.clock = clock
+        self.telemetry = telemetry or Telemetry(configure(config.log_level, config.log_format))
+        self.address = ""
+        self.hub = Hub(
+            heartbeat_s=config.heartbeat_s,
+            stall_s=config.stall_s,
+            per_account_max=config.streams_per_account_max,
+            monotonic_s=clock.monotonic_s,
+            jitter=jitter,
+        )
+        gates = {
+            Lane.PUSH: Gate(config.pushes_max, jitter),
+            Lane.PULL: Gate(config.pulls_max, jitter),
+            Lane.STREAM: Gate(config.streams_max, jitter),
+            Lane.OTHER: Gate(0, jitter),
+        }
+        desk = Desk(
+            store,
+            Cursors(store.secret, store.generation),
+            clock,
+            lambda: max(gates[Lane.PUSH].backoff_ms, gates[Lane.PULL].backoff_ms),
+        )
+        self.pairing = Pairing(desk, Gate(config.pairing_waits_max, jitter), self.hub.farewell)
+        self._verifiers = ThreadPoolExecutor(config.verify_threads, "verify")
+        self.edge = Edge(
+            self._routes(desk, secrets),
+            _authenticator(config, store),
+            audience=config.audience,
+            gates=gates,
+            unsigned=Buckets(
+                "unsigned_calls",
+                per_s=config.ip_unsigned_per_s,
+                burst=config.ip_unsigned_burst,
+                keys_max=config.rate_keys_max,
+            ),
+            telemetry=self.telemetry,
+            clock=clock,
+            farewell=self.hub.farewell,
+        )
+        self._health = HealthServicer()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._grpc: grpc.aio.Server | None = None
+        store.on_commit(self.hub.poke)
+
+    def _routes(self, desk: Desk, secrets: Secrets) -> list[Route]:
+        config = self.config
+        enrolment = Enrolment(
+            config.enrolment,
+            config.pow_bits,
+            config.audience,
+            issuer_keys(config),
+            secrets.pepper,
+        )
+        op_rate = Buckets(
+            "account_ops",
+            per_s=config.account_ops_per_s,
+            burst=config.account_ops_burst,
+            keys_max=config.rate_keys_max,
+        )
+        return [
+            *Accounts(desk, enrolment, secrets.server_key).routes(),
+            *self.pairing.routes(),
+            SignedUnary(_SYNC + "Push", Push(desk, op_rate, self._verifiers), Lane.PUSH),
+            SignedUnary(_SYNC + "Pull", Pull(desk), Lane.PULL),
+            SignedUnary(_SYNC + "GetReceipt", Receipts(desk, secrets.server_key), Lane.PULL),
+            SignedStream(
+                _SYNC + "Subscribe",
+                Subscribe(desk, self.hub, backlog_ops_max=config.backlog_ops_max),
+            ),
+        ]
+
+    async def start(self) -> None:
+        """Listens; `address` says where."""
+        config = self.config
+        server = grpc.aio.server(
+            interceptors=[
+                SignatureInterceptor(
+                    self.edge, ip_header=config.client_ip_header, ip_hops=config.client_ip_hops
+                )
+            ],
+            options=list(grpc_options(config).items()),
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        for name in SERVED:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        if config.reflection:
+            reflection.enable_server_reflection(
+                (*SERVED, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
+            )
+        host, _, _ = config.listen.rpartition(":")
+        credentials = _credentials(config)
+        port = (
+            server.add_insecure_port(config.listen)
+            if credentials is None
+            else server.add_secure_port(config.listen, credentials)
+        )
+        await server.start()
+        self.address = f"{host}:{port}"
+        self._grpc = server
+        self.hub.start()
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """Drains: health says so, streams are told, calls in flight finish. Idempotent.
+
+        Closes the store last.
+        """
+        server, self._grpc = self._grpc, None
+        if server is None:
+            return
+        await self._health.enter_graceful_shutdown()
+        self.edge.draining = True
+        self.pairing.drain()
+        # Before server.stop, which would wait out its whole grace for open streams.
+        await self.hub.drain(_STREAMS_LEAVE_S)
+        await server.stop(self.config.drain_s)
+        await self.hub.stop()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        self._verifiers.shutdown(wait=False, cancel_futures=True)
+        await self.store.close()
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                await self.store.sweep(now_ms=self.clock.wall_ms())
+            except StoreError as error:
+                self.telemetry.event("sweep_failed", error=type(error).__name__)
+            await asyncio.sleep(_SWEEP_S)
+
+
+def _authenticator(config: Config, store: Store) -> Authenticator:
+    return Authenticator(
+        store,
+        failures=Buckets(
+            "failed_calls",
+            per_s=config.ip_failures_per_s,
+            burst=config.ip_failures_burst,
+            keys_max=config.rate_keys_max,
+        ),
+        account_calls=Buckets(
+            "account_calls",
+            per_s=config.account_calls_per_s,
+            burst=config.account_calls_burst,
+            keys_max=config.rate_keys_max,
+        ),
+    )
+
+
+def _credentials(config: Config) -> grpc.ServerCredentials | None:
+    if not config.tls_cert_file:
+        return None
+    pair = (Path(config.tls_key_file).read_bytes(), Path(config.tls_cert_file).read_bytes())
+    return grpc.ssl_server_credentials([pair])
+
+
+def grpc_options(config: Config) -> Mapping[str, int]:
+    """What the gRPC core is told."""
+    return {
+        "grpc.max_receive_message_length": config.receive_bytes_max,
+        "grpc.max_send_message_length": 4 << 20,
+        "grpc.max_metadata_size": config.metadata_bytes_max,
+        "grpc.absolute_max_metadata_size": config.metadata_bytes_max,
+        # Only `identity`: sizes of compressed ciphertext leak.
+        "grpc.compression_enabled_algorithms_bitset": 1,
+        # The server's key; the one with `sent` in its name is for clients and ignored here.
+        "grpc.http2.min_ping_interval_without_data_ms": config.min_ping_interval_ms,
+        "grpc.keepalive_permit_without_calls": 1,
+        # Else a stream that is never read buffers 4 MiB.
+        "grpc.http2.bdp_probe": 0,
+        "grpc.server.max_pending_requests": config.max_pending_requests,
+        "grpc.server.max_pending_requests_hard_limit": 2 * config.max_pending_requests,
+        "grpc.max_connection_age_ms": 1000 * config.max_connection_age_s,
+        "grpc.max_connection_age_grace_ms": 1000 * config.max_connection_age_grace_s,
+        # Two processes on one port would each get what the kernel thinks fit.
+        "grpc.so_reuseport": 0,
+    }
+
+
+async def open_server(config: Config, secrets: Secrets) -> Server:
+    """A started server on its own store."""
+    store = await SqliteStore.open(Path(config.database), limits=config.limits())
+    try:
+        telemetry = Telemetry(
+            configure(config.log_level, config.log_format),
+            access_share=config.access_log_share,
+        )
+        server = Server(config, store, secrets, telemetry=telemetry)
+        await server.start()
+    except BaseException:
+        await store.close()
+        raise
+    return server
+
+
+async def until_signal() -> None:
+    """Returns at the first SIGTERM or SIGINT; the second ends the process at once."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    await told.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)
