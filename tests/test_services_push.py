@@ -154,7 +154,9 @@ async def test_a_foreign_op_with_a_forged_signature_is_refused(
 ) -> None:
     """The signature of an op that the caller did not write is verified, and its index named."""
     good, bad = world.op(1), world.op(1)
-    refused = await refusal(service.push(world, good, altered(bad.raw, len(bad.raw) - 1, bad.raw[-1] ^ 1)))
+    refused = await refusal(
+        service.push(world, good, altered(bad.raw, len(bad.raw) - 1, bad.raw[-1] ^ 1))
+    )
     assert refused.metadata == {"index": "1", "rule": "signature"}
 
 
@@ -186,7 +188,9 @@ async def test_a_clone_is_told(service: Service, world: World) -> None:
     assert len((await service.pull(world)).ops) == 1
 
 
-async def test_an_old_epoch_is_stale_and_a_new_one_unknown(service: Service, tmp_path: Path) -> None:
+async def test_an_old_epoch_is_stale_and_a_new_one_unknown(
+    service: Service, tmp_path: Path
+) -> None:
     """EPOCH_STALE names the epoch to encrypt for; EPOCH_UNKNOWN asks for the chain first."""
     world = World.create("epochs")
     await service.create(world)
@@ -225,7 +229,10 @@ async def test_quotas_name_the_limit_and_its_value(service: Service, world: Worl
     one = world.op(0).raw
     refused = await refusal(service.push(world, *[one] * 257))
     assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert (refused.reason, refused.metadata) == ("QUOTA", {"limit": "ops_per_push", "value": "256"})
+    assert (refused.reason, refused.metadata) == (
+        "QUOTA",
+        {"limit": "ops_per_push", "value": "256"},
+    )
     refused = await refusal(service.push(world, *[bytes(33_032)] * 32))
     assert refused.metadata == {"limit": "push_bytes", "value": str(1 << 20)}
 
