@@ -28,7 +28,7 @@ from services.config import Config, load
 from services.server import Secrets, Server
 from services.store.sqlite import SqliteStore
 from services.telemetry import Telemetry, configure
-from worlds import Upload, World
+from tests.worlds import Upload, World
 
 AUDIENCE = "test.rookery"
 SECRETS = Secrets(b"\x07" * 32, b"\x08" * 32)
@@ -177,14 +177,14 @@ class Service:
         payload: bytes,
         auth: Sequence[bytes] = (),
         *,
-        timeout: float = 20.0,
+        seconds: float = 20.0,
         extra: Sequence[tuple[str, str]] = (),
     ) -> bytes:
         """One call as bytes; Refusal."""
         metadata = (*extra, *((request.METADATA_KEY, value) for value in auth))
         stub: Any = self.channel.unary_unary(method)
         try:
-            answer: bytes = await stub(payload, metadata=metadata, timeout=timeout)
+            answer: bytes = await stub(payload, metadata=metadata, timeout=seconds)
         except grpc.aio.AioRpcError as error:
             raise Refusal.of(error) from None
         return answer

@@ -12,8 +12,8 @@ import pytest
 from crypto import op
 from crypto.cert import Role
 from rookery.v1 import sync_pb2
-from served import PUSH, Service, push_request, refusal, serving
-from worlds import World
+from tests.served import PUSH, Service, push_request, refusal, serving
+from tests.worlds import World
 
 
 @pytest.fixture
