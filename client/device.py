@@ -10,26 +10,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from client import healing, intake, membership, sending, upkeep, views
+from client.chainview import Pin
+from client.core import Core
+from client.errors import NotAllowed
+from client.membership import Membership
+from client.profile import Name
 from client.rows import Changes, Rows
 from client.steps import (
     ChainItem,
+    CreateAccount,
     DeviceInfo,
+    GetChain,
+    GetReceipt,
     Notice,
+    Pull,
     Push,
     Rand,
     Status,
     Step,
 )
 from client.values import Value
-from crypto.cert import DeviceCert
+from crypto import epoch as epochs, link, recovery
+from crypto.cert import DeviceCert, Role
 from crypto.chain import Chain
+from crypto.epoch import EpochKeys
+from crypto.errors import CryptoError
 from crypto.ids import AccountId, DeviceId, LinkHash
 from crypto.keys import Identity
-from crypto.link import SignedLink
+from crypto.link import Genesis, SignedLink
 
 
 class Device:
     """A device of one account."""
+
+    def __init__(self, core: Core, wish: Membership) -> None:
+        """Use `create`, `join` or `load`."""
+        self._core = core
+        self._wish = wish
 
     # -- making one ---------------------------------------------------------------------
 
@@ -40,7 +58,23 @@ class Device:
         `recovery_secret` (20 random bytes, `crypto.recovery.to_paper` shows them) becomes a
         role 2 device at once; None only if the person declined.
         """
-        raise NotImplementedError
+        identity = Identity(rand(32), rand(32))
+        ek = epochs.generate(rand(32), identity.ik_seed)
+        genesis = link.build(identity, Genesis(DeviceCert.of(identity), epochs.commitment(1, ek)))
+        account = link.account_id(genesis.raw)
+        core = Core(identity, Pin(account))
+        core.now_ms, core.fresh, core.chain_due = now_ms, False, False
+        core.save_identity()
+        device = cls(core, Membership())
+        membership.take_chain(core, device._wish, [ChainItem(genesis)])
+        core.view.add_key(EpochKeys(account, 1, ek), core.journal)
+        views.put(core, views.AGGREGATION_KEY, rand(32), now_ms)
+        if recovery_secret is not None:
+            paper = recovery.identity(recovery_secret)
+            draft, grants = membership.draft_add(core, DeviceCert.of(paper, Role.RECOVERY))
+            signed = SignedLink(draft.raw, draft.sig, link.prove_possession(paper, draft.raw))
+            membership.set_pending(core, device._wish, ChainItem(signed, grants))
+        return device
 
     @classmethod
     def join(
@@ -50,105 +84,144 @@ class Device:
         account_id: AccountId,
         pin_seq: int,
         pin_head: LinkHash,
+        also: tuple[tuple[int, LinkHash], ...] = (),
         now_ms: int,
     ) -> Device:
         """A device that an existing one has just added (see `client.pairing`). It reads the
         chain from genesis and trusts it only if `pin_head` stands at `pin_seq`."""
-        raise NotImplementedError
+        core = Core(identity, Pin(account_id, tuple({(pin_seq, pin_head), *also})))
+        core.now_ms, core.made = now_ms, True
+        core.save_identity()
+        return cls(core, Membership())
 
     @classmethod
     def load(cls, rows: Rows) -> Device:
         """The device that wrote these rows. RowsError if they don't fit together."""
-        raise NotImplementedError
+        return cls(Core.load(rows), Membership.load(rows))
 
     def take_changes(self) -> Changes:
         """Rows to store, atomically, before anything is sent. Empty: nothing changed."""
-        raise NotImplementedError
+        self._core.save_self()
+        return self._core.journal.take()
 
     # -- what it knows ------------------------------------------------------------------
 
     @property
     def account_id(self) -> AccountId:
-        raise NotImplementedError
+        return self._core.view.pin.account_id
 
     @property
     def identity(self) -> Identity:
         """Signs this device's requests."""
-        raise NotImplementedError
+        return self._core.identity
 
     @property
     def chain(self) -> Chain:
         """The verified chain."""
-        raise NotImplementedError
+        return self._core.view.chain
 
     @property
     def cursor(self) -> bytes:
         """Where to pull or subscribe from."""
-        raise NotImplementedError
+        return self._core.cursor
 
     @property
     def status(self) -> Status:
-        raise NotImplementedError
+        core = self._core
+        me = core.me
+        return Status(
+            epoch=core.view.chain.epoch,
+            chain_seq=core.view.chain.seq,
+            edits_waiting=len(core.outbox.edits),
+            ops_in_flight=len(core.outbox.flying),
+            ops_on_hold=len(core.holds),
+            revoked=me is not None and not me.active,
+            cloned=core.cloned,
+            rotation_due=upkeep.rotation_due(core),
+            account_made=core.made,
+        )
 
     @property
     def devices(self) -> tuple[DeviceInfo, ...]:
         """All devices ever, in order of appearance."""
-        raise NotImplementedError
+        core = self._core
+        return tuple(
+            DeviceInfo(
+                device_id=row.device_id,
+                index=row.index,
+                role=row.role,
+                active=row.active,
+                this_device=row.device_id == core.identity.device_id,
+                added_seq=row.added_seq,
+                added_by=row.added_by,
+                last_seen_ms=core.last_seen.get(row.index),
+                set_aside=core.ready and core.state.logs[row.index].fork_seq is not None,
+            )
+            for row in core.view.chain.devices
+        )
 
     @property
     def notices(self) -> tuple[Notice, ...]:
         """What the person should know and has not dismissed, oldest first."""
-        raise NotImplementedError
+        return self._core.notices.all
 
     def dismiss(self, number: int) -> None:
         """The person has read this notice. Its evidence is kept no longer."""
-        raise NotImplementedError
+        self._core.notices.dismiss(number, self._core.journal)
 
     # -- the profile (queued edits show at once) ----------------------------------------
 
     def get(self, collection: str, key: str) -> Value:
         """A setting's value; None if there is none."""
-        raise NotImplementedError
+        return views.value(self._core, Name(collection, key))
 
     def list(self, collection: str) -> dict[str, Value]:
         """All settings of a collection, by key."""
-        raise NotImplementedError
+        core = self._core
+        return {
+            key: views.value(core, Name(collection, key))
+            for key in views.names_in(core, collection)
+            if "#" not in key
+        }
 
     def collections(self) -> tuple[str, ...]:
         """Collections that hold something, sorted; the protocol's own are left out."""
-        raise NotImplementedError
+        return views.collections(self._core)
 
     def members(self, collection: str) -> frozenset[str]:
         """The members of a set."""
-        raise NotImplementedError
+        return frozenset(key for key in views.names_in(self._core, collection) if "#" not in key)
 
     def score(
         self, collection: str, key: str, *, now_ms: int, half_life_ms: int | None = None
     ) -> float:
         """A score: the sum of all devices' parts, decayed to now."""
-        raise NotImplementedError
+        return views.score(self._core, collection, key, now_ms, half_life_ms)
 
     def scores(
         self, collection: str, *, now_ms: int, half_life_ms: int | None = None
     ) -> dict[str, float]:
         """All scores of a collection, by key."""
-        raise NotImplementedError
+        return {
+            key: views.score(self._core, collection, key, now_ms, half_life_ms)
+            for key in views.scores(self._core, collection)
+        }
 
     def put(self, collection: str, key: str, value: Value, *, now_ms: int) -> None:
         """Sets a setting. BadName, BadValue, ValueTooLong."""
-        raise NotImplementedError
+        views.put(self._core, views.app_name(collection, key), value, now_ms)
 
     def remove(self, collection: str, key: str, *, now_ms: int) -> None:
         """Removes a setting (a tombstone)."""
-        raise NotImplementedError
+        views.edit(self._core, views.app_name(collection, key), None, now_ms)
 
     def add_member(self, collection: str, member: str, *, now_ms: int) -> None:
         """Puts a member into a set."""
-        raise NotImplementedError
+        views.put(self._core, views.app_name(collection, member), True, now_ms)
 
     def remove_member(self, collection: str, member: str, *, now_ms: int) -> None:
         """Takes a member out of a set."""
-        raise NotImplementedError
+        views.edit(self._core, views.app_name(collection, member), None, now_ms)
 
     def add_score(
         self,
@@ -160,69 +233,110 @@ class Device:
         half_life_ms: int | None = None,
     ) -> None:
         """Adds to a score. Never lost to another device's adding at the same time."""
-        raise NotImplementedError
+        views.add_score(self._core, collection, key, delta, now_ms, half_life_ms)
 
     @property
     def aggregation_key(self) -> bytes | None:
         """K_agg, the account's 32-byte secret for nullifiers; None until it has arrived."""
-        raise NotImplementedError
+        value = views.value(self._core, views.AGGREGATION_KEY)
+        return value if isinstance(value, bytes) and len(value) == 32 else None
 
     # -- what to do next ----------------------------------------------------------------
 
     def next_step(self, *, now_ms: int, rand: Rand) -> Step | None:
         """The call that is due now; None: all is sent and the last page was the newest."""
-        raise NotImplementedError
+        core = self._core
+        core.now_ms = now_ms
+        if core.gone:
+            return None
+        if not core.made:
+            return CreateAccount(core.view.items[0].link)
+        if core.chain_due:
+            missing = core.view.missing_key_after() if core.view.trusted else None
+            return GetChain(core.view.chain.seq if missing is None else missing)
+        me = core.me
+        if not core.ready or (me is not None and not me.active):
+            return None
+        if core.receipt_due:
+            return GetReceipt()
+        lost = healing.next_link(core)
+        if lost is not None:
+            return lost
+        if healing.busy(core):
+            return sending.next_push(core, rand)
+        pull = self._pull()
+        if pull is not None:
+            return pull
+        step = membership.next_link(core, self._wish, rand) or sending.next_push(core, rand)
+        return step or self._pull()
+
+    def _pull(self) -> Pull | None:
+        return Pull(self._core.cursor) if self._core.behind else None
 
     def next_push(self, *, now_ms: int, rand: Rand) -> Push | None:
         """What to push now: lost ops again, the batch in flight byte for byte, or a new one."""
-        raise NotImplementedError
+        self._core.now_ms = now_ms
+        return sending.next_push(self._core, rand)
 
     # -- outcomes -----------------------------------------------------------------------
 
     def on_account_created(self) -> None:
         """The service has our genesis link."""
-        raise NotImplementedError
+        self._core.made = True
 
     def on_chain(
         self, items: Sequence[ChainItem], *, lamport_max: int, more: bool, now_ms: int
     ) -> None:
         """An answer of GetChain. Never raises: what can't be right becomes a notice."""
-        raise NotImplementedError
+        core = self._core
+        core.now_ms = now_ms
+        healthy = membership.take_chain(core, self._wish, items, lamport_max=lamport_max)
+        core.chain_due = more and healthy
 
     def on_chain_seq(self, chain_seq: int) -> None:
         """ServerInfo.chain_seq of any answer: larger than ours makes GetChain due."""
-        raise NotImplementedError
+        if chain_seq > self._core.view.chain.seq:
+            self._core.chain_due = True
 
     def on_appended(self, item: ChainItem, *, now_ms: int) -> None:
         """The service took the link."""
-        raise NotImplementedError
+        core = self._core
+        core.now_ms = now_ms
+        if healing.appended(core, item.link.raw):
+            return
+        membership.take_chain(core, self._wish, [item])
 
     def on_append_refused(
         self, item: ChainItem, reason: str, metadata: Mapping[str, str], *, now_ms: int
     ) -> None:
         """The service refused it with this ErrorInfo. Transport failures are not reported:
         the same step comes again."""
-        raise NotImplementedError
+        self._core.now_ms = now_ms
+        del metadata
+        membership.refused(self._core, self._wish, item.link.raw, reason)
 
     def on_page(self, ops: Sequence[bytes], cursor: bytes, *, more: bool, now_ms: int) -> None:
         """A page of Pull or a frame of Subscribe (`more` false from EVENT_CAUGHT_UP on).
         Never raises: bad ops are set aside with their evidence."""
-        raise NotImplementedError
+        self._core.now_ms = now_ms
+        intake.page(self._core, ops, cursor, more=more)
 
     def on_pushed(self, push: Push, *, now_ms: int) -> None:
         """The service has committed this push."""
-        raise NotImplementedError
+        self._core.now_ms = now_ms
+        sending.pushed(self._core, push)
 
     def on_push_refused(
         self, push: Push, reason: str, metadata: Mapping[str, str], *, now_ms: int
     ) -> None:
         """The service refused the push with this ErrorInfo."""
-        raise NotImplementedError
+        self._core.now_ms = now_ms
+        sending.refused(self._core, push, reason, metadata)
 
     def on_generation_changed(self) -> None:
         """GENERATION_CHANGED or CURSOR_INVALID: compares heads, pushes again what is missing
         and pulls from the start."""
-        raise NotImplementedError
+        healing.generation_changed(self._core)
 
     def on_receipt(
         self,
@@ -234,30 +348,62 @@ class Device:
         now_ms: int,
     ) -> None:
         """An answer of GetReceipt; `nonce` is that of our request's signature (C15)."""
-        raise NotImplementedError
+        self._core.now_ms = now_ms
+        healing.on_receipt(self._core, data, heads, server_key, nonce)
 
     def on_account_gone(self, *, now_ms: int) -> None:
         """UNAUTHENTICATED although we are active: keeps everything and asks the person."""
-        raise NotImplementedError
+        core = self._core
+        core.now_ms, core.gone = now_ms, True
+        core.alarm(
+            "account-gone",
+            "The service does not know your account any more. Everything stays on this device; "
+            "nothing was removed.",
+        )
 
     # -- membership ---------------------------------------------------------------------
 
     def build_add(self, cert: DeviceCert) -> SignedLink:
         """The ADD link for a new device, still without its proof of possession."""
-        raise NotImplementedError
+        core = self._core
+        if not core.writes or core.state.chain.epoch not in core.view.keys:
+            raise NotAllowed("This device can't add another one right now.")
+        draft, grants = membership.draft_add(core, cert)
+        self._wish.drafts[draft.raw] = grants
+        return draft
 
-    def submit_add(self, link: SignedLink) -> None:
+    def submit_add(self, signed: SignedLink) -> None:
         """Queues an ADD that carries its proof. NotAllowed if the chain moved on."""
-        raise NotImplementedError
+        core, wish = self._core, self._wish
+        grants = wish.drafts.pop(signed.raw, None)
+        if grants is None or wish.pending is not None:
+            raise NotAllowed("Another change of the device list is under way; try again.")
+        item = ChainItem(signed, grants)
+        try:
+            core.view.chain.apply(signed)
+        except CryptoError:
+            raise NotAllowed("The device list changed meanwhile; pair the device again.") from None
+        membership.set_pending(core, wish, item)
 
     def rotate(self, revoke: Sequence[DeviceId] = ()) -> None:
         """Starts a new epoch without these devices (section 2, rotation)."""
-        raise NotImplementedError
+        membership.want_rotation(self._core, self._wish, revoke)
+
+    def on_poke(self) -> None:
+        """Something may have changed at the service: a pull is due."""
+        self._core.behind = True
 
     def check_in(self) -> None:
         """Compares our state with a receipt at the next occasion."""
-        raise NotImplementedError
+        self._core.receipt_due = True
 
     def reidentify(self, *, now_ms: int, rand: Rand) -> None:
         """A new identity, added by the old one; edits are kept."""
-        raise NotImplementedError
+        core = self._core
+        core.now_ms = now_ms
+        me = core.me
+        if me is None or not me.active:
+            raise NotAllowed("This device was removed from the account; pair it again.")
+        if core.next_identity is None:
+            core.next_identity = Identity(rand(32), rand(32))
+            core.save_identity()

@@ -24,7 +24,7 @@ class BadValue(UserError):
 
 
 class ValueTooLong(UserError):
-    """This value is too long: a record holds at most 32,000 bytes with its name."""
+    """This value is too long: a record holds at most 30,000 bytes."""
 
 
 class NoSuchDevice(UserError):

@@ -147,7 +147,7 @@ def _content(sealed: SealedOp, device: Device, state: State) -> Judgement:
     payload: Payload | None = None
     missing = None
     try:
-        payload = _open(sealed, device, state, far=far)
+        payload = _open(sealed, device, state)
         _check_place_in_history(sealed, payload, device, state)
         if far:
             raise _Refused(Verdict.REJECT, "lamport")
@@ -167,7 +167,7 @@ def _content(sealed: SealedOp, device: Device, state: State) -> Judgement:
     )
 
 
-def _open(sealed: SealedOp, device: Device, state: State, *, far: bool) -> Payload:
+def _open(sealed: SealedOp, device: Device, state: State) -> Payload:
     try:
         payload = op.open_(sealed, state.keys[sealed.header.epoch])
     except CryptoError as error:
@@ -252,6 +252,17 @@ def apply(judgement: Judgement, state: State) -> None:
             state.lamport_max = max(state.lamport_max, sealed.header.lamport)
     elif judgement.fork_seq is not None:
         log.stop(judgement.fork_seq)
+
+
+def reconsider(sealed: SealedOp, device: Device, state: State) -> Payload | None:
+    """The content of an op that was set aside as FORK:heads, if it counts by now: the other
+    version that its author saw may belong to a device that has shown its fork since."""
+    try:
+        payload = _open(sealed, device, state)
+        _check_place_in_history(sealed, payload, device, state)
+    except (_Refused, KeyError):
+        return None
+    return payload
 
 
 def judge_receipt(rows: Iterable[tuple[int, int, bytes]], state: State) -> Judgement:

@@ -1,0 +1,225 @@
+"""Taking ops in: judged one by one, set aside where they must be, never stopping the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from client import bootstrap, upkeep
+from client.core import Core
+from client.integrity import Judgement, Verdict, apply, judge, reconsider
+from client.rows import pack
+from crypto import op
+from crypto.ids import DeviceId
+from crypto.op import Kind, SealedOp, Verb
+
+_QUIET_ROUNDS_MAX = 3
+_SENTENCES = {
+    "format": "The service delivered something that is no record.",
+    "account": "The service delivered a record of another account.",
+    "author": "The service delivered a record by a device that is not yours. It was not taken.",
+    "role": "Somebody wrote a record with your recovery key, which writes none. It was not taken.",
+    "signature": "The service delivered a forged or damaged record. It was not taken.",
+    "lamport": "One of your devices counts far ahead of all others; that change was set aside.",
+    "open": "One of your devices wrote a record that can't be read; it was set aside.",
+    "name": "One of your devices wrote a record with an impossible name; it was set aside.",
+    "part": "One of your devices wrote another one's share of a score; it was set aside.",
+    "self": "One of your devices contradicts itself; that change was set aside.",
+    "vector": "One of your devices names a device that did not exist; that change was set aside.",
+    "chain": "The service showed two of your devices two different device lists.",
+    "heads": "The service showed two of your devices two different histories.",
+    "cut": "A removed device wrote another record where it was cut off.",
+}
+
+
+def page(core: Core, ops: Sequence[bytes], cursor: bytes, *, more: bool) -> None:
+    """A page of Pull, or a frame of Subscribe."""
+    if not core.ready:
+        core.chain_due = True
+        return
+    core.progress = False
+    for raw in ops:
+        judgement = offer(core, raw)
+        if judgement.verdict is Verdict.HOLD and judgement.sealed is not None:
+            _hold(core, judgement, judgement.sealed)
+    retry(core)
+    core.cursor = cursor
+    core.behind = more
+    if not more:
+        _caught_up(core)
+
+
+def offer(core: Core, raw: bytes) -> Judgement:
+    """Judges one op and does what follows from it, but for a HOLD."""
+    judgement = judge(raw, core.state)
+    sealed = judgement.sealed
+    if judgement.rule == "key" and sealed is not None and _is_over(core, sealed):
+        # The key never comes. The op counts as held; what still matters of it, its author
+        # publishes again.
+        judgement = judge(sealed.stub, core.state)
+        sealed = judgement.sealed
+    if sealed is None or judgement.device is None or judgement.verdict is Verdict.DUP:
+        if judgement.verdict is Verdict.REJECT:
+            _complain(core, judgement, raw)
+        return judgement
+    if judgement.counted:
+        _count(core, judgement, sealed)
+    elif judgement.verdict is Verdict.FORK:
+        _fork(core, judgement, sealed)
+    elif judgement.verdict is Verdict.REJECT:
+        _complain(core, judgement, raw)
+    return judgement
+
+
+def _is_over(core: Core, sealed: SealedOp) -> bool:
+    return sealed.header.epoch < core.state.chain.epoch
+
+
+def _count(core: Core, judgement: Judgement, sealed: SealedOp) -> None:
+    device = judgement.device
+    assert device is not None
+    seq = sealed.header.dev_seq
+    mine = device.device_id == core.identity.device_id
+    if mine and not core.outbox.committed(seq, sealed.op_hash, core.journal):
+        core.set_cloned(sealed.raw)
+    apply(judgement, core.state)
+    core.oplog.add(device.index, sealed, core.journal)
+    core.progress = True
+    payload = judgement.payload
+    if judgement.verdict is not Verdict.OK:
+        core.put_aside(device.index, seq, str(judgement))
+        _complain(core, judgement, sealed.raw)
+    elif payload is not None:
+        core.last_seen[device.index] = payload.wall_ms
+        if sealed.header.kind == Kind.RECORD:
+            core.merge(device.index, sealed, payload)
+        elif payload.verb is Verb.CHECKPOINT:
+            core.checkpoint_epoch = max(core.checkpoint_epoch, sealed.header.epoch)
+            core.ops_at_checkpoint = len(core.oplog.ops)
+
+
+def _fork(core: Core, judgement: Judgement, sealed: SealedOp) -> None:
+    device, seq = judgement.device, judgement.fork_seq
+    assert device is not None
+    if seq is None:
+        _complain(core, judgement, sealed.raw)
+        return
+    kept = core.oplog.ops.get((device.index, seq))
+    apply(judgement, core.state)
+    log = core.state.logs[device.index]
+    core.journal.set(
+        f"fork:{device.index:03d}", pack(log.fork_seq, [bytes(h) for h in sorted(log.stopped)])
+    )
+    core.drop_ops(device.index, seq - 1)
+    _reconsider(core)
+    core.alarm(
+        "fork",
+        "Two versions of one change of a device exist: it was copied, or somebody forged its "
+        "history with its keys. What it wrote from there on is set aside, on no device's word "
+        "but yours; remove that device and add it again.",
+        *((kept.raw,) if kept is not None else ()),
+        sealed.raw,
+        about=device.device_id,
+        device_id=device.device_id,
+    )
+    if device.device_id == core.identity.device_id:
+        core.set_cloned(sealed.raw)
+
+
+def _reconsider(core: Core) -> None:
+    """After a fork showed: whose ops were set aside because they saw its other side?"""
+    for index, log in enumerate(core.state.logs):
+        for seq, verdict in list(log.aside.items()):
+            kept = core.oplog.ops.get((index, seq))
+            if verdict != "FORK:heads" or kept is None or kept.stub:
+                continue
+            sealed = op.parse(kept.raw)
+            payload = reconsider(sealed, core.state.chain.devices[index], core.state)
+            if payload is not None:
+                core.take_back_aside(index, seq)
+                if kept.record:
+                    core.merge(index, sealed, payload)
+
+
+def _complain(core: Core, judgement: Judgement, raw: bytes) -> None:
+    rule, sealed = judgement.rule, judgement.sealed
+    if rule == "cut" and judgement.verdict is Verdict.REJECT and sealed is not None:
+        # What a removed device still wrote before it learned of it: nobody is to blame.
+        core.cut_tags.add((sealed.header.epoch, sealed.header.tag))
+        return
+    if rule == "set-aside":
+        return
+    core.alarm(
+        rule,
+        _SENTENCES.get(rule, "One of your devices wrote a record that breaks a rule."),
+        raw,
+        about=bytes(sealed.op_hash) + raw[-64:] if sealed is not None else raw[:64],
+        device_id=DeviceId(sealed.header.device_id) if sealed is not None else None,
+    )
+
+
+def _hold(core: Core, judgement: Judgement, sealed: SealedOp) -> None:
+    if judgement.rule in ("chain", "key"):
+        core.chain_due = True
+    journal = None if core.fresh else core.journal
+    if not core.holds.add(sealed, journal, bounded=not core.fresh):
+        core.overflow = True
+
+
+def retry(core: Core) -> None:
+    """Offers ops on hold again, as long as one of them gets further."""
+    if not core.ready or not len(core.holds):
+        return
+    further = True
+    while further:
+        further = False
+        for sealed in core.holds.next_ones(core.state):
+            if offer(core, sealed.raw).verdict is not Verdict.HOLD:
+                core.holds.remove(sealed, core.journal)
+                further = True
+    for sealed in core.holds.passed(core.state):
+        if offer(core, sealed.raw).verdict is not Verdict.HOLD:
+            core.holds.remove(sealed, core.journal)
+
+
+def _caught_up(core: Core) -> None:
+    core.unpulled = False
+    core.blocked = False
+    if core.fresh:
+        bootstrap.finish(core)
+        retry(core)
+    if core.overflow and not len(core.holds):
+        core.overflow = False
+        core.cursor = b""
+        core.behind = True
+    _check_withheld(core)
+    _check_orphans(core)
+    upkeep.run(core)
+
+
+def _check_withheld(core: Core) -> None:
+    if not len(core.holds) or core.progress:
+        core.holds.quiet_rounds = 0
+        if not len(core.holds):
+            core.notices.forget("withheld", b"")
+        return
+    core.holds.quiet_rounds += 1
+    if core.holds.quiet_rounds >= _QUIET_ROUNDS_MAX and not core.fresh:
+        waiting = next(iter(core.holds))
+        core.alarm(
+            "withheld",
+            "The service does not deliver records that others of your devices have seen.",
+            waiting.raw,
+        )
+
+
+def _check_orphans(core: Core) -> None:
+    epoch = core.state.chain.epoch
+    for at in core.oplog.orphans:
+        if at[0] == epoch and at not in core.cut_tags:
+            place = core.oplog.winners[at]
+            core.alarm(
+                "payload-withheld",
+                "The service says that a record was replaced, but not by what.",
+                core.oplog.ops[place].raw,
+                about=bytes(at[1]),
+            )

@@ -1,0 +1,124 @@
+"""The profile: what won, by name. Settings, scores and sets are views of one map.
+
+Everything is last-writer-wins on (collection, key), ordered by (lamport, epoch, device id):
+lamports, never clocks, and the epoch so that a record that a rotation publishes again beats
+its older copy. Knows nothing of ops on hold, of edits that wait, or of the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from client.values import Part
+from crypto.errors import FormatError
+from crypto.ids import DeviceId
+from crypto.names import split_part
+
+
+class Name(NamedTuple):
+    """What a record is called."""
+
+    collection: str
+    key: str
+
+
+class Order(NamedTuple):
+    """Of two entries with one name, the greater one stays."""
+
+    lamport: int
+    epoch: int
+    device_id: DeviceId
+
+
+class Entry(NamedTuple):
+    """The winner of a name. `value` None: removed (a tombstone)."""
+
+    order: Order
+    device_index: int
+    value: bytes | None
+    wall_ms: int
+
+    def __repr__(self) -> str:
+        return f"Entry({self.order!r}, content hidden)"
+
+
+class Profile:
+    """All winners, and which of them still live in an older epoch than the current one."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self._collections: dict[str, dict[str, Entry]] = {}
+        self.stale: dict[Name, None] = {}
+        """Names whose winner is sealed under an older epoch: to be published again."""
+
+    def clear(self) -> None:
+        """Forgets everything but the epoch."""
+        self._collections.clear()
+        self.stale.clear()
+
+    def set_epoch(self, epoch: int) -> None:
+        """A new epoch: everything older is stale."""
+        if epoch == self.epoch:
+            return
+        self.epoch = epoch
+        self.stale = {name: None for name, entry in self if entry.order.epoch < epoch}
+
+    def __iter__(self) -> Iterator[tuple[Name, Entry]]:
+        for collection, entries in self._collections.items():
+            for key, entry in entries.items():
+                yield Name(collection, key), entry
+
+    def find(self, name: Name) -> Entry | None:
+        """The winner with this name, tombstones included."""
+        entries = self._collections.get(name.collection)
+        return None if entries is None else entries.get(name.key)
+
+    def keys(self, collection: str) -> tuple[str, ...]:
+        """All keys of a collection, removed ones included."""
+        return tuple(self._collections.get(collection, ()))
+
+    def collections(self) -> tuple[str, ...]:
+        """All collections, also those with nothing but tombstones."""
+        return tuple(self._collections)
+
+    def merge(self, name: Name, entry: Entry) -> bool:
+        """Takes an entry if it wins. False if it is refused: somebody wrote another
+        device's part of a score and it is no copy of what that device wrote."""
+        held = self.find(name)
+        if not _may_write(name, entry, held):
+            return False
+        if held is None or entry.order > held.order:
+            self._collections.setdefault(name.collection, {})[name.key] = entry
+            if entry.order.epoch < self.epoch:
+                self.stale[name] = None
+            else:
+                self.stale.pop(name, None)
+        return True
+
+
+def _may_write(name: Name, entry: Entry, held: Entry | None) -> bool:
+    part = part_of(name.key)
+    if part is None or part[1] == entry.device_index or held is None:
+        return True
+    if entry.order.lamport == held.order.lamport:
+        return entry.value == held.value
+    return entry.order.lamport < held.order.lamport
+
+
+def part_of(key: str) -> tuple[str, int] | None:
+    """(score's key, device index) if this is the key of a score's part."""
+    if "#" not in key:
+        return None
+    try:
+        part = split_part(key.encode())
+    except FormatError:
+        return None
+    return None if part is None else (part[0].decode(), part[1])
+
+
+def part_value(entry: Entry | None) -> Part:
+    """A part's total; zero if there is none, or something else stands there."""
+    if entry is None or entry.value is None:
+        return Part(0, 0)
+    return Part.decode(entry.value) or Part(0, 0)

@@ -1,0 +1,218 @@
+"""Sealing edits into ops, and what follows from the answer to a push.
+
+Build, store, then send: a batch is stored before it leaves, and leaves again byte for byte
+until it is acknowledged. It is dropped only when the verified chain itself shows that its
+epoch is over; the service's word alone never changes what this device signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from client import healing, intake, upkeep
+from client.core import Core
+from client.outbox import Flying
+from client.profile import Name
+from client.steps import CheckpointMark, Push, Rand
+from crypto import op
+from crypto.heads import Head
+from crypto.ids import OpHash
+from crypto.op import Payload, SealedOp, Vector, Verb
+
+OPS_MAX = 256
+PUSH_BYTES_MAX = 1_000_000
+_REFUSALS_MAX = 3
+
+
+class _Draft(NamedTuple):
+    """An op that is not sealed yet."""
+
+    verb: Verb
+    name: Name | None
+    value: bytes
+    lamport: int
+    wall_ms: int
+    delta: float = 0
+
+
+def next_push(core: Core, rand: Rand) -> Push | None:
+    """Lost ops again, the batch in flight, or a new batch."""
+    if not core.ready:
+        return None
+    again = healing.next_push(core)
+    if again is not None or healing.busy(core):
+        return again
+    if not core.writes:
+        return None
+    if core.outbox.flying:
+        _ground_if_stale(core)
+    if core.blocked:
+        return None
+    if not core.outbox.flying:
+        _seal_batch(core, rand)
+    rows = core.outbox.flying
+    if not rows:
+        return None
+    return Push(tuple(rows[seq].sealed.raw for seq in sorted(rows)), core.outbox.mark)
+
+
+def _ground_if_stale(core: Core) -> None:
+    epoch = core.state.chain.epoch
+    if core.stale_refusal and all(
+        row.sealed.header.epoch < epoch for row in core.outbox.flying.values()
+    ):
+        core.outbox.ground(core.journal)
+        core.stale_refusal = False
+        core.blocked = False
+
+
+def _seal_batch(core: Core, rand: Rand) -> None:
+    if core.state.chain.epoch not in core.view.keys:
+        return
+    drafts = _drafts(core, rand)
+    mark = None
+    if not drafts and upkeep.checkpoint_due(core):
+        if core.behind or core.unpulled:
+            core.behind = True  # the cursor must cover what the checkpoint states
+            return
+        drafts = [_control(core, Verb.CHECKPOINT, upkeep.checkpoint(core).encode())]
+        mark = CheckpointMark(0, core.cursor)
+    elif not drafts and upkeep.cover_due(core):
+        drafts = [_control(core, Verb.COVER)]
+    if drafts:
+        core.outbox.fly(_seal(core, drafts, rand), mark, core.journal)
+
+
+def _control(core: Core, verb: Verb, value: bytes = b"") -> _Draft:
+    return _Draft(verb, None, value, max(1, core.state.lamport_max), core.now_ms)
+
+
+def _drafts(core: Core, rand: Rand) -> list[_Draft]:
+    """Edits in the order they were made; then records of older epochs, shuffled, so that
+    the service can't tell old tags from new ones by their order."""
+    drafts = [
+        _Draft(
+            Verb.TOMBSTONE if edit.value is None else Verb.PUT,
+            edit.name,
+            edit.value or b"",
+            edit.lamport,
+            edit.wall_ms,
+            edit.delta,
+        )
+        for edit in core.outbox.waiting[:OPS_MAX]
+    ]
+    names = upkeep.to_publish_again(core) if len(drafts) < OPS_MAX else []
+    names.sort()
+    chosen = sorted(names, key=lambda _: rand(16))[: OPS_MAX - len(drafts)]
+    for name in chosen:
+        entry = core.profile.find(name)
+        if entry is not None:
+            verb = Verb.TOMBSTONE if entry.value is None else Verb.PUT
+            lamport = entry.order.lamport
+            drafts.append(_Draft(verb, name, entry.value or b"", lamport, entry.wall_ms))
+    return drafts
+
+
+def _seal(core: Core, drafts: list[_Draft], rand: Rand) -> list[Flying]:
+    me, state = core.me, core.state
+    assert me is not None
+    log = state.logs[me.index]
+    seq, head = core.outbox.tail(log.seq, log.head)
+    others = [row for row in state.heads() if row.device_index != me.index]
+    rows: list[Flying] = []
+    size = 0
+    for draft in drafts:
+        sealed = _seal_one(core, draft, me.index, seq, head, others, rand)
+        size += len(sealed.raw) + 8
+        if size > PUSH_BYTES_MAX and rows:
+            break
+        seq, head = seq + 1, sealed.op_hash
+        rows.append(Flying(sealed, draft.name, draft.delta))
+    return rows
+
+
+def _seal_one(
+    core: Core, draft: _Draft, index: int, seq: int, head: OpHash, others: list[Head], rand: Rand
+) -> SealedOp:
+    chain = core.state.chain
+    own = [Head(index, seq, head)] if seq else []
+    name = draft.name or Name("", "")
+    payload = Payload(
+        verb=draft.verb,
+        wall_ms=draft.wall_ms,
+        chain_seq=chain.seq,
+        chain_head=chain.head,
+        vector=Vector.of((*others, *own)),
+        collection=name.collection.encode(),
+        key=name.key.encode(),
+        value=draft.value,
+    )
+    keys = core.view.keys[chain.epoch]
+    return op.seal(
+        core.identity, keys, payload,
+        dev_seq=seq + 1, prev=head, lamport=draft.lamport, rand=rand(32),
+    )  # fmt: skip
+
+
+def pushed(core: Core, push: Push) -> None:
+    """Committed: the edits are done. The cursor stays where it is."""
+    core.refusals = 0
+    if push.again:
+        healing.pushed(core, push)
+        return
+    core.unpulled = True
+    for raw in push.ops:
+        intake.offer(core, raw)
+
+
+def refused(core: Core, push: Push, reason: str, metadata: Mapping[str, str]) -> None:
+    """Nothing of the batch was committed."""
+    core.refusals += 1
+    if push.again:
+        healing.refused(core, push, reason)
+        return
+    match reason:
+        case "EPOCH_STALE":
+            core.stale_refusal = core.chain_due = True
+        case "DEVICE_FORKED":
+            core.set_cloned(*push.ops[:1])
+        case "DEVICE_CUT":
+            core.chain_due = core.blocked = True
+        case "CHAIN_GAP" | "LAMPORT_AHEAD" | "EPOCH_UNKNOWN":
+            core.receipt_due = True
+        case "OP_INVALID":
+            _give_up(core, push, metadata)
+        case "QUOTA":
+            core.blocked = True
+            core.tell(
+                "quota",
+                f"The service takes no more: its limit {metadata.get('limit', '?')} is reached. "
+                "Your changes wait on this device.",
+            )
+        case _:
+            core.blocked = True
+    if core.refusals >= _REFUSALS_MAX:
+        core.blocked = True
+        core.alarm(
+            "push-refused",
+            f"The service keeps refusing this device's changes ({reason}).",
+            *push.ops[:1],
+        )
+
+
+def _give_up(core: Core, push: Push, metadata: Mapping[str, str]) -> None:
+    """One op that is refused for its form must not hold up the others."""
+    index = metadata.get("index", "0")
+    at = int(index) if index.isdigit() and int(index) < len(push.ops) else 0
+    seq = op.parse(push.ops[at]).header.dev_seq
+    row = core.outbox.flying.get(seq)
+    core.outbox.ground(core.journal)
+    if row is not None and row.name is not None:
+        core.outbox.remove(row.name, core.journal)
+    core.alarm(
+        "op-invalid",
+        f"The service refused one of your changes ({metadata.get('rule', '?')}); it was given up.",
+        push.ops[at],
+        about=push.ops[at][:100],
+    )
