@@ -1,0 +1,112 @@
+"""Which service a device talks to, and what it holds that service to.
+
+The audience goes into every signature, so that a call to one deployment is worth nothing at
+another; the server key is pinned, so that a receipt proves who signed it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import dataclass
+from typing import Self
+
+KEY_BYTES = 32
+TARGETS_MAX = 16
+
+
+class EndpointError(ValueError):
+    """The address, audience or key is not usable; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One deployment. `targets` are `HOST:PORT`s of it, tried in turn."""
+
+    targets: tuple[str, ...]
+    audience: str
+    server_key: bytes
+    tls_ca: bytes | None = None
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.targets) <= TARGETS_MAX:
+            raise EndpointError(f"name 1 to {TARGETS_MAX} servers (HOST:PORT, comma between them)")
+        for target in self.targets:
+            _check_target(target)
+        if not self.audience:
+            raise EndpointError("an audience is missing: `rookery-server serve` prints it")
+        if len(self.server_key) != KEY_BYTES:
+            raise EndpointError(
+                "the server key is 64 hexadecimal characters: `rookery-server serve` prints it"
+            )
+
+    @classmethod
+    def parse(
+        cls,
+        servers: str,
+        audience: str,
+        server_key: str,
+        *,
+        tls_ca: bytes | None = None,
+        insecure: bool = False,
+    ) -> Self:
+        """From what a person gives; EndpointError says what is wrong."""
+        try:
+            key = bytes.fromhex(server_key)
+        except ValueError:
+            key = b""
+        targets = tuple(filter(None, map(str.strip, servers.split(","))))
+        return cls(targets, audience, key, tls_ca, insecure)
+
+    def plaintext(self, target: str) -> bool:
+        """Whether `target` is spoken to without TLS: the flag, or this machine itself.
+
+        A CA file always means TLS.
+        """
+        return self.tls_ca is None and (self.insecure or is_loopback(target))
+
+    def encode(self) -> bytes:
+        """For the vault."""
+        return json.dumps(
+            {
+                "targets": self.targets,
+                "audience": self.audience,
+                "server_key": self.server_key.hex(),
+                "tls_ca": self.tls_ca.decode("ascii") if self.tls_ca is not None else None,
+                "insecure": self.insecure,
+            }
+        ).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """From the vault; EndpointError if it isn't what `encode` made."""
+        try:
+            fields = json.loads(data)
+            ca = fields["tls_ca"]
+            return cls(
+                targets=tuple(map(str, fields["targets"])),
+                audience=str(fields["audience"]),
+                server_key=bytes.fromhex(fields["server_key"]),
+                tls_ca=None if ca is None else str(ca).encode("ascii"),
+                insecure=bool(fields["insecure"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise EndpointError("the stored address of the service is damaged") from error
+
+
+def _check_target(target: str) -> None:
+    host, _, port = target.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise EndpointError(f"{target!r} is no HOST:PORT")
+
+
+def is_loopback(target: str) -> bool:
+    """Whether `HOST:PORT` is this machine: `localhost`, 127.0.0.0/8 or [::1]."""
+    host = target.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,201 @@
+"""The key of a vault: from a key file or from a passphrase, and what it seals.
+
+Parameters of the passphrase's hash stand in clear in the vault, so that they can be raised
+later without locking anybody out.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import nacl.exceptions
+from nacl.pwhash import argon2id
+
+from client.vaulterrors import VaultDamaged, VaultKeyMissing, VaultLocked
+from crypto import labels
+from crypto.errors import CryptoError
+from crypto.primitives import aead_open, aead_seal, ds, prf
+
+KEY_BYTES = 32
+_NONCE_BYTES = 24
+_CHECK = b"this key opens this vault"
+_U16 = struct.Struct(">H")
+_COST = struct.Struct(">IQ")
+# What a file may make us spend: a state file is input, too.
+_OPS_MAX = 32
+_MEMORY_MAX = 2 << 30
+
+
+class VaultKeys:
+    """Hides names and seals rows. repr shows nothing."""
+
+    __slots__ = ("_names", "_rows")
+
+    def __init__(self, secret: bytes, salt: bytes) -> None:
+        self._names = prf(secret, labels.LOCAL_KEY, salt)
+        self._rows = prf(self._names, labels.LOCAL_ROW, b"")
+
+    def __repr__(self) -> str:
+        return "VaultKeys(hidden)"
+
+    def hide(self, name: bytes) -> bytes:
+        """What the file calls a row, 16 bytes."""
+        return prf(self._names, labels.LOCAL_NAME, name, 16)
+
+    def seal_row(self, name: bytes, value: bytes, nonce: bytes) -> tuple[bytes, bytes]:
+        """(hidden name, nonce | AEAD of name and value); the hidden name is bound in."""
+        hidden = self.hide(name)
+        plain = _U16.pack(len(name)) + name + value
+        return hidden, nonce + aead_seal(self._rows, nonce, _ad(hidden), plain)
+
+    def open_row(self, path: Path, hidden: bytes, sealed: bytes) -> tuple[bytes, bytes]:
+        """(name, value); VaultDamaged if it is not what `seal_row` made."""
+        try:
+            plain = aead_open(self._rows, sealed[:_NONCE_BYTES], _ad(hidden), sealed[_NONCE_BYTES:])
+        except CryptoError:
+            raise VaultDamaged(path) from None
+        end = 2 + int.from_bytes(plain[:2], "big")
+        return plain[2:end], plain[end:]
+
+    def make_check(self, nonce: bytes) -> bytes:
+        """A row that only this key opens."""
+        return nonce + aead_seal(self._rows, nonce, _ad(b"check"), _CHECK)
+
+    def passes(self, check: bytes) -> bool:
+        """Whether this is the key that made `check`."""
+        try:
+            aead_open(self._rows, check[:_NONCE_BYTES], _ad(b"check"), check[_NONCE_BYTES:])
+        except CryptoError:
+            return False
+        return True
+
+
+def _ad(hidden: bytes) -> bytes:
+    return ds(labels.LOCAL_ROW) + hidden
+
+
+class Unlock(Protocol):
+    """A way to get at a vault's key."""
+
+    def create(self, path: Path) -> tuple[VaultKeys, dict[str, bytes]]:
+        """Keys of a new vault, and what its meta rows say of them."""
+        ...
+
+    def open(self, path: Path, meta: Mapping[str, bytes]) -> VaultKeys:
+        """Keys of an existing vault; VaultLocked or VaultKeyMissing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """64 hexadecimal characters in a file of mode 0600; by default `<state>.key`."""
+
+    KDF: ClassVar[bytes] = b"file"
+    key_path: Path | None = None
+
+    def path_for(self, path: Path) -> Path:
+        """Where the key of the vault at `path` is."""
+        return self.key_path or path.with_name(path.name + ".key")
+
+    def create(self, path: Path) -> tuple[VaultKeys, dict[str, bytes]]:
+        """Uses the key file that is there (deployed by a keystore), or makes one."""
+        key_path, salt = self.path_for(path), secrets.token_bytes(16)
+        if not key_path.exists():
+            _write_key(key_path, secrets.token_bytes(KEY_BYTES))
+        return VaultKeys(_read_key(key_path), salt), {"kdf": self.KDF, "salt": salt}
+
+    def open(self, path: Path, meta: Mapping[str, bytes]) -> VaultKeys:
+        """Reads the key file."""
+        if meta.get("kdf") != self.KDF:
+            raise VaultLocked(path, "a key file")
+        keys = VaultKeys(_read_key(self.path_for(path)), _meta(path, meta, "salt"))
+        return _checked(keys, path, meta, "this key file")
+
+
+@dataclass(frozen=True, slots=True)
+class Passphrase:
+    """Argon2id (libsodium) of what a person types.
+
+    The defaults are libsodium's "moderate" (3 passes, 256 MiB): about a second on a phone.
+    """
+
+    KDF: ClassVar[bytes] = b"argon2id"
+    text: str = field(repr=False)
+    ops: int = argon2id.OPSLIMIT_MODERATE
+    memory_bytes: int = argon2id.MEMLIMIT_MODERATE
+
+    def create(self, path: Path) -> tuple[VaultKeys, dict[str, bytes]]:
+        """Draws a salt; the cost is written down beside it."""
+        salt = secrets.token_bytes(argon2id.SALTBYTES)
+        keys = self._derive(path, salt, self.ops, self.memory_bytes)
+        cost = _COST.pack(self.ops, self.memory_bytes)
+        return keys, {"kdf": self.KDF, "salt": salt, "cost": cost}
+
+    def open(self, path: Path, meta: Mapping[str, bytes]) -> VaultKeys:
+        """Spends what the vault says that its key costs."""
+        if meta.get("kdf") != self.KDF:
+            raise VaultLocked(path, "a passphrase")
+        try:
+            ops, memory_bytes = _COST.unpack(_meta(path, meta, "cost"))
+        except struct.error:
+            raise VaultDamaged(path) from None
+        if ops > _OPS_MAX or memory_bytes > _MEMORY_MAX:
+            raise VaultDamaged(path)
+        keys = self._derive(path, _meta(path, meta, "salt"), ops, memory_bytes)
+        return _checked(keys, path, meta, "this passphrase")
+
+    def _derive(self, path: Path, salt: bytes, ops: int, memory_bytes: int) -> VaultKeys:
+        try:
+            secret = argon2id.kdf(
+                KEY_BYTES, self.text.encode(), salt, opslimit=ops, memlimit=memory_bytes
+            )
+        except (nacl.exceptions.CryptoError, ValueError, RuntimeError, MemoryError):
+            raise VaultDamaged(path) from None
+        return VaultKeys(secret, salt)
+
+
+def _meta(path: Path, meta: Mapping[str, bytes], name: str) -> bytes:
+    try:
+        return meta[name]
+    except KeyError:
+        raise VaultDamaged(path) from None
+
+
+def _checked(keys: VaultKeys, path: Path, meta: Mapping[str, bytes], what: str) -> VaultKeys:
+    if not keys.passes(_meta(path, meta, "check")):
+        raise VaultLocked(path, what)
+    return keys
+
+
+def _write_key(key_path: Path, key: bytes) -> None:
+    key_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(os.open(key_path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        file.write(key.hex() + "\n")
+        file.flush()
+        # A state whose key was lost by a power cut is lost, too.
+        os.fsync(file.fileno())
+
+
+def _read_key(key_path: Path) -> bytes:
+    try:
+        mode = key_path.stat().st_mode
+        text = key_path.read_text("ascii").strip()
+    except FileNotFoundError:
+        raise VaultKeyMissing(key_path, "is missing") from None
+    except (OSError, UnicodeDecodeError):
+        raise VaultKeyMissing(key_path, "can't be read") from None
+    if mode & 0o077:
+        raise VaultKeyMissing(key_path, "can be read by others (chmod 600 it)")
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise VaultKeyMissing(key_path, "is no key file")
+    return key

@@ -1,0 +1,97 @@
+"""What the service, or the way to it, said no with: typed, and with the next step in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+# Reasons of google.rpc.ErrorInfo, domain "rookery": proto/rookery/v1 documents them.
+MALFORMED: Final = "MALFORMED"
+UNAUTHENTICATED: Final = "UNAUTHENTICATED"
+CLOCK_SKEW: Final = "CLOCK_SKEW"
+RATE_LIMITED: Final = "RATE_LIMITED"
+OVERLOADED: Final = "OVERLOADED"
+DRAINING: Final = "DRAINING"
+QUOTA: Final = "QUOTA"
+PROOF_REQUIRED: Final = "PROOF_REQUIRED"
+TOKEN_REFUSED: Final = "TOKEN_REFUSED"  # noqa: S105
+LINK_INVALID: Final = "LINK_INVALID"
+GRANTS_INVALID: Final = "GRANTS_INVALID"
+CHAIN_CONFLICT: Final = "CHAIN_CONFLICT"
+CHAIN_GAP: Final = "CHAIN_GAP"
+MAILBOX_ABSENT: Final = "MAILBOX_ABSENT"
+MAILBOX_TAKEN: Final = "MAILBOX_TAKEN"
+MESSAGE_ABSENT: Final = "MESSAGE_ABSENT"
+CURSOR_INVALID: Final = "CURSOR_INVALID"
+GENERATION_CHANGED: Final = "GENERATION_CHANGED"
+OP_INVALID: Final = "OP_INVALID"
+DEVICE_FORKED: Final = "DEVICE_FORKED"
+EPOCH_STALE: Final = "EPOCH_STALE"
+EPOCH_UNKNOWN: Final = "EPOCH_UNKNOWN"
+DEVICE_CUT: Final = "DEVICE_CUT"
+LAMPORT_AHEAD: Final = "LAMPORT_AHEAD"
+PAYLOAD_MISSING: Final = "PAYLOAD_MISSING"
+# Ours, for what carries no ErrorInfo.
+UNREACHABLE: Final = "UNREACHABLE"
+UNSUPPORTED: Final = "UNSUPPORTED"
+
+_ADVICE: Final[Mapping[str, str]] = {
+    MALFORMED: "the service does not understand this client: update one of the two",
+    UNAUTHENTICATED: (
+        "the service does not know this device: it was revoked, or the account is gone; what"
+        " is stored here stays"
+    ),
+    CLOCK_SKEW: "this machine's clock is too far off: set it and try again",
+    RATE_LIMITED: "too many calls: wait a little and try again",
+    OVERLOADED: "the service is busy: try again later",
+    DRAINING: "the service is restarting: try again in a moment",
+    QUOTA: "a limit of the service is reached",
+    PROOF_REQUIRED: "the service wants a proof of work of this hour: try again",
+    TOKEN_REFUSED: "the enrolment token was refused: get a new one from the app's backend",
+    MAILBOX_ABSENT: "the pairing is over: start again with `rookery device pair`",
+    MAILBOX_TAKEN: "somebody else answered this pairing code: start again with a new one",
+    MESSAGE_ABSENT: "the other device did not answer in time: start the pairing again",
+    CHAIN_CONFLICT: "another device changed the account at the same moment: try again",
+    UNREACHABLE: "the service can't be reached: check the network and --server, then try again",
+    UNSUPPORTED: "there is no rookery service at this address: check --server",
+}
+
+
+class RemoteError(Exception):
+    """A call failed. `reason` is stable, `metadata` has no secrets."""
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        status: str,
+        metadata: Mapping[str, str] | None = None,
+        retry_ms: int | None = None,
+    ) -> None:
+        self.reason = reason
+        self.status = status
+        self.metadata = dict(metadata or {})
+        self.retry_ms = retry_ms
+        super().__init__(self._sentence())
+
+    def _sentence(self) -> str:
+        advice = _ADVICE.get(self.reason, "the service refused the call")
+        limit = self.metadata.get("limit")
+        return f"{advice} [{self.reason}{f', {limit}' if limit else ''}]"
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same call may succeed a little later."""
+        return self.retry_ms is not None or self.reason in _TRANSIENT
+
+    def number(self, key: str) -> int | None:
+        """A whole number of the metadata; None if it is missing or isn't one."""
+        text = self.metadata.get(key, "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else None
+
+
+_TRANSIENT = frozenset({RATE_LIMITED, OVERLOADED, DRAINING, UNREACHABLE})
+
+
+class ProtocolBreach(Exception):
+    """The service answered what no honest service answers. Nothing of it was taken."""
