@@ -44,24 +44,24 @@ class VaultKeys:
     def __repr__(self) -> str:
         return "VaultKeys(hidden)"
 
-    def hide(self, name: bytes) -> bytes:
+    def hide(self, name: str) -> bytes:
         """What the file calls a row, 16 bytes."""
-        return prf(self._names, labels.LOCAL_NAME, name, 16)
+        return prf(self._names, labels.LOCAL_NAME, name.encode(), 16)
 
-    def seal_row(self, name: bytes, value: bytes, nonce: bytes) -> tuple[bytes, bytes]:
+    def seal_row(self, name: str, value: bytes, nonce: bytes) -> tuple[bytes, bytes]:
         """(hidden name, nonce | AEAD of name and value); the hidden name is bound in."""
-        hidden = self.hide(name)
-        plain = _U16.pack(len(name)) + name + value
+        hidden, name_bytes = self.hide(name), name.encode()
+        plain = _U16.pack(len(name_bytes)) + name_bytes + value
         return hidden, nonce + aead_seal(self._rows, nonce, _ad(hidden), plain)
 
-    def open_row(self, path: Path, hidden: bytes, sealed: bytes) -> tuple[bytes, bytes]:
+    def open_row(self, path: Path, hidden: bytes, sealed: bytes) -> tuple[str, bytes]:
         """(name, value); VaultDamaged if it is not what `seal_row` made."""
         try:
             plain = aead_open(self._rows, sealed[:_NONCE_BYTES], _ad(hidden), sealed[_NONCE_BYTES:])
         except CryptoError:
             raise VaultDamaged(path) from None
         end = 2 + int.from_bytes(plain[:2], "big")
-        return plain[2:end], plain[end:]
+        return plain[2:end].decode(), plain[end:]
 
     def make_check(self, nonce: bytes) -> bytes:
         """A row that only this key opens."""

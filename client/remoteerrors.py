@@ -31,6 +31,7 @@ EPOCH_UNKNOWN: Final = "EPOCH_UNKNOWN"
 DEVICE_CUT: Final = "DEVICE_CUT"
 LAMPORT_AHEAD: Final = "LAMPORT_AHEAD"
 PAYLOAD_MISSING: Final = "PAYLOAD_MISSING"
+STORE_UNAVAILABLE: Final = "STORE_UNAVAILABLE"
 # Ours, for what carries no ErrorInfo.
 UNREACHABLE: Final = "UNREACHABLE"
 UNSUPPORTED: Final = "UNSUPPORTED"
@@ -82,7 +83,9 @@ class RemoteError(Exception):
     @property
     def transient(self) -> bool:
         """Whether the same call may succeed a little later."""
-        return self.retry_ms is not None or self.reason in _TRANSIENT
+        # An empty mailbox is asked again by whoever knows until when.
+        hinted = self.retry_ms is not None and self.reason != MESSAGE_ABSENT
+        return hinted or self.reason in _TRANSIENT
 
     def number(self, key: str) -> int | None:
         """A whole number of the metadata; None if it is missing or isn't one."""

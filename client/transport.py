@@ -10,7 +10,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -189,7 +189,7 @@ class Transport:
 
     async def stream(
         self, method: Method[M], message: Message, signer: Signer, *, idle_seconds: float
-    ) -> AsyncIterator[M]:
+    ) -> AsyncGenerator[M, None]:
         """One server stream, not tried again; RemoteError when it breaks or goes silent."""
         payload = message.SerializeToString()
         await self._wait_turn()

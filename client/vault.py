@@ -26,12 +26,8 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from client.localkey import Passphrase, Unlock, VaultKeys
+from client.rows import Changes, Rows
 from client.vaulterrors import VaultBusy, VaultDamaged, VaultExists, VaultMissing
-
-__all__ = ["Changes", "FileVault", "MemoryVault", "Vault"]
-
-Changes = Mapping[bytes, bytes | None]
-"""Name to new value; None removes the row."""
 
 _FORMAT = b"rookery-vault-1"
 _SCHEMA = """
@@ -43,7 +39,7 @@ CREATE TABLE row (name BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 class Vault(Protocol):
     """What the shell needs of a place for state."""
 
-    def load(self) -> dict[bytes, bytes]:
+    def load(self) -> dict[str, bytes]:
         """Every row."""
         ...
 
@@ -59,10 +55,10 @@ class Vault(Protocol):
 class MemoryVault:
     """State that lives as long as the process: demos and tests."""
 
-    def __init__(self, rows: Mapping[bytes, bytes] | None = None) -> None:
+    def __init__(self, rows: Rows | None = None) -> None:
         self._rows = dict(rows or {})
 
-    def load(self) -> dict[bytes, bytes]:
+    def load(self) -> dict[str, bytes]:
         """Every row."""
         return dict(self._rows)
 
@@ -125,7 +121,7 @@ class FileVault:
             raise
         return cls(path, db, keys)
 
-    def load(self) -> dict[bytes, bytes]:
+    def load(self) -> dict[str, bytes]:
         """Every row; VaultDamaged if one does not open."""
         try:
             rows = self._db.execute("SELECT name, value FROM row").fetchall()

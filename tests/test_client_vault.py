@@ -36,9 +36,9 @@ def path(tmp_path: Path) -> Path:
 def test_changes_are_put_and_removed(kind: str, path: Path) -> None:
     """Every kind of vault holds what was put last and forgets what was removed."""
     vault: Vault = MemoryVault() if kind == "memory" else FileVault.create(path, KeyFile())
-    vault.apply({b"a": b"1", b"b": b"2", b"": b""})
-    vault.apply({b"a": b"3", b"b": None, b"never": None})
-    assert vault.load() == {b"a": b"3", b"": b""}
+    vault.apply({"a": b"1", "b": b"2", "": b""})
+    vault.apply({"a": b"3", "b": None, "never": None})
+    assert vault.load() == {"a": b"3", "": b""}
     vault.close()
     vault.close()
 
@@ -46,20 +46,20 @@ def test_changes_are_put_and_removed(kind: str, path: Path) -> None:
 def test_state_survives_the_process(path: Path) -> None:
     """What `apply` returned from is there after reopening."""
     vault = FileVault.create(path, KeyFile())
-    vault.apply({b"name": b"value" * 5000})
+    vault.apply({"name": b"value" * 5000})
     vault.close()
     again = FileVault.open(path, KeyFile())
-    assert again.load() == {b"name": b"value" * 5000}
+    assert again.load() == {"name": b"value" * 5000}
     again.close()
 
 
 def test_a_failed_apply_changes_nothing(path: Path) -> None:
     """A batch that can't be written whole is not written at all."""
     vault = FileVault.create(path, KeyFile())
-    vault.apply({b"a": b"1"})
+    vault.apply({"a": b"1"})
     with pytest.raises(Exception, match=r"format|too long|ushort"):
-        vault.apply({b"a": b"2", b"x" * 70_000: b"name too long"})
-    assert vault.load() == {b"a": b"1"}
+        vault.apply({"a": b"2", "x" * 70_000: b"name too long"})
+    assert vault.load() == {"a": b"1"}
     vault.close()
 
 
@@ -68,7 +68,7 @@ def test_files_are_for_their_owner_alone(path: Path) -> None:
     old = os.umask(0)
     try:
         vault = FileVault.create(path, KeyFile())
-        vault.apply({b"a": b"1"})
+        vault.apply({"a": b"1"})
     finally:
         os.umask(old)
     for file in path.parent.iterdir():
@@ -79,8 +79,8 @@ def test_files_are_for_their_owner_alone(path: Path) -> None:
 def test_a_copy_without_the_key_shows_neither_names_nor_values(path: Path) -> None:
     """Names and values stand nowhere in the file, also not of rows that were removed."""
     vault = FileVault.create(path, KeyFile())
-    vault.apply({b"secret-name": b"secret-value", b"gone-name": b"gone-value"})
-    vault.apply({b"gone-name": None})
+    vault.apply({"secret-name": b"secret-value", "gone-name": b"gone-value"})
+    vault.apply({"gone-name": None})
     vault.close()
     data = b"".join(file.read_bytes() for file in path.parent.iterdir() if file.suffix != ".key")
     for word in (b"secret-name", b"secret-value", b"gone-name", b"gone-value"):
@@ -90,7 +90,7 @@ def test_a_copy_without_the_key_shows_neither_names_nor_values(path: Path) -> No
 def test_a_second_process_is_refused_in_words(path: Path) -> None:
     """Two processes on one state would fork the chain, so the second one gets VaultBusy."""
     vault = FileVault.create(path, KeyFile())
-    vault.apply({b"a": b"1"})
+    vault.apply({"a": b"1"})
     code = (
         "import sys; from pathlib import Path\n"
         "from client.vault import FileVault\nfrom client.localkey import KeyFile\n"
@@ -105,8 +105,8 @@ def test_a_second_process_is_refused_in_words(path: Path) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert run.stdout.startswith("VaultBusy another process is using")
-    vault.apply({b"b": b"2"})
-    assert vault.load() == {b"a": b"1", b"b": b"2"}
+    vault.apply({"b": b"2"})
+    assert vault.load() == {"a": b"1", "b": b"2"}
     vault.close()
 
 
@@ -190,7 +190,7 @@ def test_a_making_that_was_cut_off_can_be_repeated(path: Path) -> None:
 def test_a_changed_row_is_noticed(path: Path, tamper: str) -> None:
     """A row's value only opens under its own name and unchanged."""
     vault = FileVault.create(path, KeyFile())
-    vault.apply({b"a": b"1", b"b": b"2"})
+    vault.apply({"a": b"1", "b": b"2"})
     vault.close()
     db = sqlite3.connect(path)
     (name_a, value_a), (name_b, value_b) = db.execute("SELECT name, value FROM row").fetchall()

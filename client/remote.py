@@ -1,0 +1,211 @@
+"""The API of the service as Python calls: types of the core in, types of the core out.
+
+It puts messages together and takes them apart. What an answer means is the core's to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from client import methods, remoteerrors as reasons
+from client.remoteerrors import ProtocolBreach, RemoteError
+from client.steps import ChainItem, Push
+from client.transport import Signer, Transport
+from crypto import enrol, link, receipt
+from crypto.errors import CryptoError
+from crypto.grant import SealedGrant
+from crypto.ids import DeviceId, LinkHash
+from crypto.link import SignedLink
+from rookery.v1 import accounts_pb2, common_pb2, pairing_pb2, sync_pb2
+
+IDLE_SECONDS = 90.0
+"""The service sends a heartbeat once a minute; a stream that is silent for longer is dead."""
+PROOF_BITS_MAX = 30
+Event = sync_pb2.SubscribeResponse.Event
+
+
+@dataclass(frozen=True, slots=True)
+class ChainPage:
+    """An answer of GetChain."""
+
+    items: tuple[ChainItem, ...]
+    lamport_max: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpsPage:
+    """An answer of Pull."""
+
+    ops: tuple[bytes, ...]
+    cursor: bytes
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SignedReceipt:
+    """An answer of GetReceipt, not yet verified, and the nonce that it must bear."""
+
+    data: bytes
+    heads: tuple[tuple[DeviceId, int, bytes], ...]
+    nonce: bytes
+
+
+class Remote:
+    """Calls by one device of one account; pairing calls and CreateAccount go unsigned."""
+
+    def __init__(self, transport: Transport, signer: Signer | None = None) -> None:
+        self.transport = transport
+        self.signer = signer
+
+    @property
+    def chain_seq(self) -> int:
+        """seq of the newest link that the last signed answer spoke of."""
+        return self.transport.wire.chain_seq
+
+    async def create_account(self, genesis: SignedLink, *, token: bytes | None = None) -> None:
+        """With the app's token, or with as much proof of work as the service asks for."""
+        message = accounts_pb2.CreateAccountRequest(genesis=_link_out(genesis))
+        if token is not None:
+            message.token = token
+        for tries_left in (2, 1, 0):
+            try:
+                await self.transport.call(methods.CREATE_ACCOUNT, message)
+                return
+            except RemoteError as error:
+                # Twice: the hour may turn while we work.
+                if error.reason != reasons.PROOF_REQUIRED or not tries_left:
+                    raise
+                proof = await _prove_work(link.parse(genesis.raw).link_hash, error)
+                message.proof.CopyFrom(proof)
+
+    async def append_link(self, item: ChainItem) -> None:
+        """By compare-and-set."""
+        message = accounts_pb2.AppendLinkRequest(
+            link=_link_out(item.link),
+            grants=[
+                common_pb2.Grant(
+                    recipient_id=grant.recipient_id, epoch=grant.epoch, sealed=grant.sealed
+                )
+                for grant in item.grants
+            ],
+        )
+        await self.transport.call(methods.APPEND_LINK, message, self.signer)
+
+    async def get_chain(self, after_seq: int, *, all_grants: bool) -> ChainPage:
+        """Links after a seq; -1 starts at genesis."""
+        message = accounts_pb2.GetChainRequest(
+            after_seq=after_seq if after_seq >= 0 else None, all_grants=all_grants
+        )
+        answer = (await self.transport.call(methods.GET_CHAIN, message, self.signer)).message
+        try:
+            items = tuple(_item_in(row) for row in answer.links)
+        except CryptoError:
+            raise ProtocolBreach("a grant of the service's answer has no device id") from None
+        return ChainPage(items, answer.lamport_max, answer.more)
+
+    async def delete_account(self, signer: Signer) -> receipt.Receipt:
+        """Deletes everything. The receipt is verified: who signed it can't deny it."""
+        message = accounts_pb2.DeleteAccountRequest(account_id=signer.account_id)
+        answer = await self.transport.call(methods.DELETE_ACCOUNT, message, signer)
+        try:
+            opened = receipt.open_(
+                answer.message.receipt,
+                self.transport.endpoint.server_key,
+                nonce=answer.nonce,
+                deleted=True,
+            )
+        except CryptoError:
+            raise ProtocolBreach(
+                "the service says that the account is deleted, but its receipt does not verify"
+                " under the pinned key"
+            ) from None
+        if opened.account_id != signer.account_id:
+            raise ProtocolBreach("the receipt of deletion is for another account")
+        return opened
+
+    async def push(self, push: Push) -> None:
+        """Commits a batch."""
+        message = sync_pb2.PushRequest(ops=push.ops)
+        if push.mark is not None:
+            message.checkpoint.op_index = push.mark.op_index
+            message.checkpoint.covers = push.mark.covers
+        await self.transport.call(methods.PUSH, message, self.signer)
+
+    async def pull(self, cursor: bytes, limit: int = 0) -> OpsPage:
+        """Ops after a cursor."""
+        message = sync_pb2.PullRequest(cursor=cursor, limit=limit)
+        answer = (await self.transport.call(methods.PULL, message, self.signer)).message
+        return OpsPage(tuple(answer.ops), answer.cursor, answer.more)
+
+    def subscribe(self, cursor: bytes) -> AsyncGenerator[sync_pb2.SubscribeResponse, None]:
+        """Frames from a cursor on, until the stream breaks (RemoteError) or ends."""
+        assert self.signer is not None
+        message = sync_pb2.SubscribeRequest(cursor=cursor)
+        return self.transport.stream(
+            methods.SUBSCRIBE, message, self.signer, idle_seconds=IDLE_SECONDS
+        )
+
+    async def get_receipt(self) -> SignedReceipt:
+        """What the service says that it holds."""
+        message = sync_pb2.GetReceiptRequest()
+        answer = await self.transport.call(methods.GET_RECEIPT, message, self.signer)
+        try:
+            heads = tuple(
+                (DeviceId.of(head.device_id), head.dev_seq, head.op_hash)
+                for head in answer.message.heads
+            )
+        except CryptoError:
+            raise ProtocolBreach("a head of the service's answer has no device id") from None
+        return SignedReceipt(answer.message.receipt, heads, answer.nonce)
+
+    async def post_message(self, rendezvous: bytes, number: int, body: bytes) -> None:
+        """Into a pairing mailbox."""
+        message = pairing_pb2.PostMessageRequest(rendezvous=rendezvous, number=number, body=body)
+        await self.transport.call(methods.POST_MESSAGE, message)
+
+    async def fetch_message(self, rendezvous: bytes, number: int, *, until_ms: int) -> bytes:
+        """From a pairing mailbox, waiting till `until_ms` on the service's clock; RemoteError
+        MESSAGE_ABSENT when that is over."""
+        while True:
+            left_ms = until_ms - self.transport.server_ms()
+            message = pairing_pb2.FetchMessageRequest(
+                rendezvous=rendezvous,
+                number=number,
+                wait_ms=max(0, min(methods.FETCH_WAIT_MS, left_ms)),
+            )
+            try:
+                return (await self.transport.call(methods.FETCH_MESSAGE, message)).message.body
+            except RemoteError as error:
+                if error.reason != reasons.MESSAGE_ABSENT or left_ms <= 0:
+                    raise
+                await self.transport.pause(1, error)
+
+
+def _link_out(signed: SignedLink) -> common_pb2.SignedLink:
+    return common_pb2.SignedLink(link=signed.raw, sig=signed.sig, pop=signed.pop)
+
+
+def _item_in(row: accounts_pb2.LinkWithGrants) -> ChainItem:
+    return ChainItem(
+        SignedLink(row.link.link, row.link.sig, row.link.pop),
+        tuple(
+            SealedGrant(DeviceId.of(grant.recipient_id), grant.epoch, grant.sealed)
+            for grant in row.grants
+        ),
+    )
+
+
+async def _prove_work(genesis: LinkHash, asked: RemoteError) -> accounts_pb2.ProofOfWork:
+    bits, hour = asked.number("bits"), asked.number("hour")
+    if bits is None or hour is None or hour >= 1 << 64:
+        raise asked
+    if bits > PROOF_BITS_MAX:
+        raise ProtocolBreach(f"the service asks for {bits} bits of work: that takes for ever")
+    for counter in enrol.prove_work(genesis, hour, bits):
+        if counter is not None:
+            return accounts_pb2.ProofOfWork(hour=hour, counter=counter)
+        await asyncio.sleep(0)
+    raise AssertionError

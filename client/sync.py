@@ -1,0 +1,246 @@
+"""A device that syncs: the core, its vault and the service, put together.
+
+The core says what is due; here it is stored, then done, then the outcome is told. All steps of
+the core and all writes to the vault happen on the event loop between two awaits, so they
+have one order: what a call sends was on the disk before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+from client import remoteerrors as reasons
+from client.device import Device
+from client.errors import ClientError
+from client.remote import Remote
+from client.remoteerrors import ProtocolBreach, RemoteError
+from client.rows import Rows
+from client.steps import (
+    AppendLink,
+    CreateAccount,
+    GetChain,
+    GetReceipt,
+    Pull,
+    Push,
+    Step,
+)
+from client.transport import Signer, Transport
+from client.vault import Vault
+
+STEPS_MAX = 20_000
+"""A sync that takes more calls than this is kept busy by the service."""
+SHELL_ROWS = "shell/"
+"""Rows of the vault that are not the core's."""
+T = TypeVar("T")
+
+
+class AccountGone(ClientError):
+    """The service does not know this device any more: it was revoked or the account was
+    deleted. What is stored here stays; `rookery device export` shows it."""
+
+
+class StateUnsaved(ClientError):
+    """The state could not be written (is the disk full?): nothing was sent; run it again."""
+
+
+class SyncedDevice:
+    """One device of an account. `close` it to let go of its state."""
+
+    def __init__(
+        self, core: Device, vault: Vault, transport: Transport, *, token: bytes | None = None
+    ) -> None:
+        self.core = core
+        self.vault = vault
+        self.transport = transport
+        self.remote = Remote(transport)
+        self.woken = asyncio.Event()
+        """Set when something of ours may be due: a local edit, a longer chain."""
+        self._token = token
+        self._net = asyncio.Lock()
+        self._unsaved = False
+        self.save()
+
+    @classmethod
+    def load(cls, vault: Vault, transport: Transport) -> SyncedDevice:
+        """The device that lives in this vault."""
+        return cls(Device.load(core_rows(vault.load())), vault, transport)
+
+    async def close(self) -> None:
+        """Ends the connection and releases the state."""
+        await self.transport.close()
+        self.vault.close()
+
+    # -- state ---------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Stores what the core changed. After a failure nothing is done any more: memory and
+        disk differ, and only the disk counts."""
+        if self._unsaved:
+            raise StateUnsaved
+        changes = self.core.take_changes()
+        try:
+            self.vault.apply(changes)
+        except BaseException:
+            self._unsaved = True
+            raise
+
+    def edit(self, change: Callable[[Device, int], T]) -> T:
+        """Runs `change(core, now_ms)`, stores it, and lets a running watch send it."""
+        result = change(self.core, self.now_ms())
+        self.save()
+        self.woken.set()
+        return result
+
+    def now_ms(self) -> int:
+        """This machine's clock: what people see. Never an order of anything."""
+        return self.transport.clock.wall_ms()
+
+    # -- syncing -------------------------------------------------------------------------
+
+    async def sync_once(self) -> None:
+        """Sends what waits, takes what is new, compares with a receipt (C15).
+
+        RemoteError when the service can't be reached: nothing is lost, the next sync goes
+        on. AccountGone. Edits may be made meanwhile.
+        """
+        async with self._net:
+            await self._drain(also_pull=True)
+            self.core.check_in()
+            await self._drain(also_pull=True)
+
+    async def send_due(self) -> bool:
+        """Does what is due but pulling, which is left to the stream that is open. True if a
+        pull is due."""
+        async with self._net:
+            return await self._drain(also_pull=False)
+
+    async def _drain(self, *, also_pull: bool) -> bool:
+        for _ in range(STEPS_MAX):
+            step = self.core.next_step(now_ms=self.now_ms(), rand=secrets.token_bytes)
+            self.save()
+            if step is None:
+                if not self._take_new_identity():
+                    return False
+            elif isinstance(step, Pull) and not also_pull:
+                return True
+            else:
+                await self._do_and_save(step)
+        raise ProtocolBreach("the service keeps this device busy without getting anywhere")
+
+    def _take_new_identity(self) -> bool:
+        """A copy of this device wrote under its number: it becomes another device."""
+        if not self.core.status.cloned:
+            return False
+        self.core.reidentify(now_ms=self.now_ms(), rand=secrets.token_bytes)
+        self.save()
+        return True
+
+    def sign_as_device(self) -> None:
+        """Calls are signed by what is the device's identity now."""
+        self.remote.signer = Signer(self.core.identity, self.core.account_id)
+
+    async def _do_and_save(self, step: Step) -> None:
+        """Makes the call, tells the core, stores what it makes of it."""
+        self.sign_as_device()
+        try:
+            await self._do(step)
+        except RemoteError as error:
+            if error.reason == reasons.UNAUTHENTICATED:
+                self.lose_account()
+            raise
+        self.core.on_chain_seq(self.remote.chain_seq)
+        self.save()
+
+    def lose_account(self) -> NoReturn:
+        """The service knows this device no more; it can't order anything to be wiped."""
+        self.core.on_account_gone(now_ms=self.now_ms())
+        self.save()
+        raise AccountGone
+
+    async def _do(self, step: Step) -> None:
+        match step:
+            case CreateAccount():
+                await self.remote.create_account(step.genesis, token=self._token)
+                self.core.on_account_created()
+            case AppendLink():
+                await self._append(step)
+            case GetChain():
+                await self._get_chain(step)
+            case GetReceipt():
+                await self._get_receipt()
+            case Push():
+                await self._push(step)
+            case Pull():
+                await self._pull(step)
+
+    async def _append(self, step: AppendLink) -> None:
+        try:
+            await self.remote.append_link(step.item)
+        except RemoteError as error:
+            if error.transient or error.reason == reasons.UNAUTHENTICATED:
+                raise
+            self.core.on_append_refused(
+                step.item, error.reason, error.metadata, now_ms=self.now_ms()
+            )
+        else:
+            self.core.on_appended(step.item, now_ms=self.now_ms())
+
+    async def _get_chain(self, step: GetChain) -> None:
+        after_seq = step.after_seq
+        while True:
+            page = await self.remote.get_chain(after_seq, all_grants=step.all_grants)
+            self.core.on_chain(
+                page.items, lamport_max=page.lamport_max, more=page.more, now_ms=self.now_ms()
+            )
+            self.save()
+            after_seq += len(page.items)
+            if not page.more:
+                return
+            if not page.items:
+                raise ProtocolBreach("the service says that there are more links and sends none")
+
+    async def _get_receipt(self) -> None:
+        receipt = await self.remote.get_receipt()
+        self.core.on_receipt(
+            receipt.data,
+            receipt.heads,
+            server_key=self.transport.endpoint.server_key,
+            nonce=receipt.nonce,
+            now_ms=self.now_ms(),
+        )
+
+    async def _push(self, push: Push) -> None:
+        try:
+            await self.remote.push(push)
+        except RemoteError as error:
+            if error.transient or error.reason == reasons.UNAUTHENTICATED:
+                raise
+            self.core.on_push_refused(push, error.reason, error.metadata, now_ms=self.now_ms())
+        else:
+            self.core.on_pushed(push, now_ms=self.now_ms())
+
+    async def _pull(self, step: Pull) -> None:
+        try:
+            page = await self.remote.pull(step.cursor)
+        except RemoteError as error:
+            if not self.restart_cursor(error):
+                raise
+        else:
+            self.core.on_page(page.ops, page.cursor, more=page.more, now_ms=self.now_ms())
+
+    def restart_cursor(self, error: RemoteError) -> bool:
+        """Whether the error was about the cursor: then the service is another one than it
+        was, and what it lost is compared and pushed again."""
+        if error.reason not in (reasons.GENERATION_CHANGED, reasons.CURSOR_INVALID):
+            return False
+        self.core.on_generation_changed()
+        self.save()
+        return True
+
+
+def core_rows(rows: Rows) -> Rows:
+    """The part of a vault's rows that is the core's."""
+    return {name: value for name, value in rows.items() if not name.startswith(SHELL_ROWS)}
