@@ -1,4 +1,8 @@
-"""Pairing through the service's mailbox: `client.pairing` with I/O around it."""
+"""Pairing through the service's mailbox: the machines of `client.pairing` with I/O around.
+
+An invitation is shown as a QR, which holds all of it, or as 26 typed characters, which name
+a second mailbox where it lies sealed.
+"""
 
 from __future__ import annotations
 
@@ -7,87 +11,116 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from client import remoteerrors as reasons
+from client.device import Device
 from client.errors import PairingError
 from client.pairing import Inviter, Joiner
 from client.remote import Remote
 from client.remoteerrors import RemoteError
-from crypto.cert import DeviceCert
+from client.sync import SyncedDevice
+from client.transport import Signer, Transport
 from crypto.errors import CryptoError
-from crypto.keys import Identity
-from crypto.link import SignedLink
-from crypto.pairing import Invite, TypedInvite
+from crypto.pairing import TYPED_BYTES, Invite, TypedInvite
+from crypto.primitives import AEAD_NONCE_BYTES
 
 T = TypeVar("T")
 _OVER = frozenset({reasons.MAILBOX_ABSENT, reasons.MAILBOX_TAKEN, reasons.MESSAGE_ABSENT})
 POLL_SECONDS = 1.0
 
 
-async def show_invite(remote: Remote, inviter: Inviter) -> None:
-    """Leaves the invite where the typed code finds it. The QR needs no service."""
-    await _mail(remote.post_message(inviter.typed.rendezvous, 1, inviter.typed_message))
+class Invitation:
+    """The existing device's side. `show`, then `wait_for_reader`, then `enter` the digits."""
+
+    def __init__(self, synced: SyncedDevice) -> None:
+        self._synced = synced
+        self._machine = Inviter(
+            synced.core, now_ms=synced.transport.server_ms(), rand=secrets.token_bytes
+        )
+        self.invite = self._machine.invite
+        self.typed = TypedInvite(secrets.token_bytes(TYPED_BYTES))
+
+    async def show(self) -> None:
+        """Leaves the invitation where the typed characters find it. The QR needs no service."""
+        sealed = self.typed.seal(self.invite, aead_nonce=secrets.token_bytes(AEAD_NONCE_BYTES))
+        await _mail(self._synced.remote.post_message(self.typed.rendezvous, 1, sealed))
+
+    async def wait_for_reader(self) -> None:
+        """Until the new device shows its six digits. PairingError."""
+        remote, invite, now_ms = self._synced.remote, self.invite, self._synced.transport.server_ms
+        m1 = await _mail(remote.fetch_message(invite.rendezvous, 1, until_ms=invite.expiry_ms))
+        m2 = self._machine.on_m1(m1, now_ms=now_ms(), rand=secrets.token_bytes)
+        await _mail(remote.post_message(invite.rendezvous, 2, m2))
+        m3 = await _mail(remote.fetch_message(invite.rendezvous, 3, until_ms=invite.expiry_ms))
+        self._machine.on_m3(m3, now_ms=now_ms())
+
+    async def enter(self, digits: str) -> None:
+        """Adds the new device, if these are its digits; one attempt. CodeWrong."""
+        self._machine.enter(digits, now_ms=self._synced.transport.server_ms())
+        # Stored first: from here on the device is added, whatever happens to this process.
+        self._synced.save()
+        await self._synced.sync_once()
 
 
-async def invite_device(
-    remote: Remote, inviter: Inviter, build_add: Callable[[DeviceCert], SignedLink]
-) -> DeviceCert:
-    """Waits for the new device up to the point where its six digits are to be typed.
+class Admission:
+    """The new device's side. `ask` gives the digits to show, `wait` ends when it belongs."""
 
-    Who joins is returned; `inviter.accept` then takes the digits.
-    """
-    invite = inviter.invite
-    hello = await _mail(remote.fetch_message(invite.rendezvous, 1, until_ms=invite.expiry_ms))
-    cert = inviter.on_hello(hello)
-    offer = inviter.offer(build_add(cert), secrets.token_bytes)
-    await _mail(remote.post_message(invite.rendezvous, 2, offer))
-    proof = await _mail(remote.fetch_message(invite.rendezvous, 3, until_ms=invite.expiry_ms))
-    inviter.on_proof(proof)
-    return cert
+    def __init__(self, transport: Transport, invite: Invite) -> None:
+        self._transport = transport
+        self._remote = Remote(transport)
+        self._invite = invite
+        # The time of an invitation is the service's, which its first answer tells.
+        self._machine = Joiner(invite, now_ms=0, rand=secrets.token_bytes)
+
+    async def ask(self, store: Callable[[Device], None]) -> str:
+        """The six digits. `store` gets the device: once its proof is sent, it may be added at
+        any moment. PairingError."""
+        remote, invite = self._remote, self._invite
+        m1 = self._machine.m1(now_ms=0, rand=secrets.token_bytes)
+        await _mail(remote.post_message(invite.rendezvous, 1, m1))
+        m2 = await _mail(remote.fetch_message(invite.rendezvous, 2, until_ms=invite.expiry_ms))
+        m3 = self._machine.on_m2(m2, now_ms=self._transport.server_ms(), rand=secrets.token_bytes)
+        store(self._machine.join(now_ms=self._transport.clock.wall_ms()))
+        await _mail(remote.post_message(invite.rendezvous, 3, m3))
+        return self._machine.code
+
+    async def wait(self) -> None:
+        """Until the service knows us as a member. PairingError when the time is up."""
+        self._remote.signer = Signer(self._machine.identity, self._invite.account_id)
+        while True:
+            try:
+                await self._remote.get_chain(self._invite.chain_seq, all_grants=False)
+                return
+            except RemoteError as error:
+                if error.reason != reasons.UNAUTHENTICATED:
+                    raise
+            if self._transport.server_ms() > self._invite.expiry_ms:
+                raise PairingError(
+                    "The other device did not accept in time; start again with a new code."
+                )
+            await self._transport.clock.sleep(POLL_SECONDS)
 
 
-async def find_invite(remote: Remote, code: Invite | TypedInvite) -> Invite:
-    """The invite itself; a typed code's is fetched from its mailbox."""
+def read_code(text: str) -> Invite | TypedInvite:
+    """What a QR says (base45, base64url), or the 26 typed characters. PairingError."""
+    for read in (TypedInvite.from_text, Invite.from_text):
+        try:
+            return read(text)
+        except CryptoError:
+            continue
+    raise PairingError("This is no pairing code: type its 26 characters, or give the QR's text.")
+
+
+async def find_invite(transport: Transport, code: Invite | TypedInvite) -> Invite:
+    """The invitation itself; that of a typed code is fetched from its mailbox."""
     if isinstance(code, Invite):
         return code
     try:
-        return code.open(await remote.fetch_message(code.rendezvous, 1, until_ms=0))
+        return code.open(await Remote(transport).fetch_message(code.rendezvous, 1, until_ms=0))
     except RemoteError as error:
         if error.reason != reasons.MESSAGE_ABSENT:
             raise
     except CryptoError:
         pass
-    raise PairingError("nobody waits behind this pairing code: look for a typing error")
-
-
-async def ask_to_join(
-    remote: Remote, invite: Invite, identity: Identity, before_proof: Callable[[], None]
-) -> str:
-    """The six digits to show. `before_proof` stores the new device: once the proof is sent
-    it may be added at any moment."""
-    joiner = Joiner(invite, identity, secrets.token_bytes)
-    await _mail(remote.post_message(invite.rendezvous, 1, joiner.hello))
-    offer = await _mail(remote.fetch_message(invite.rendezvous, 2, until_ms=invite.expiry_ms))
-    proof, digits = joiner.on_offer(
-        offer, now_ms=remote.transport.server_ms(), rand=secrets.token_bytes
-    )
-    before_proof()
-    await _mail(remote.post_message(invite.rendezvous, 3, proof))
-    return digits
-
-
-async def wait_for_admission(remote: Remote, invite: Invite) -> None:
-    """Returns once the service knows the signer as a member; PairingError when time is up."""
-    while True:
-        try:
-            await remote.get_chain(invite.chain_seq, all_grants=False)
-            return
-        except RemoteError as error:
-            if error.reason != reasons.UNAUTHENTICATED:
-                raise
-        if remote.transport.server_ms() > invite.expiry_ms:
-            raise PairingError(
-                "the other device did not accept in time: start again with a new code"
-            )
-        await remote.transport.clock.sleep(POLL_SECONDS)
+    raise PairingError("Nobody waits behind this code: look for a typing error, or it is too old.")
 
 
 async def _mail(call: Awaitable[T]) -> T:

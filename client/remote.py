@@ -53,6 +53,14 @@ class SignedReceipt:
     nonce: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class DeletionReceipt:
+    """The service's signed word that an account is deleted: as it came, and as it reads."""
+
+    data: bytes
+    opened: receipt.Receipt
+
+
 class Remote:
     """Calls by one device of one account; pairing calls and CreateAccount go unsigned."""
 
@@ -106,8 +114,11 @@ class Remote:
             raise ProtocolBreach("a grant of the service's answer has no device id") from None
         return ChainPage(items, answer.lamport_max, answer.more)
 
-    async def delete_account(self, signer: Signer) -> receipt.Receipt:
-        """Deletes everything. The receipt is verified: who signed it can't deny it."""
+    async def delete_account(self, signer: Signer) -> DeletionReceipt:
+        """Deletes everything. The receipt is verified: who signed it can't deny it.
+
+        ProtocolBreach if it isn't right; the account may be gone all the same.
+        """
         message = accounts_pb2.DeleteAccountRequest(account_id=signer.account_id)
         answer = await self.transport.call(methods.DELETE_ACCOUNT, message, signer)
         try:
@@ -124,7 +135,7 @@ class Remote:
             ) from None
         if opened.account_id != signer.account_id:
             raise ProtocolBreach("the receipt of deletion is for another account")
-        return opened
+        return DeletionReceipt(answer.message.receipt, opened)
 
     async def push(self, push: Push) -> None:
         """Commits a batch."""

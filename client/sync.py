@@ -49,17 +49,19 @@ class StateUnsaved(ClientError):
 class SyncedDevice:
     """One device of an account. `close` it to let go of its state."""
 
-    def __init__(
-        self, core: Device, vault: Vault, transport: Transport, *, token: bytes | None = None
-    ) -> None:
+    def __init__(self, core: Device, vault: Vault, transport: Transport) -> None:
         self.core = core
         self.vault = vault
         self.transport = transport
         self.remote = Remote(transport)
         self.woken = asyncio.Event()
         """Set when something of ours may be due: a local edit, a longer chain."""
-        self._token = token
+        self.token: bytes | None = None
+        """Enrolment token, for making the account where proof of work is not enough."""
         self._net = asyncio.Lock()
+        self.frames = asyncio.Lock()
+        """Held while a receipt is under way: an op that came meanwhile by a stream would look
+        like one that the service has lost."""
         self._unsaved = False
         self.save()
 
@@ -107,6 +109,7 @@ class SyncedDevice:
         on. AccountGone. Edits may be made meanwhile.
         """
         async with self._net:
+            self.core.on_poke()
             await self._drain(also_pull=True)
             self.core.check_in()
             await self._drain(also_pull=True)
@@ -118,12 +121,14 @@ class SyncedDevice:
             return await self._drain(also_pull=False)
 
     async def _drain(self, *, also_pull: bool) -> bool:
+        renewed = False
         for _ in range(STEPS_MAX):
             step = self.core.next_step(now_ms=self.now_ms(), rand=secrets.token_bytes)
             self.save()
             if step is None:
-                if not self._take_new_identity():
+                if renewed or not self._take_new_identity():
                     return False
+                renewed = True
             elif isinstance(step, Pull) and not also_pull:
                 return True
             else:
@@ -132,7 +137,8 @@ class SyncedDevice:
 
     def _take_new_identity(self) -> bool:
         """A copy of this device wrote under its number: it becomes another device."""
-        if not self.core.status.cloned:
+        status = self.core.status
+        if not status.cloned or status.revoked:
             return False
         self.core.reidentify(now_ms=self.now_ms(), rand=secrets.token_bytes)
         self.save()
@@ -163,7 +169,7 @@ class SyncedDevice:
     async def _do(self, step: Step) -> None:
         match step:
             case CreateAccount():
-                await self.remote.create_account(step.genesis, token=self._token)
+                await self.remote.create_account(step.genesis, token=self.token)
                 self.core.on_account_created()
             case AppendLink():
                 await self._append(step)
@@ -203,14 +209,16 @@ class SyncedDevice:
                 raise ProtocolBreach("the service says that there are more links and sends none")
 
     async def _get_receipt(self) -> None:
-        receipt = await self.remote.get_receipt()
-        self.core.on_receipt(
-            receipt.data,
-            receipt.heads,
-            server_key=self.transport.endpoint.server_key,
-            nonce=receipt.nonce,
-            now_ms=self.now_ms(),
-        )
+        async with self.frames:
+            receipt = await self.remote.get_receipt()
+            self.core.on_receipt(
+                receipt.data,
+                receipt.heads,
+                server_key=self.transport.endpoint.server_key,
+                nonce=receipt.nonce,
+                now_ms=self.now_ms(),
+            )
+            self.save()
 
     async def _push(self, push: Push) -> None:
         try:

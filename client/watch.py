@@ -87,7 +87,8 @@ class Watch:
             async for frame in frames:
                 if frame.event == Event.EVENT_RESYNC:
                     return
-                self._take(frame)
+                async with synced.frames:
+                    self._take(frame)
         raise RemoteError(reasons.UNREACHABLE, status="OK")
 
     def _take(self, frame: Frame) -> None:

@@ -1,0 +1,122 @@
+"""`rookery device status`, `export`, `delete-account`: what this device knows, and the end."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from client import snapshot
+from client.cli import session
+from client.cli.output import OK, Output
+from client.cli.times import ago
+from client.cli.typed import read_line
+from client.errors import UserError
+from client.steps import Notice
+from client.sync import SyncedDevice
+from client.transport import Signer
+
+RECEIPT_ROW = "shell/deleted-receipt"
+_SURE = "delete"
+
+
+async def status(arguments: argparse.Namespace, out: Output) -> int:
+    """Shows where this device stands."""
+    async with session.opened(arguments, patient=False) as synced:
+        for number in arguments.dismiss:
+            synced.edit(lambda core, _, number=number: core.dismiss(number))
+        done = await session.try_sync(synced, arguments, out)
+        data = _status(synced) | {"synced": done}
+        notices, now_ms = synced.core.notices, synced.now_ms()
+        text = "\n".join([*_lines(data, now_ms), *(_notice_line(row, now_ms) for row in notices)])
+        out.result(data | {"notices": [_notice(row) for row in notices]}, text)
+    return OK
+
+
+def _status(synced: SyncedDevice) -> dict[str, Any]:
+    core, now = synced.core, synced.core.status
+    return {
+        "account": core.account_id.hex(),
+        "device": core.identity.device_id.hex(),
+        "server": ",".join(synced.transport.endpoint.targets),
+        "account_made": now.account_made,
+        "epoch": now.epoch,
+        "chain_seq": now.chain_seq,
+        "key_since_ms": now.key_since_ms,
+        "rotation_due": now.rotation_due,
+        "waiting": now.edits_waiting,
+        "in_flight": now.ops_in_flight,
+        "on_hold": now.ops_on_hold,
+        "revoked": now.revoked,
+        "cloned": now.cloned,
+        "clock_offset_ms": synced.transport.wire.clock_offset_ms,
+    }
+
+
+def _lines(data: dict[str, Any], now_ms: int) -> list[str]:
+    age = ago(data["key_since_ms"], now_ms)
+    due = "; due for a new one: `rookery device rotate`" if data["rotation_due"] else ""
+    lines = [
+        f"account      {data['account']}",
+        f"device       {data['device'][:8]}",
+        f"service      {data['server']}",
+        f"epoch        {data['epoch']} (key made {age}{due}), device list at {data['chain_seq']}",
+        f"waiting      {data['waiting']} edits, {data['in_flight']} being sent,"
+        f" {data['on_hold']} received and not yet in order",
+        f"clock        {data['clock_offset_ms'] / 1000:+.1f} s of the service's",
+    ]
+    if not data["account_made"]:
+        lines.append("the account is not made yet: `rookery device sync` makes it")
+    if data["revoked"]:
+        lines.append("this device was removed; what it holds stays readable here")
+    if data["cloned"]:
+        lines.append("this device was copied; the next sync gives it a new identity")
+    return lines
+
+
+def _notice(row: Notice) -> dict[str, Any]:
+    return {
+        "number": row.number,
+        "kind": row.kind.value,
+        "rule": row.rule,
+        "message": row.sentence,
+        "at_ms": row.at_ms,
+        "device": row.device_id.hex() if row.device_id is not None else None,
+    }
+
+
+def _notice_line(row: Notice, now_ms: int) -> str:
+    return f"{row.kind.value} {row.number}  {row.sentence} ({ago(row.at_ms, now_ms)})"
+
+
+async def export(arguments: argparse.Namespace, out: Output) -> int:
+    """Prints the whole profile in clear, as one JSON object. Needs no service."""
+    async with session.opened(arguments) as synced:
+        await session.try_sync(synced, arguments, out)
+        items = snapshot.take(synced.core, now_ms=synced.now_ms()).values()
+        data = {
+            "account": synced.core.account_id.hex(),
+            "settings": {row.name: row.value for row in items if row.kind is snapshot.Kind.SETTING},
+            "scores": {row.name: row.value for row in items if row.kind is snapshot.Kind.SCORE},
+        }
+    Output(as_json=True).result(data, "")
+    return OK
+
+
+async def delete_account(arguments: argparse.Namespace, out: Output) -> int:
+    """Deletes the account at the service, for all devices. What is stored here stays."""
+    async with session.opened(arguments) as synced:
+        if not arguments.yes:
+            out.ask(f"This deletes the account for all devices. Type {_SURE!r} to go on: ")
+            if await read_line() != _SURE:
+                raise UserError("nothing was deleted")
+        core = synced.core
+        receipt = await synced.remote.delete_account(Signer(core.identity, core.account_id))
+        synced.vault.apply({RECEIPT_ROW: receipt.data})
+        data = {"deleted": core.account_id.hex(), "receipt": receipt.data.hex()}
+        out.result(
+            data | {"server_ms": receipt.opened.server_ms},
+            "The account is deleted; the service has signed for it:\n"
+            f"{receipt.data.hex()}\nWhat is stored on this device stays.",
+        )
+    return OK
+

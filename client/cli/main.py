@@ -1,0 +1,61 @@
+"""`rookery`: runs one command and turns every foreseen error into one sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from client.cli.output import FAILED, GONE, PAIRING, STOPPED, UNREACHABLE, Output
+from client.cli.parser import parser
+from client.endpoint import EndpointError
+from client.errors import ClientError, PairingError, Revoked
+from client.remoteerrors import ProtocolBreach, RemoteError
+from client.sync import AccountGone
+from client.vaulterrors import VaultError
+
+FORESEEN = (ClientError, RemoteError, ProtocolBreach, VaultError, EndpointError, OSError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    # First, or gRPC reports to standard error what we report ourselves.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    arguments = parser().parse_args(argv)
+    out = Output(as_json=arguments.json)
+    try:
+        code: int = asyncio.run(arguments.run(arguments, out))
+    except FORESEEN as error:
+        code, reason = _judge(error)
+        try:
+            out.failure(reason, str(error))
+        except BrokenPipeError:
+            _stop_writing()
+    except KeyboardInterrupt:
+        code = STOPPED
+    return code
+
+
+def _judge(error: BaseException) -> tuple[int, str]:
+    """(exit code, stable reason)."""
+    match error:
+        case RemoteError():
+            return (UNREACHABLE if error.transient else FAILED), error.reason
+        case AccountGone() | Revoked():
+            return GONE, "ACCOUNT_GONE"
+        case PairingError():
+            return PAIRING, "PAIRING"
+        case BrokenPipeError():
+            return FAILED, "BROKEN_PIPE"
+        case _:
+            return FAILED, type(error).__name__
+
+
+def _stop_writing() -> None:
+    """Who read our output is gone; the interpreter must not fail on it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Options that the device commands share: where the state is and which service is meant."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+from pathlib import Path
+
+from client import vault
+from client.endpoint import Endpoint, EndpointError
+from client.errors import UserError
+from client.localkey import KeyFile, Passphrase, Unlock
+
+
+def device_options() -> argparse.ArgumentParser:
+    """A parent parser. Everything but --state and --json is stored when a device is set up."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help="this device's encrypted state (ROOKERY_STATE; default: "
+        "$XDG_DATA_HOME/rookery/device.db)",
+    )
+    parser.add_argument(
+        "--key-file",
+        type=Path,
+        metavar="FILE",
+        help="key of the state, mode 0600 (default: FILE.key beside it, which protects copies "
+        "and backups of the state alone, not against who reads your home folder)",
+    )
+    group = parser.add_argument_group("the service (given once, at init, join or recover)")
+    group.add_argument("--server", metavar="HOST:PORT,…", help="ROOKERY_SERVER")
+    group.add_argument("--audience", metavar="NAME", help="ROOKERY_AUDIENCE")
+    group.add_argument("--server-key", metavar="HEX", help="ROOKERY_SERVER_KEY")
+    group.add_argument(
+        "--tls-ca", type=Path, metavar="FILE", help="PEM, instead of the system's (ROOKERY_SERVER_CA)"
+    )
+    group.add_argument(
+        "--insecure", action="store_true", help="no TLS, also where the service is elsewhere"
+    )
+    return parser
+
+
+def new_state_options() -> argparse.ArgumentParser:
+    """A parent parser of the commands that make a state."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--passphrase",
+        action="store_true",
+        help="protect the state by a passphrase (asked for, or ROOKERY_PASSPHRASE) and no key file",
+    )
+    return parser
+
+
+def state_path(arguments: argparse.Namespace) -> Path:
+    """--state, ROOKERY_STATE or the XDG data folder."""
+    if arguments.state is not None:
+        return Path(arguments.state)
+    if named := os.environ.get("ROOKERY_STATE"):
+        return Path(named)
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "rookery" / "device.db"
+
+
+def new_unlock(arguments: argparse.Namespace) -> Unlock:
+    """How a state that is made now will be opened."""
+    if not arguments.passphrase:
+        return KeyFile(arguments.key_file)
+    text = os.environ.get("ROOKERY_PASSPHRASE")
+    if text is None:
+        text = getpass.getpass("passphrase for this device's state: ")
+        if getpass.getpass("again: ") != text:
+            raise UserError("the two passphrases differ; start again")
+    if not text:
+        raise UserError("an empty passphrase protects nothing; choose another")
+    return Passphrase(text)
+
+
+def unlock_for(arguments: argparse.Namespace, path: Path) -> Unlock:
+    """How the state at `path` is opened."""
+    if not vault.needs_passphrase(path):
+        return KeyFile(arguments.key_file)
+    text = os.environ.get("ROOKERY_PASSPHRASE")
+    return Passphrase(getpass.getpass("passphrase: ") if text is None else text)
+
+
+def endpoint(arguments: argparse.Namespace, stored: Endpoint | None) -> Endpoint:
+    """What is given on the command line or in the environment, over what was stored."""
+    ca_file = arguments.tls_ca or os.environ.get("ROOKERY_SERVER_CA")
+    try:
+        ca = Path(ca_file).read_bytes() if ca_file else None
+    except OSError as error:
+        raise EndpointError(f"the CA file {ca_file} can't be read ({error.strerror})") from None
+    server = arguments.server or os.environ.get("ROOKERY_SERVER")
+    audience = arguments.audience or os.environ.get("ROOKERY_AUDIENCE")
+    server_key = arguments.server_key or os.environ.get("ROOKERY_SERVER_KEY")
+    if stored is not None:
+        server = server or ",".join(stored.targets)
+        audience = audience or stored.audience
+        server_key = server_key or stored.server_key.hex()
+        ca = ca or stored.tls_ca
+    if not (server and audience and server_key):
+        raise EndpointError(
+            "--server, --audience and --server-key say which service to use:"
+            " `rookery-server serve` prints all three"
+        )
+    insecure = arguments.insecure or (stored is not None and stored.insecure)
+    return Endpoint.parse(server, audience, server_key, tls_ca=ca, insecure=insecure)

@@ -1,0 +1,87 @@
+"""What the commands print: sentences and tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from client.values import Value
+
+OK = 0
+FAILED = 1
+USAGE = 2
+NOT_FOUND = 3
+UNREACHABLE = 4
+PAIRING = 5
+GONE = 6
+STOPPED = 130
+
+EXIT_CODES = """\
+exit codes:
+  0    done; an edit is stored here, also if it could not be sent yet (`synced` says which)
+  1    refused or failed; the sentence on standard error says what to do
+  2    wrong usage
+  3    there is nothing of that name
+  4    the service could not be reached
+  5    the pairing did not work; start again with a new code
+  6    this device was removed, or the account is gone; its data stays here
+  130  stopped by Ctrl-C"""
+
+
+class Output:
+    """Standard output has the result and nothing else; notes go to standard error."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def result(self, data: Mapping[str, Any], text: str) -> None:
+        """The result of a command: one JSON object, or `text`."""
+        print(dumps(data) if self.as_json else text, flush=True)
+
+    def step(self, data: Mapping[str, Any], text: str) -> None:
+        """Something to act on before the result: a line of JSON, or text for people."""
+        self.result(data, text)
+
+    def note(self, text: str) -> None:
+        """Something on the side."""
+        print(text, file=sys.stderr, flush=True)
+
+    def ask(self, prompt: str) -> None:
+        """Shows what is to be typed, if somebody sits there."""
+        if sys.stdin.isatty():
+            print(prompt, end="", file=sys.stderr, flush=True)
+
+    def failure(self, reason: str, sentence: str) -> None:
+        """Why it did not work."""
+        if self.as_json:
+            print(dumps({"error": reason, "message": sentence}), flush=True)
+        self.note(f"rookery: {sentence}")
+
+
+def dumps(data: Mapping[str, Any]) -> str:
+    """One line of JSON; bytes become `{"base64": ...}`."""
+    return json.dumps(data, default=_other, ensure_ascii=False)
+
+
+def _other(value: object) -> object:
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode("ascii")}
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def show(value: Value) -> str:
+    """A value as people read it: text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, default=_other)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns of the width they need."""
+    lines = [tuple(head), *map(tuple, rows)]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

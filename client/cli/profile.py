@@ -1,0 +1,172 @@
+"""`rookery device set`, `unset`, `like`, `add`, `remove`, `get`, `list`, `watch`, `sync`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from client import snapshot
+from client.cli import session
+from client.cli.output import NOT_FOUND, OK, Output, show
+from client.cli.typed import parse_value, read_line, split_name
+from client.device import Device
+from client.snapshot import Item, Snapshot
+from client.sync import SyncedDevice
+from client.watch import Watch
+
+DAY_MS = 86_400_000
+
+
+def _half_life(arguments: argparse.Namespace) -> int | None:
+    days: float | None = arguments.half_life
+    return None if days is None else max(1, int(days * DAY_MS))
+
+
+async def _edit(arguments: argparse.Namespace, out: Output, change: Any, text: str) -> int:
+    async with session.opened(arguments, patient=False) as synced:
+        synced.edit(change)
+        done = await session.try_sync(synced, arguments, out)
+        waiting = synced.core.status.edits_waiting
+        data = {"name": arguments.name, "synced": done and not waiting, "waiting": waiting}
+        out.result(data, text if done else f"{text} (kept here; it is sent with the next sync)")
+    return OK
+
+
+async def set_(arguments: argparse.Namespace, out: Output) -> int:
+    """Sets a setting."""
+    collection, key = split_name(arguments.name)
+    text = await read_line() if arguments.value == "-" else arguments.value
+    value = parse_value(text, arguments.type)
+
+    def change(core: Device, now_ms: int) -> None:
+        core.put(collection, key, value, now_ms=now_ms)
+
+    return await _edit(arguments, out, change, f"{arguments.name} = {show(value)}")
+
+
+async def unset(arguments: argparse.Namespace, out: Output) -> int:
+    """Removes a setting."""
+    collection, key = split_name(arguments.name)
+
+    def change(core: Device, now_ms: int) -> None:
+        core.remove(collection, key, now_ms=now_ms)
+
+    return await _edit(arguments, out, change, f"{arguments.name} is removed")
+
+
+async def like(arguments: argparse.Namespace, out: Output) -> int:
+    """Adds to a score."""
+    collection, key = split_name(arguments.name)
+    half_life_ms = _half_life(arguments)
+
+    def change(core: Device, now_ms: int) -> None:
+        core.add_score(
+            collection, key, arguments.amount, now_ms=now_ms, half_life_ms=half_life_ms
+        )
+
+    return await _edit(arguments, out, change, f"{arguments.name} {arguments.amount:+g}")
+
+
+async def add(arguments: argparse.Namespace, out: Output) -> int:
+    """Puts a member into a set."""
+    collection, member = split_name(arguments.name)
+
+    def change(core: Device, now_ms: int) -> None:
+        core.add_member(collection, member, now_ms=now_ms)
+
+    return await _edit(arguments, out, change, f"{member} is in {collection}")
+
+
+async def remove(arguments: argparse.Namespace, out: Output) -> int:
+    """Takes a member out of a set."""
+    collection, member = split_name(arguments.name)
+
+    def change(core: Device, now_ms: int) -> None:
+        core.remove_member(collection, member, now_ms=now_ms)
+
+    return await _edit(arguments, out, change, f"{member} is not in {collection}")
+
+
+def _take(synced: SyncedDevice, arguments: argparse.Namespace) -> Snapshot:
+    return snapshot.take(
+        synced.core, now_ms=synced.now_ms(), half_life_ms=_half_life(arguments)
+    )
+
+
+async def get(arguments: argparse.Namespace, out: Output) -> int:
+    """Shows one setting or score."""
+    collection, key = split_name(arguments.name)
+    async with session.opened(arguments, patient=False) as synced:
+        done = await session.try_sync(synced, arguments, out)
+        rows = [
+            item
+            for item in _take(synced, arguments).values()
+            if (item.collection, item.key) == (collection, key)
+        ]
+    if not rows:
+        out.failure("NOT_FOUND", f"there is no {arguments.name}")
+        return NOT_FOUND
+    item = rows[0]
+    out.result(_data(item) | {"synced": done}, show(item.value))
+    return OK
+
+
+async def list_(arguments: argparse.Namespace, out: Output) -> int:
+    """Shows all settings and scores whose names begin with a prefix."""
+    async with session.opened(arguments, patient=False) as synced:
+        done = await session.try_sync(synced, arguments, out)
+        rows = [
+            item
+            for item in _take(synced, arguments).values()
+            if item.name.startswith(arguments.prefix)
+        ]
+    text = "\n".join(_line(item) for item in rows) or "nothing here"
+    out.result({"items": [_data(item) for item in rows], "synced": done}, text)
+    return OK
+
+
+async def sync(arguments: argparse.Namespace, out: Output) -> int:
+    """Sends what waits and takes what is new."""
+    async with session.opened(arguments) as synced:
+        await synced.sync_once()
+        waiting = synced.core.status.edits_waiting
+        out.result({"synced": True, "waiting": waiting}, "in sync")
+    return OK
+
+
+async def watch(arguments: argparse.Namespace, out: Output) -> int:
+    """Stays in sync and shows every change, until Ctrl-C."""
+    async with session.opened(arguments) as synced:
+        seen = _take(synced, arguments)
+        told = {notice.number for notice in synced.core.notices}
+
+        def on_change() -> None:
+            nonlocal seen
+            now = _take(synced, arguments)
+            for item in snapshot.changes(seen, now):
+                out.step({"event": "change"} | _data(item), _line(item))
+            seen = now
+            for notice in synced.core.notices:
+                if notice.number not in told:
+                    told.add(notice.number)
+                    out.step(
+                        {"event": notice.kind.value, "rule": notice.rule}
+                        | {"message": notice.sentence},
+                        f"{notice.kind.value}: {notice.sentence}",
+                    )
+
+        def on_live(live: bool) -> None:
+            out.step({"event": "live" if live else "offline"}, "live" if live else "offline")
+
+        await Watch(synced, on_change=on_change, on_live=on_live).run()
+    return OK
+
+
+def _data(item: Item) -> dict[str, Any]:
+    return {"name": item.name, "kind": item.kind.value, "value": item.value}
+
+
+def _line(item: Item) -> str:
+    if item.value is None:
+        return f"{item.name}  removed"
+    return f"{item.name} = {show(item.value)}"

@@ -1,0 +1,121 @@
+"""Opening what a command works on: the state, the service, the device that lives in both."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from client.backoff import Backoff
+from client.cli import options
+from client.cli.output import Output
+from client.device import Device
+from client.endpoint import Endpoint
+from client.localkey import KeyFile
+from client.remoteerrors import RemoteError
+from client.rows import Rows
+from client.sync import AccountGone, SyncedDevice, core_rows
+from client.transport import Transport
+from client.vault import FileVault
+from client.vaulterrors import VaultDamaged
+
+ENDPOINT_ROW = "shell/endpoint"
+CLOCK_ROW = "shell/clock-offset-ms"
+_CLOCK_WORTH_MS = 2_000
+# Somebody waits in front of it: a few seconds, then what is here is shown.
+_PATIENCE = Backoff(first_ms=150, longest_ms=1_500, tries_max=4)
+_LITTLE_PATIENCE = Backoff(first_ms=100, longest_ms=500, tries_max=2)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    arguments: argparse.Namespace, *, patient: bool = True
+) -> AsyncIterator[SyncedDevice]:
+    """The device of --state. What was learned of the service's clock is kept."""
+    path = options.state_path(arguments)
+    vault = FileVault.open(path, options.unlock_for(arguments, path))
+    try:
+        rows = vault.load()
+        if ENDPOINT_ROW not in rows:
+            raise VaultDamaged(path)
+        stored = Endpoint.decode(rows[ENDPOINT_ROW])
+        transport = Transport(
+            options.endpoint(arguments, stored),
+            backoff=_PATIENCE if patient else _LITTLE_PATIENCE,
+            clock_offset_ms=_clock_offset(rows),
+        )
+        synced = SyncedDevice(Device.load(core_rows(rows)), vault, transport)
+        try:
+            yield synced
+        finally:
+            _keep_clock(synced, rows)
+            await transport.close()
+    finally:
+        vault.close()
+
+
+@contextlib.asynccontextmanager
+async def new_state(arguments: argparse.Namespace) -> AsyncIterator[tuple[FileVault, Transport]]:
+    """A new, empty state, and the way to the service that it is for.
+
+    Unless a device was stored in it, state and key file are removed again.
+    """
+    endpoint = options.endpoint(arguments, None)
+    path, unlock = options.state_path(arguments), options.new_unlock(arguments)
+    key_path = unlock.path_for(path) if isinstance(unlock, KeyFile) else None
+    own_key = key_path is not None and not key_path.exists()
+    vault = FileVault.create(path, unlock)
+    transport = Transport(endpoint, backoff=_PATIENCE)
+    try:
+        yield vault, transport
+    finally:
+        born = ENDPOINT_ROW in vault.load()
+        await transport.close()
+        vault.close()
+        if not born:
+            discard(path, key_path if own_key else None)
+
+
+def discard(path: Path, key_path: Path | None) -> None:
+    """Removes a state that nobody needs."""
+    path.unlink(missing_ok=True)
+    if key_path is not None:
+        key_path.unlink(missing_ok=True)
+
+
+def settle(core: Device, vault: FileVault, transport: Transport) -> SyncedDevice:
+    """Stores a new device with the service that it belongs to, all in one."""
+    endpoint = {ENDPOINT_ROW: transport.endpoint.encode()}
+    vault.apply({**core.take_changes(), **endpoint})
+    return SyncedDevice(core, vault, transport)
+
+
+def disown(vault: FileVault) -> None:
+    """The device of a new state was never admitted: `new_state` removes it."""
+    vault.apply({ENDPOINT_ROW: None})
+
+
+async def try_sync(synced: SyncedDevice, arguments: argparse.Namespace, out: Output) -> bool:
+    """Syncs if the service can be reached; says so if not. True if it did."""
+    if getattr(arguments, "offline", False):
+        return False
+    try:
+        await synced.sync_once()
+    except (RemoteError, AccountGone) as error:
+        if isinstance(error, RemoteError) and not error.transient:
+            raise
+        out.note(f"rookery: not synced: {error}")
+        return False
+    return True
+
+
+def _clock_offset(rows: Rows) -> int:
+    text = rows.get(CLOCK_ROW, b"0").decode("ascii", "replace")
+    return int(text) if text.removeprefix("-").isdigit() else 0
+
+
+def _keep_clock(synced: SyncedDevice, rows: Rows) -> None:
+    now = synced.transport.wire.clock_offset_ms
+    if abs(now - _clock_offset(rows)) >= _CLOCK_WORTH_MS:
+        synced.vault.apply({CLOCK_ROW: str(now).encode("ascii")})

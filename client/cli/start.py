@@ -1,0 +1,168 @@
+"""`rookery device init`, `join`, `recover`: the three ways to become a device."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import textwrap
+from typing import Any
+
+from client.cli import session
+from client.cli.output import OK, UNREACHABLE, Output
+from client.cli.tokencommand import token_for
+from client.cli.typed import read_line
+from client.device import Device
+from client.errors import PairingError, UserError
+from client.pairflow import Admission, find_invite, read_code
+from client.recoverflow import recover as recover_device
+from client.remoteerrors import RemoteError
+from client.sync import SyncedDevice
+from crypto import link, recovery
+from crypto.cert import DeviceCert, Role
+from crypto.errors import CryptoError
+from crypto.ids import AccountId
+from crypto.link import SignedLink
+
+_RECOVERY_TEXT = """
+Recovery kit. Write both lines down, on paper; they are shown once and stored nowhere.
+
+  account       {account}
+  recovery key  {key}
+
+With them, `rookery device recover` makes a new device when all others are lost. Without them
+and without a device, nobody can give the data back: there is no reset.
+"""
+_NO_RECOVERY = (
+    "No recovery key was made: who loses all devices loses the data, and nobody can reset it."
+    " `rookery device recovery-key` makes one later."
+)
+
+
+async def init(arguments: argparse.Namespace, out: Output) -> int:
+    """Makes an account with this machine as its first device."""
+    paper = None if arguments.no_recovery else secrets.token_bytes(recovery.SECRET_BYTES)
+    async with session.new_state(arguments) as (vault, transport):
+        core = Device.create(
+            recovery_secret=paper, now_ms=transport.clock.wall_ms(), rand=secrets.token_bytes
+        )
+        token = await token_for(arguments.token_command, core)
+        synced = session.settle(core, vault, transport)
+        synced.token = token
+        kit = recovery.to_paper(paper) if paper is not None else None
+        if not out.as_json:
+            # Before anything can fail: from here on the key is part of the account.
+            _show_kit(out, synced, kit)
+        made = False
+        try:
+            made = await _first_sync(synced, out)
+        finally:
+            data = _identity(synced) | {"account_made": made}
+            if kit is not None:
+                data["recovery_key"] = kit
+            if out.as_json:
+                out.result(data, "")
+        if not out.as_json and made:
+            out.result(data, f"This is device {data['device'][:8]} of a new account.")
+    return OK if made else UNREACHABLE
+
+
+def _show_kit(out: Output, synced: SyncedDevice, kit: str | None) -> None:
+    if kit is None:
+        out.note(textwrap.fill(_NO_RECOVERY, 88))
+    else:
+        account = synced.core.account_id.hex()
+        out.result({}, _RECOVERY_TEXT.format(account=account, key=kit))
+
+
+async def _first_sync(synced: SyncedDevice, out: Output) -> bool:
+    try:
+        await synced.sync_once()
+    except RemoteError as error:
+        if not error.transient:
+            raise
+        out.note(f"rookery: {error}")
+        out.note("This device is set up; `rookery device sync` makes the account later.")
+        return False
+    return True
+
+
+async def join(arguments: argparse.Namespace, out: Output) -> int:
+    """Becomes a device of an account by a code that an existing device shows."""
+    async with session.new_state(arguments) as (vault, transport):
+        out.ask("pairing code (26 characters, or the text of the QR): ")
+        invite = await find_invite(transport, read_code(await read_line()))
+        admission = Admission(transport, invite)
+        settled: list[SyncedDevice] = []
+        digits = await admission.ask(
+            lambda core: settled.append(session.settle(core, vault, transport))
+        )
+        out.step(
+            {"event": "digits", "digits": digits},
+            f"Type these six digits on the other device:  {digits[:3]} {digits[3:]}",
+        )
+        try:
+            await admission.wait()
+        except PairingError:
+            session.disown(vault)
+            raise
+        synced = settled[0]
+        await synced.sync_once()
+        data = _identity(synced) | {"event": "joined"}
+        out.result(data, f"This is device {data['device'][:8]} of the account now.")
+    return OK
+
+
+async def recover(arguments: argparse.Namespace, out: Output) -> int:
+    """Becomes a device by the recovery key, and can remove all others at once."""
+    try:
+        account = AccountId.of(bytes.fromhex(arguments.account))
+    except (ValueError, CryptoError):
+        raise UserError("--account is the 64 hexadecimal characters of the recovery kit") from None
+    async with session.new_state(arguments) as (vault, transport):
+        out.ask("recovery key: ")
+        try:
+            secret = recovery.from_paper(await read_line())
+        except CryptoError as error:
+            raise UserError(str(error)) from None
+        core = await recover_device(transport, secret, account)
+        synced = session.settle(core, vault, transport)
+        await synced.sync_once()
+        lost = [row for row in core.devices if row.active and not row.this_device]
+        lost = [row for row in lost if row.role is Role.FULL] if arguments.revoke_others else []
+        if lost:
+            synced.edit(lambda core, _: core.rotate([row.device_id for row in lost]))
+            await synced.sync_once()
+        data = _identity(synced) | {"revoked": [row.device_id.hex() for row in lost]}
+        out.result(data, f"This is device {data['device'][:8]} of the account now.")
+    return OK
+
+
+async def recovery_key(arguments: argparse.Namespace, out: Output) -> int:
+    """Makes a recovery key for an account that has none, or another one."""
+    async with session.opened(arguments) as synced:
+        await synced.sync_once()
+        secret = secrets.token_bytes(recovery.SECRET_BYTES)
+        paper = recovery.identity(secret)
+
+        def add(core: Device, _: int) -> None:
+            draft = core.build_add(DeviceCert.of(paper, Role.RECOVERY))
+            pop = link.prove_possession(paper, draft.raw)
+            core.submit_add(SignedLink(draft.raw, draft.sig, pop))
+
+        synced.edit(add)
+        kit = recovery.to_paper(secret)
+        if not out.as_json:
+            _show_kit(out, synced, kit)
+        try:
+            await synced.sync_once()
+        finally:
+            if out.as_json:
+                out.result(_identity(synced) | {"recovery_key": kit}, "")
+        if synced.core.chain.find(paper.device_id) is None:
+            raise UserError("another device changed the account meanwhile: make a new one")
+    return OK
+
+
+def _identity(synced: SyncedDevice) -> dict[str, Any]:
+    core = synced.core
+    return {"account": core.account_id.hex(), "device": core.identity.device_id.hex()}
