@@ -138,6 +138,7 @@ class Device:
             revoked=me is not None and not me.active,
             cloned=core.cloned,
             rotation_due=upkeep.rotation_due(core),
+            key_since_ms=core.epoch_seen_ms or None,
             account_made=core.made,
         )
 

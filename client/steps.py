@@ -129,4 +129,6 @@ class Status:
     revoked: bool
     cloned: bool
     rotation_due: bool
+    key_since_ms: int | None
+    """When this device first saw the current epoch, on its own clock."""
     account_made: bool

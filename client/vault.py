@@ -169,7 +169,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
     try:
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
-        db.execute("PRAGMA journal_mode=TRUNCATE")
+        db.execute("PRAGMA journal_mode=DELETE")
         db.execute("PRAGMA synchronous=FULL")
         # An epoch key that is destroyed shall not stand in a free page.
         db.execute("PRAGMA secure_delete=ON")

@@ -23,7 +23,8 @@ async def status(arguments: argparse.Namespace, out: Output) -> int:
     """Shows where this device stands."""
     async with session.opened(arguments, patient=False) as synced:
         for number in arguments.dismiss:
-            synced.edit(lambda core, _, number=number: core.dismiss(number))
+            synced.core.dismiss(number)
+        synced.save()
         done = await session.try_sync(synced, arguments, out)
         data = _status(synced) | {"synced": done}
         notices, now_ms = synced.core.notices, synced.now_ms()
@@ -60,8 +61,8 @@ def _lines(data: dict[str, Any], now_ms: int) -> list[str]:
         f"device       {data['device'][:8]}",
         f"service      {data['server']}",
         f"epoch        {data['epoch']} (key made {age}{due}), device list at {data['chain_seq']}",
-        f"waiting      {data['waiting']} edits, {data['in_flight']} being sent,"
-        f" {data['on_hold']} received and not yet in order",
+        f"waiting      {data['waiting']} edits, {data['in_flight']} being sent",
+        f"on hold      {data['on_hold']} received ops that wait for others",
         f"clock        {data['clock_offset_ms'] / 1000:+.1f} s of the service's",
     ]
     if not data["account_made"]:
@@ -119,4 +120,3 @@ async def delete_account(arguments: argparse.Namespace, out: Output) -> int:
             f"{receipt.data.hex()}\nWhat is stored on this device stays.",
         )
     return OK
-

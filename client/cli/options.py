@@ -36,7 +36,10 @@ def device_options() -> argparse.ArgumentParser:
     group.add_argument("--audience", metavar="NAME", help="ROOKERY_AUDIENCE")
     group.add_argument("--server-key", metavar="HEX", help="ROOKERY_SERVER_KEY")
     group.add_argument(
-        "--tls-ca", type=Path, metavar="FILE", help="PEM, instead of the system's (ROOKERY_SERVER_CA)"
+        "--tls-ca",
+        type=Path,
+        metavar="FILE",
+        help="PEM, instead of the system's (ROOKERY_SERVER_CA)",
     )
     group.add_argument(
         "--insecure", action="store_true", help="no TLS, also where the service is elsewhere"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from client.cli import account, demo, members, options, profile, start, vectors
 from client.cli.output import EXIT_CODES, Output
 from client.cli.typed import TYPES
 
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 Run = Callable[[argparse.Namespace, Output], Awaitable[int]]
-_Commands = argparse._SubParsersAction  # type: ignore[type-arg]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def _add_device(commands: _Commands) -> None:
+def _add_device(commands: Commands) -> None:
     text = "a device of an account, and its profile"
     device = commands.add_parser("device", help=text, description=text)
     add = _Adder(device.add_subparsers(required=True, metavar="COMMAND"))
@@ -46,7 +48,7 @@ def _add_device(commands: _Commands) -> None:
 class _Adder:
     """Adds commands that share the device options."""
 
-    def __init__(self, commands: _Commands) -> None:
+    def __init__(self, commands: Commands) -> None:
         self._commands = commands
 
     def __call__(
@@ -76,7 +78,9 @@ def _add_start(add: _Adder) -> None:
         help="prints the enrolment token (hex) for the genesis hash that it gets as argument",
     )
     add("join", start.join, "become a device of an account; reads the code of `pair`", new)
-    recover = add("recover", start.recover, "become a device by the recovery key, read from input", new)
+    recover = add(
+        "recover", start.recover, "become a device by the recovery key, read from input", new
+    )
     recover.add_argument("--account", required=True, metavar="HEX", help="from the recovery kit")
     recover.add_argument(
         "--revoke-others", action="store_true", help="remove all other devices: they are lost"

@@ -60,9 +60,7 @@ async def like(arguments: argparse.Namespace, out: Output) -> int:
     half_life_ms = _half_life(arguments)
 
     def change(core: Device, now_ms: int) -> None:
-        core.add_score(
-            collection, key, arguments.amount, now_ms=now_ms, half_life_ms=half_life_ms
-        )
+        core.add_score(collection, key, arguments.amount, now_ms=now_ms, half_life_ms=half_life_ms)
 
     return await _edit(arguments, out, change, f"{arguments.name} {arguments.amount:+g}")
 
@@ -88,9 +86,7 @@ async def remove(arguments: argparse.Namespace, out: Output) -> int:
 
 
 def _take(synced: SyncedDevice, arguments: argparse.Namespace) -> Snapshot:
-    return snapshot.take(
-        synced.core, now_ms=synced.now_ms(), half_life_ms=_half_life(arguments)
-    )
+    return snapshot.take(synced.core, now_ms=synced.now_ms(), half_life_ms=_half_life(arguments))
 
 
 async def get(arguments: argparse.Namespace, out: Output) -> int:

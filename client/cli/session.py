@@ -18,7 +18,7 @@ from client.rows import Rows
 from client.sync import AccountGone, SyncedDevice, core_rows
 from client.transport import Transport
 from client.vault import FileVault
-from client.vaulterrors import VaultDamaged
+from client.vaulterrors import VaultDamaged, VaultExists
 
 ENDPOINT_ROW = "shell/endpoint"
 CLOCK_ROW = "shell/clock-offset-ms"
@@ -61,8 +61,10 @@ async def new_state(arguments: argparse.Namespace) -> AsyncIterator[tuple[FileVa
 
     Unless a device was stored in it, state and key file are removed again.
     """
-    endpoint = options.endpoint(arguments, None)
-    path, unlock = options.state_path(arguments), options.new_unlock(arguments)
+    path = options.state_path(arguments)
+    if path.exists() and path.stat().st_size:
+        raise VaultExists(path)
+    endpoint, unlock = options.endpoint(arguments, None), options.new_unlock(arguments)
     key_path = unlock.path_for(path) if isinstance(unlock, KeyFile) else None
     own_key = key_path is not None and not key_path.exists()
     vault = FileVault.create(path, unlock)
