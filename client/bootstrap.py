@@ -26,7 +26,6 @@ def finish(core: Core) -> None:
             "The history before this device was added is incomplete, and what the service "
             "delivered is not what your other devices vouch for.",
         )
-        core.behind = True
         return
     core.fresh = False
     core.holds.keep(core.journal)

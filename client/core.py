@@ -20,7 +20,7 @@ from crypto import op
 from crypto.cert import Role
 from crypto.chain import Device as Member
 from crypto.errors import CryptoError
-from crypto.ids import AccountId, DeviceId, LinkHash, OpHash, Tag
+from crypto.ids import AccountId, DeviceId, LinkHash, OpHash
 from crypto.keys import Identity
 from crypto.op import Payload, SealedOp, Verb
 
@@ -59,11 +59,12 @@ class Core:
         self.gone = False
         self.blocked = False
         self.refusals = 0
+        self.link_refusals = 0
+        self.receipt_tries = 0
         self.stale_refusal = False
         self.rebox_refused = False
         self.progress = False
         self.last_seen: dict[int, int] = {}
-        self.cut_tags: set[tuple[int, Tag]] = set()
         self.again: list[tuple[int, int, Place]] = []
         self.relink_at: int | None = None
         self._self_row = b""

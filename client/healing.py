@@ -21,6 +21,7 @@ from crypto.receipt import Receipt
 
 OPS_MAX = 256
 PUSH_BYTES_MAX = 1_000_000
+_TRIES_MAX = 3
 
 
 def generation_changed(core: Core) -> None:
@@ -75,7 +76,9 @@ def _compare_chain(core: Core, told: Receipt, data: bytes) -> bool:
     """Whether the heads can be compared."""
     chain = core.state.chain
     if told.chain_seq > chain.seq:
-        core.chain_due = core.receipt_due = True
+        core.receipt_tries += 1
+        core.chain_due = True
+        core.receipt_due = core.receipt_tries < _TRIES_MAX
         return False
     if told.chain_head != chain.hashes[told.chain_seq]:
         core.alarm("receipt-chain", "The service holds another device list than this device.", data)
@@ -189,7 +192,7 @@ def appended(core: Core, raw: bytes) -> bool:
 def refused(core: Core, push: Push, reason: str) -> None:
     """It does not take back what it lost."""
     core.again = []
-    if reason == "CHAIN_GAP" and core.refusals < 3:
+    if reason == "CHAIN_GAP" and core.refusals < _TRIES_MAX:
         core.receipt_due = True  # somebody else gave some of it back in between
         return
     if reason == "PAYLOAD_MISSING":

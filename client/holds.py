@@ -12,6 +12,8 @@ from crypto.ids import DeviceId
 from crypto.op import SealedOp
 
 HOLDS_MAX = 2048
+FRESH_HOLDS_MAX = 200_000
+"""A first catch-up from a trimmed history holds everything until a checkpoint bears it out."""
 
 
 class Holds:
@@ -38,9 +40,9 @@ class Holds:
                     continue
         return holds
 
-    def add(self, sealed: SealedOp, journal: Journal | None, *, bounded: bool = True) -> bool:
+    def add(self, sealed: SealedOp, journal: Journal | None, *, room: int = HOLDS_MAX) -> bool:
         """Keeps an op; False if there is no room. `journal` None: only in memory."""
-        if bounded and self._count >= HOLDS_MAX:
+        if self._count >= room:
             return False
         seqs = self._waiting.setdefault(sealed.header.device_id, {})
         versions = seqs.setdefault(sealed.header.dev_seq, {})

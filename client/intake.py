@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from client import bootstrap, upkeep
 from client.core import Core
+from client.holds import FRESH_HOLDS_MAX, HOLDS_MAX
 from client.integrity import Judgement, Verdict, apply, judge, reconsider
 from client.rows import pack
 from crypto import op
@@ -142,12 +143,8 @@ def _reconsider(core: Core) -> None:
 
 def _complain(core: Core, judgement: Judgement, raw: bytes) -> None:
     rule, sealed = judgement.rule, judgement.sealed
-    if rule == "cut" and judgement.verdict is Verdict.REJECT and sealed is not None:
-        # What a removed device still wrote before it learned of it: nobody is to blame.
-        core.cut_tags.add((sealed.header.epoch, sealed.header.tag))
-        return
-    if rule == "set-aside":
-        return
+    if rule == "set-aside" or (rule == "cut" and judgement.verdict is Verdict.REJECT):
+        return  # what a removed device wrote before it learned of it: nobody is to blame
     core.alarm(
         rule,
         _SENTENCES.get(rule, "One of your devices wrote a record that breaks a rule."),
@@ -161,7 +158,8 @@ def _hold(core: Core, judgement: Judgement, sealed: SealedOp) -> None:
     if judgement.rule in ("chain", "key"):
         core.chain_due = True
     journal = None if core.fresh else core.journal
-    if not core.holds.add(sealed, journal, bounded=not core.fresh):
+    room = FRESH_HOLDS_MAX if core.fresh else HOLDS_MAX
+    if not core.holds.add(sealed, journal, room=room):
         core.overflow = True
 
 
@@ -184,6 +182,7 @@ def retry(core: Core) -> None:
 def _caught_up(core: Core) -> None:
     core.unpulled = False
     core.blocked = False
+    core.link_refusals = core.receipt_tries = 0
     if core.fresh:
         bootstrap.finish(core)
         retry(core)
@@ -202,6 +201,8 @@ def _check_withheld(core: Core) -> None:
         if not len(core.holds):
             core.notices.forget("withheld", b"")
         return
+    if core.chain_due:
+        return  # the chain has not been asked yet
     core.holds.quiet_rounds += 1
     if core.holds.quiet_rounds >= _QUIET_ROUNDS_MAX and not core.fresh:
         waiting = next(iter(core.holds))
@@ -214,8 +215,10 @@ def _check_withheld(core: Core) -> None:
 
 def _check_orphans(core: Core) -> None:
     epoch = core.state.chain.epoch
+    if any(log.fork_seq is not None for log in core.state.logs):
+        return  # the winner may be one that we set aside ourselves
     for at in core.oplog.orphans:
-        if at[0] == epoch and at not in core.cut_tags:
+        if at[0] == epoch:
             place = core.oplog.winners[at]
             core.alarm(
                 "payload-withheld",

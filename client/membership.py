@@ -22,6 +22,8 @@ from crypto.ids import DeviceId, OpHash
 from crypto.keys import Identity
 from crypto.link import Add, Cut, Link, Rebox, Rotate, SignedLink
 
+_REFUSALS_MAX = 3
+
 
 class Pending(NamedTuple):
     """A link of ours that is not in the chain yet; a REBOX has its new secret key beside it."""
@@ -67,9 +69,9 @@ def _drop_pending(core: Core, wish: Membership) -> None:
 
 def want_rotation(core: Core, wish: Membership, revoke: Sequence[DeviceId]) -> None:
     """NoSuchDevice, NotAllowed if the chain's rules forbid it."""
-    chain, me = core.state.chain, core.me
+    chain, me = core.view.chain, core.me
     if me is None or not me.active:
-        raise NotAllowed("This device was removed from the account.")
+        raise NotAllowed("This device is not part of the account now.")
     for device_id in revoke:
         target = chain.find(device_id)
         if target is None or not target.active:
@@ -84,6 +86,8 @@ def want_rotation(core: Core, wish: Membership, revoke: Sequence[DeviceId]) -> N
 
 def next_link(core: Core, wish: Membership, rand: Rand) -> AppendLink | None:
     """The link to append now."""
+    if core.link_refusals >= _REFUSALS_MAX:
+        return None
     if wish.pending is not None and wish.pending.parsed.prev != core.state.chain.head:
         _overtaken(core, wish, wish.pending)
     if wish.pending is None:
@@ -250,7 +254,7 @@ def _use_chain(core: Core, links: Sequence[Link]) -> None:
     state = core.open_state()
     epoch_before = core.profile.epoch
     for index in state.set_chain(core.view.chain):
-        core.drop_ops(index, state.logs[index].seq)
+        _drop_beyond_cut(core, index)
     state.lamport_hint = max(state.lamport_hint, core.lamport_hint)
     if core.profile.epoch != state.chain.epoch:
         core.profile.set_epoch(state.chain.epoch)
@@ -258,9 +262,23 @@ def _use_chain(core: Core, links: Sequence[Link]) -> None:
         core.rebox_refused = False
     if links:
         core.blocked = False
+        core.link_refusals = 0
         core.behind = True
     _announce(core, links, known=known)
     intake.retry(core)
+
+
+def _drop_beyond_cut(core: Core, index: int) -> None:
+    log, cut = core.state.logs[index], core.state.chain.devices[index].cut
+    dropped = core.drop_ops(index, log.seq)
+    if cut is not None and log.seq < cut.seq and dropped:
+        core.alarm(
+            "cut",
+            "A device was removed at another version of its last change than this one holds.",
+            dropped[0].raw,
+            about=cut.device_id,
+            device_id=cut.device_id,
+        )
 
 
 def _announce(core: Core, links: Sequence[Link], *, known: bool) -> None:
@@ -304,6 +322,7 @@ def refused(core: Core, wish: Membership, raw: bytes, reason: str) -> None:
     """The service did not take a link."""
     if healing.link_refused(core, raw, reason):
         return
+    core.link_refusals += 1
     if reason in ("CHAIN_CONFLICT", "CHAIN_GAP"):
         core.chain_due = True
         if reason == "CHAIN_GAP":

@@ -7,6 +7,7 @@ it is acknowledged, or dropped as a whole; either way no edit is lost.
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from typing import NamedTuple
 
 from client.profile import Name
@@ -85,12 +86,11 @@ class Outbox:
         if self.edits.pop(name, None) is not None:
             journal.drop(_edit_row(name))
 
-    @property
-    def waiting(self) -> list[Edit]:
-        """Edits that no op in flight carries, in the order they were made."""
+    def waiting(self, count: int) -> list[Edit]:
+        """The oldest edits that no op in flight carries, in the order they were made."""
         carried = {(row.name, row.lamport) for row in self.flying.values()}
-        rows = [edit for edit in self.edits.values() if (edit.name, edit.lamport) not in carried]
-        return sorted(rows, key=lambda edit: (edit.lamport, edit.name))
+        rows = (edit for edit in self.edits.values() if (edit.name, edit.lamport) not in carried)
+        return nsmallest(count, rows, key=lambda edit: (edit.lamport, edit.name))
 
     def fly(self, rows: list[Flying], mark: CheckpointMark | None, journal: Journal) -> None:
         """Takes a sealed batch."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from client import healing, intake, upkeep
 from client.core import Core
+from client.healing import OPS_MAX, PUSH_BYTES_MAX
 from client.outbox import Flying
 from client.profile import Name
 from client.steps import CheckpointMark, Push, Rand
@@ -20,8 +21,6 @@ from crypto.heads import Head
 from crypto.ids import OpHash
 from crypto.op import Payload, SealedOp, Vector, Verb
 
-OPS_MAX = 256
-PUSH_BYTES_MAX = 1_000_000
 _REFUSALS_MAX = 3
 
 
@@ -100,18 +99,25 @@ def _drafts(core: Core, rand: Rand) -> list[_Draft]:
             edit.wall_ms,
             edit.delta,
         )
-        for edit in core.outbox.waiting[:OPS_MAX]
+        for edit in core.outbox.waiting(OPS_MAX)
     ]
     names = upkeep.to_publish_again(core) if len(drafts) < OPS_MAX else []
-    names.sort()
-    chosen = sorted(names, key=lambda _: rand(16))[: OPS_MAX - len(drafts)]
-    for name in chosen:
+    for name in _drawn(names, OPS_MAX - len(drafts), rand):
         entry = core.profile.find(name)
         if entry is not None:
             verb = Verb.TOMBSTONE if entry.value is None else Verb.PUT
             lamport = entry.order.lamport
             drafts.append(_Draft(verb, name, entry.value or b"", lamport, entry.wall_ms))
     return drafts
+
+
+def _drawn(names: list[Name], count: int, rand: Rand) -> list[Name]:
+    """`count` of the names, each order as likely as any other."""
+    count = min(count, len(names))
+    for at in range(count):
+        other = at + int.from_bytes(rand(8), "big") % (len(names) - at)
+        names[at], names[other] = names[other], names[at]
+    return names[:count]
 
 
 def _seal(core: Core, drafts: list[_Draft], rand: Rand) -> list[Flying]:
