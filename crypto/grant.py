@@ -108,7 +108,20 @@ def open_(recipient: Identity, sealed: bytes, travelled_with: Link, after: Chain
         raise ChainError("grant-account", "the grant belongs to another account")
     if link_seq != travelled_with.seq or link_prev != travelled_with.prev:
         raise ChainError("grant-link", "the grant travelled with another link")
+    if epoch not in _epochs(travelled_with):
+        raise ChainError("grant-epoch", "the link brings no key of this epoch")
     return _committed(AccountId(account), epoch, ek, after)
+
+
+def _epochs(parsed: Link) -> tuple[int, ...]:
+    """The epochs whose keys may travel with a link: the live ones at that link."""
+    match parsed.body:
+        case Rotate(epoch=epoch):
+            return (epoch,)
+        case Add(epoch=epoch):
+            return (epoch, epoch - 1)
+        case _:
+            return ()
 
 
 def _committed(account: AccountId, epoch: int, ek: bytes, chain: Chain) -> EpochKeys:
