@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from client.vectors.extra import REFUSALS
 from client.vectors.fields import Entry, Malformed, data, entry, number, rows, text
 from client.vectors.opchecks import OpChecks
 from client.vectors.positive import request_header
@@ -56,6 +57,8 @@ def _attempt(world: World, checks: OpChecks | None, row: Entry) -> Callable[[], 
             return partial(_grant, world, row)
         case "request":
             return partial(_request, world, row)
+        case _ if kind in REFUSALS:
+            return partial(REFUSALS[kind], world, row)
         case _:
             raise Malformed(f"malformed: unknown kind of negative {kind!r}")
 

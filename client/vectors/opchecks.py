@@ -9,12 +9,12 @@ from __future__ import annotations
 from client.vectors.fields import Malformed, entry, rows
 from client.vectors.sealed import sealed_op
 from client.vectors.world import World
-from crypto import heads, op
+from crypto import heads, names, op
 from crypto.cert import Role
 from crypto.errors import ChainError, CryptoError, FormatError
 from crypto.heads import Head
 from crypto.ids import DeviceId, OpHash
-from crypto.op import Payload, SealedOp
+from crypto.op import Kind, Payload, SealedOp
 
 
 class OpChecks:
@@ -47,7 +47,10 @@ class OpChecks:
             raise ChainError("cut", "the author was revoked before this op")
 
     def opened(self, sealed: SealedOp, payload: Payload) -> None:
-        """Chain head (C11), vector and its digest (C12), own row (C13)."""
+        """Names, chain head (C11), vector and its digest (C12), own row (C13)."""
+        if sealed.header.kind == Kind.RECORD:
+            names.check_name(payload.collection)
+            names.split_part(payload.key)
         seqs = payload.vector.seqs
         if any(seq < 1 for _, seq in seqs):
             raise FormatError("heads", "a head's seq is at least 1")

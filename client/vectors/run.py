@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from client.vectors import negative, positive, scenario, sealed
+from client.vectors import extra, negative, positive, scenario, sealed
 from client.vectors.fields import Entry, Malformed
 from client.vectors.report import EXIT_UNREADABLE, Report
 from client.vectors.world import World
@@ -29,6 +29,7 @@ SECTIONS: tuple[tuple[tuple[str, ...], Section], ...] = (
     (("ops",), sealed.ops),
     (("padding",), positive.paddings),
     (("request", "requests"), positive.requests),
+    (("more",), extra.more),
     (("negatives",), negative.negatives),
     (("scenarios",), scenario.scenarios),
 )
