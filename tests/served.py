@@ -70,7 +70,7 @@ class Moment:
         return time.time_ns() // 1_000_000 + self.offset_ms
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Refusal(Exception):
     """What a call failed with, taken apart."""
 
@@ -79,6 +79,8 @@ class Refusal(Exception):
     metadata: dict[str, str] = field(default_factory=dict)
     retry_ms: int | None = None
     message: str = ""
+
+    __hash__ = Exception.__hash__
 
     @classmethod
     def of(cls, error: grpc.aio.AioRpcError) -> Refusal:
@@ -316,6 +318,8 @@ async def serving(
     await server.start()
     options = [
         ("grpc.use_local_subchannel_pool", 1),
+        # A client that does not read lets the server notice after 64 KiB, not 4 MiB.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
     ]

@@ -22,7 +22,6 @@ _SERVICE = "/rookery.v1.Accounts/"
 LINKS_PER_ANSWER_MAX = 64
 ANSWER_BYTES_MAX = 1 << 20
 GRANTS_MAX = 255
-_SEQ_MAX = (1 << 63) - 1
 
 
 class Accounts:
@@ -90,7 +89,8 @@ class Accounts:
     async def chain(self, raw: bytes, call: SignedCall) -> bytes:
         """GetChain."""
         request = parse(accounts_pb2.GetChainRequest.FromString, raw)
-        after = min(request.after_seq, _SEQ_MAX) if request.HasField("after_seq") else -1
+        newest = call.tip.chain.seq
+        after = min(request.after_seq, newest) if request.HasField("after_seq") else -1
         rows = await self._desk.store.read_links(
             call.account, after, links_max=LINKS_PER_ANSWER_MAX, bytes_max=ANSWER_BYTES_MAX
         )

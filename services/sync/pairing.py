@@ -44,6 +44,11 @@ class Pairing:
         for arrival in self._arrivals.values():
             arrival.set()
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a message."""
+        return self._waits.inside
+
     async def post(self, raw: bytes, call: Call) -> bytes:
         """PostMessage."""
         request = parse(pairing_pb2.PostMessageRequest.FromString, raw)
