@@ -9,7 +9,7 @@ from enum import IntEnum
 from crypto.errors import FormatError
 from crypto.ids import DeviceId
 from crypto.keys import Identity, device_id
-from crypto.primitives import need, refuse_low_order
+from crypto.primitives import need, pack, refuse_low_order
 
 CERT_BYTES = 76
 _CERT = struct.Struct(">32s32sIBB6s")
@@ -39,8 +39,14 @@ class DeviceCert:
 
     def encode(self) -> bytes:
         """The 76 bytes of the format."""
-        return _CERT.pack(
-            self.ik_pk, self.box_pk, self.box_gen, self.role, _KEM_X25519_SEALED_BOX, bytes(6)
+        return pack(
+            _CERT,
+            self.ik_pk,
+            self.box_pk,
+            self.box_gen,
+            self.role,
+            _KEM_X25519_SEALED_BOX,
+            bytes(6),
         )
 
     @classmethod

@@ -16,9 +16,11 @@ from crypto.primitives import (
     ds,
     equal,
     need,
+    pack,
     prf,
     sign as sign_raw,
     sign_keypair,
+    utf8,
     verify,
 )
 from crypto.request import audience_hash
@@ -27,11 +29,18 @@ TOKEN_BODY_BYTES = 96
 TOKEN_BYTES = TOKEN_BODY_BYTES + SIG_BYTES
 HOUR_MS = 3_600_000
 _TOKEN = struct.Struct(">4sB3s16s32s32sQ")
+_U64 = struct.Struct(">Q")
 _MAGIC, _SUITE = b"PSE1", 1
 
 
 def _pow_prefix(genesis: LinkHash, hour: int) -> bytes:
-    return ds(labels.ENROL_POW) + LinkHash.of(genesis) + struct.pack(">Q", hour)
+    return ds(labels.ENROL_POW) + LinkHash.of(genesis) + pack(_U64, hour)
+
+
+def _limit(bits: int) -> int:
+    if not 0 <= bits <= 256:
+        raise FormatError("range", "a hash has 0 to 256 zero bits")
+    return 1 << (256 - bits)
 
 
 def prove_work(genesis: LinkHash, hour: int, bits: int) -> Iterator[int | None]:
@@ -41,7 +50,7 @@ def prove_work(genesis: LinkHash, hour: int, bits: int) -> Iterator[int | None]:
     `bits` zero bits. Takes 2^bits hashes on average.
     """
     prefix = _pow_prefix(genesis, hour)
-    limit = 1 << (256 - bits)
+    limit = _limit(bits)
     for counter in itertools.count():
         digest = blake2b(prefix + counter.to_bytes(8, "big"), digest_size=32).digest()
         if int.from_bytes(digest, "big") < limit:
@@ -53,10 +62,8 @@ def prove_work(genesis: LinkHash, hour: int, bits: int) -> Iterator[int | None]:
 
 def check_work(genesis: LinkHash, hour: int, counter: int, bits: int) -> None:
     """SignatureError unless the counter is a proof for this link and hour."""
-    digest = blake2b(
-        _pow_prefix(genesis, hour) + struct.pack(">Q", counter), digest_size=32
-    ).digest()
-    if int.from_bytes(digest, "big") >> (256 - bits):
+    digest = blake2b(_pow_prefix(genesis, hour) + pack(_U64, counter), digest_size=32).digest()
+    if int.from_bytes(digest, "big") >= _limit(bits):
         raise SignatureError("proof-of-work", "the proof of work is too weak")
 
 
@@ -65,7 +72,7 @@ def subject(salt: bytes, user_id: str) -> bytes:
 
     A hash without a secret would be reversed by trying all phone numbers.
     """
-    return prf(need("salt", salt, 32), labels.SUBJECT, user_id.encode())
+    return prf(need("salt", salt, 32), labels.SUBJECT, utf8(user_id))
 
 
 def subject_row(pepper: bytes, subject_bytes: bytes) -> bytes:
@@ -92,7 +99,8 @@ class TokenKey:
 
     def issue(self, token: Token, audience: str) -> bytes:
         """`body[96] | sig[64]`."""
-        body = _TOKEN.pack(
+        body = pack(
+            _TOKEN,
             _MAGIC,
             _SUITE,
             bytes(3),

@@ -18,7 +18,7 @@ from crypto.errors import ChainError, FormatError, OpenError, SignatureError
 from crypto.ids import AccountId, DeviceId, LinkHash
 from crypto.keys import Identity
 from crypto.link import Add, Link, Rotate
-from crypto.primitives import equal, hash_, need, verify
+from crypto.primitives import equal, hash_, need, pack, verify
 
 PLAIN_BYTES = 244
 SEALED_BYTES = 292
@@ -63,7 +63,8 @@ def make(
     link_prev: LinkHash,
 ) -> SealedGrant:
     """Signs and seals an epoch key for one device, to travel with the link at `link_seq`."""
-    signed = _SIGNED.pack(
+    signed = pack(
+        _SIGNED,
         _MAGIC,
         _SUITE,
         _KIND,

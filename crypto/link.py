@@ -13,11 +13,10 @@ from itertools import pairwise
 
 from crypto import labels
 from crypto.cert import CERT_BYTES, DeviceCert
-from crypto.epoch import u32
 from crypto.errors import FormatError
 from crypto.ids import AccountId, DeviceId, LinkHash, OpHash
 from crypto.keys import Identity
-from crypto.primitives import SIG_BYTES, hash_, need, refuse_low_order
+from crypto.primitives import SIG_BYTES, hash_, need, pack, refuse_low_order
 
 LINK_BYTES_MAX = 165 + 56 * 255
 _MAGIC = b"PSL1"
@@ -189,7 +188,8 @@ def build(
 
     Without `account` and `prev` it is a GENESIS link.
     """
-    raw = _HEAD.pack(
+    raw = pack(
+        _HEAD,
         _MAGIC,
         _SUITE,
         _TYPE_OF[type(body)],
@@ -205,20 +205,20 @@ def build(
 def _encode_body(body: Body) -> bytes:
     match body:
         case Genesis():
-            return body.cert.encode() + u32(1) + body.ek_commit
+            return pack(_CERT_BODY, body.cert.encode(), 1, body.ek_commit)
         case Add():
-            return body.cert.encode() + u32(body.epoch) + body.grants_digest
+            return pack(_CERT_BODY, body.cert.encode(), body.epoch, body.grants_digest)
         case Rotate():
-            return _ROTATE.pack(
-                body.epoch, body.ek_commit, body.grants_digest, len(body.cuts)
+            return pack(
+                _ROTATE, body.epoch, body.ek_commit, body.grants_digest, len(body.cuts)
             ) + _encode_cuts(body.cuts)
         case Rebox():
-            return _REBOX.pack(body.box_pk, body.box_gen)
+            return pack(_REBOX, body.box_pk, body.box_gen)
 
 
 def _encode_cuts(cuts: Sequence[Cut]) -> bytes:
     ordered = sorted(cuts, key=lambda cut: cut.device_id)
-    return b"".join(_CUT.pack(cut.device_id, cut.seq, cut.op_hash) for cut in ordered)
+    return b"".join(pack(_CUT, cut.device_id, cut.seq, cut.op_hash) for cut in ordered)
 
 
 def prove_possession(new_device: Identity, raw: bytes) -> bytes:

@@ -28,6 +28,7 @@ from crypto.primitives import (
     equal,
     hash_,
     need,
+    pack,
     prf,
     verify as verify_sig,
 )
@@ -300,8 +301,9 @@ def encode_payload(payload: Payload) -> bytes:
     """P of docs/protocol.md, 1.5."""
     seqs, digest = payload.vector
     heads.check_ascending([index for index, _ in seqs])
-    try:
-        fixed = _PLAIN_HEAD.pack(
+    return (
+        pack(
+            _PLAIN_HEAD,
             _PLAIN_VERSION,
             payload.verb,
             payload.wall_ms,
@@ -309,12 +311,7 @@ def encode_payload(payload: Payload) -> bytes:
             payload.chain_head,
             len(seqs),
         )
-        rows = b"".join(_VEC.pack(index, seq) for index, seq in seqs)
-    except struct.error:
-        raise FormatError("range", "a number of the payload does not fit") from None
-    return (
-        fixed
-        + rows
+        + b"".join(pack(_VEC, index, seq) for index, seq in seqs)
         + need("heads digest", digest, 32)
         + u16_prefixed(payload.collection)
         + u16_prefixed(payload.key)

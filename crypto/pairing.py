@@ -25,6 +25,7 @@ from crypto.primitives import (
     equal,
     hash_,
     need,
+    pack,
     prf,
 )
 
@@ -36,6 +37,7 @@ SECRET_BYTES = 32
 TYPED_BYTES = 16
 TYPED_CHARS = 26
 _INVITE = struct.Struct(">4sB32s16s16s32sQQ32s")
+_U64 = struct.Struct(">Q")
 _MAGIC, _SUITE = b"PSP1", 1
 _BASE45 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:"
 
@@ -57,7 +59,8 @@ class Invite:
 
     def encode(self) -> bytes:
         """The 149 bytes of the QR."""
-        return _INVITE.pack(
+        return pack(
+            _INVITE,
             _MAGIC,
             _SUITE,
             self.account_id,
@@ -101,10 +104,7 @@ class PairingKeys:
 
     def __init__(self, invite: Invite) -> None:
         context = (
-            invite.rendezvous
-            + invite.account_id
-            + invite.inviter
-            + struct.pack(">Q", invite.expiry_ms)
+            invite.rendezvous + invite.account_id + invite.inviter + pack(_U64, invite.expiry_ms)
         )
         okm = prf(invite.secret, labels.PAIR_KEYS, context, 64)
         self._k_ne, self._k_en = okm[:32], okm[32:]

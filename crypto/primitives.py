@@ -7,6 +7,8 @@ checked first and one family of errors comes out.
 from __future__ import annotations
 
 import hmac
+import re
+import struct
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -20,6 +22,7 @@ SIG_BYTES = 64
 AEAD_TAG_BYTES = 16
 AEAD_NONCE_BYTES = 24
 SEAL_BYTES = 48
+_FIELD = re.compile(r"([0-9]*)([a-zA-Z])")
 _ALL_ONES_SCALAR = b"\x01" * KEY_BYTES
 
 
@@ -34,6 +37,33 @@ def need(name: str, data: bytes, size: int) -> bytes:
     if len(data) != size:
         raise FormatError("length", f"{name} must be {size} bytes, not {len(data)}")
     return data
+
+
+@lru_cache(maxsize=64)
+def _widths(form: str) -> tuple[int, ...]:
+    return tuple(int(width or 1) if code == "s" else 0 for width, code in _FIELD.findall(form))
+
+
+def pack(form: struct.Struct, *values: int | bytes) -> bytes:
+    """`form.pack`, but FormatError for a number that doesn't fit or bytes of a wrong length.
+
+    `struct` itself cuts off or fills up bytes in silence.
+    """
+    for value, width in zip(values, _widths(form.format), strict=True):
+        if isinstance(value, bytes):
+            need("field", value, width)
+    try:
+        return form.pack(*values)
+    except struct.error:
+        raise FormatError("range", "a number does not fit its field") from None
+
+
+def utf8(text: str) -> bytes:
+    """The text's bytes; FormatError for lone surrogates, which have none."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise FormatError("text", "the text can't be written as UTF-8") from None
 
 
 def hash_(label: bytes, message: bytes, size: int = 32) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from crypto import labels
 from crypto.errors import FormatError
 from crypto.ids import AccountId, LinkHash
-from crypto.primitives import SIG_BYTES, need, sign as sign_raw, sign_keypair, verify
+from crypto.primitives import SIG_BYTES, need, pack, sign as sign_raw, sign_keypair, verify
 
 BODY_BYTES = 136
 RECEIPT_BYTES = BODY_BYTES + SIG_BYTES
@@ -29,7 +29,8 @@ class Receipt:
 
     def encode(self) -> bytes:
         """The 136 signed bytes."""
-        return _BODY.pack(
+        return pack(
+            _BODY,
             _MAGIC,
             _SUITE,
             bytes(3),

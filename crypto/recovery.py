@@ -12,7 +12,7 @@ from crypto import labels
 from crypto.errors import FormatError
 from crypto.keys import Identity
 from crypto.pairing import base32_decode
-from crypto.primitives import equal, hash_, need, prf
+from crypto.primitives import equal, hash_, need, prf, utf8
 
 SECRET_BYTES = 20
 CHECK_CHARS = 4
@@ -44,6 +44,6 @@ def from_paper(text: str) -> bytes:
             "recovery", f"a recovery key has {PAPER_CHARS} characters, not {len(typed)}"
         )
     secret = base32_decode(typed[:-CHECK_CHARS], 32, "recovery key")
-    if not equal(_check(secret).encode(), typed[-CHECK_CHARS:].encode("utf-8")):
+    if not equal(_check(secret).encode(), utf8(typed[-CHECK_CHARS:])):
         raise FormatError("recovery", "the check characters don't match: look for a typing error")
     return secret

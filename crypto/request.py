@@ -10,7 +10,7 @@ from crypto import labels
 from crypto.errors import FormatError, SignatureError
 from crypto.ids import AccountId, DeviceId
 from crypto.keys import Identity
-from crypto.primitives import SIG_BYTES, equal, hash_, need, verify as verify_sig
+from crypto.primitives import SIG_BYTES, equal, hash_, need, pack, utf8, verify as verify_sig
 
 METADATA_KEY = "rookery-auth-bin"
 HEADER_BYTES = 144
@@ -45,12 +45,12 @@ class RequestAuth:
 
 def method_hash(method: str) -> bytes:
     """`H("pss1/method", full gRPC method, 16)`, the method as in `/rookery.v1.Sync/Push`."""
-    return hash_(labels.METHOD, method.encode(), 16)
+    return hash_(labels.METHOD, utf8(method), 16)
 
 
 def audience_hash(audience: str) -> bytes:
     """`H("pss1/audience", name, 16)`."""
-    return hash_(labels.AUDIENCE, audience.encode(), 16)
+    return hash_(labels.AUDIENCE, utf8(audience), 16)
 
 
 def header(
@@ -65,9 +65,8 @@ def header(
     payload: bytes,
 ) -> bytes:
     """The 144 bytes that are signed. `payload` is the message exactly as it travels."""
-    if not 0 <= ts_ms < 1 << 64:
-        raise FormatError("range", "ts_ms does not fit 64 bits")
-    return _HEADER.pack(
+    return pack(
+        _HEADER,
         _MAGIC,
         _SUITE,
         kind,
