@@ -247,12 +247,13 @@ class _Plan:
         return standing[1], device.device_id
 
     def _check_stubs(self, winners: dict[bytes, tuple[int, int, int]]) -> None:
+        """An equal is above, too: of two ops with one order it was the first."""
         for name, (lamport, device_id, place) in self._stubs:
             order = (lamport, device_id)
             rival, standing = self._best.get(name), winners.get(name)
             if not (
-                (rival is not None and rival[:2] > order)
-                or (standing is not None and self._order(standing) > order)
+                (rival is not None and rival[:2] >= order)
+                or (standing is not None and self._order(standing) >= order)
             ):
                 raise PayloadMissing("a stub without the op that superseded it")
             self.losers.append(place)
