@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,12 +147,3 @@ class Stores:
 
 
 BACKENDS: dict[str, Callable[[Path], Stores]] = {"sqlite": Stores}
-
-
-async def opened(backend: str, folder: Path) -> AsyncIterator[Factory]:
-    """What the fixture `store_factory` gives."""
-    stores = BACKENDS[backend](folder)
-    try:
-        yield stores
-    finally:
-        await stores.close()

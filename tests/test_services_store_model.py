@@ -146,14 +146,15 @@ class StoreMachine(RuleBasedStateMachine):
         if self.push(ops, 0, covers):
             self.take(draft)
 
-    @rule(by=DEVICES, behind=st.integers(0, 4))
-    def pass_(self, by: int, behind: int) -> None:
-        """A device asks for what comes after some push."""
+    @rule(by=st.sampled_from([(0,), (1,), (2,), (0, 1, 2)]), behind=st.integers(0, 3))
+    def pass_(self, by: tuple[int, ...], behind: int) -> None:
+        """Devices ask for what comes after some push."""
         position = self.model.ends[max(0, len(self.model.ends) - 1 - behind)]
-        device_id = self.world.authors[by].device_id
-        self.run(self.client.passed(position, by))
+        self.run(self.client.passed(position, *by))
         passed = self.model.passed
-        passed[device_id] = max(position, passed.get(device_id, 0))
+        for index in by:
+            device_id = self.world.authors[index].device_id
+            passed[device_id] = max(position, passed.get(device_id, 0))
 
     @rule(revoke=st.sampled_from([(), (), (1,), (2,)]), later_ms=st.sampled_from([0, GRACE_MS]))
     def rotate(self, revoke: tuple[int, ...], later_ms: int) -> None:
