@@ -150,7 +150,7 @@ class Store(Protocol):
     async def read_links(
         self, account_id: AccountId, after_seq: int, *, links_max: int, bytes_max: int
     ) -> Sequence[StoredLink]:
-        """Links with a greater seq, ascending, at least one if there is one."""
+        """Links with a greater seq, ascending, at least one if there is one. AccountAbsent."""
         ...
 
     async def commit_ops(self, batch: Batch) -> Committed:
@@ -161,7 +161,9 @@ class Store(Protocol):
         not the next of its device: OpGap; DeviceCut (beyond a revoked device's cut, or at it
         with another hash); EpochUnknown; EpochStale (neither current nor, in grace, the one
         before); LamportAhead (4096 above the largest before the batch, counted on through
-        it); a stub without a winner above it: PayloadMissing; QuotaExceeded("records_per_account").
+        it); a stub without a winner at or above it: PayloadMissing;
+        QuotaExceeded("records_per_account"): new tags would bring the row's epoch above the
+        limit of live records. Known tags and control ops always fit.
 
         Keeps one whole row per (epoch, tag), the winner by (lamport, device_id), and a stub
         of each op that it superseded."""
@@ -171,7 +173,8 @@ class Store(Protocol):
         self, account_id: AccountId, after: int, *, ops_max: int, bytes_max: int
     ) -> Page:
         """Ops after a position in commit order; stops at the end of the push that reaches
-        `ops_max` or `bytes_max`, and holds at least one push if there is one."""
+        `ops_max` or `bytes_max`, and holds at least one push if there is one. A page without
+        `more` ends at the account's newest position. AccountAbsent."""
         ...
 
     async def passed(self, account_id: AccountId, device_id: DeviceId, position: int) -> None:

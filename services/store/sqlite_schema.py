@@ -19,6 +19,8 @@ PAGE_BYTES = 8192
 WAL_PAGES = 2000
 WAL_BYTES_KEPT = 16 << 20
 BUSY_MS = 2000
+SQLITE_MIN = (3, 35)
+"""UPDATE ... RETURNING."""
 
 _SCHEMA_1 = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -133,6 +135,8 @@ def lock_file(path: Path) -> int:
 
     The lock goes with the descriptor, so a process that was killed leaves none behind.
     """
+    if sqlite3.sqlite_version_info < SQLITE_MIN:
+        raise StoreUnavailable(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer")
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
