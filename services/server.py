@@ -104,8 +104,9 @@ class Server:
             clock,
             lambda: max(gates[Lane.PUSH].backoff_ms, gates[Lane.PULL].backoff_ms),
         )
+        self.push_gate = gates[Lane.PUSH]
         self.pairing = Pairing(desk, Gate(config.pairing_waits_max, jitter), self.hub.farewell)
-        self._verifiers = ThreadPoolExecutor(config.verify_threads, "verify")
+        self.verifiers = ThreadPoolExecutor(config.verify_threads, "verify")
         self.edge = Edge(
             self._routes(desk, secrets),
             _authenticator(config, store),
@@ -144,7 +145,7 @@ class Server:
         return [
             *Accounts(desk, enrolment, secrets.server_key).routes(),
             *self.pairing.routes(),
-            SignedUnary(_SYNC + "Push", Push(desk, op_rate, self._verifiers), Lane.PUSH),
+            SignedUnary(_SYNC + "Push", Push(desk, op_rate, self.verifiers), Lane.PUSH),
             SignedUnary(_SYNC + "Pull", Pull(desk), Lane.PULL),
             SignedUnary(_SYNC + "GetReceipt", Receipts(desk, secrets.server_key), Lane.PULL),
             SignedStream(
@@ -202,7 +203,7 @@ class Server:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
-        self._verifiers.shutdown(wait=False, cancel_futures=True)
+        self.verifiers.shutdown(wait=False, cancel_futures=True)
         await self.store.close()
 
     async def _sweep(self) -> None:

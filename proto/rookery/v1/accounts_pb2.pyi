@@ -26,7 +26,9 @@ class ProofOfWork(_message.Message):
     HOUR_FIELD_NUMBER: _builtins.int
     COUNTER_FIELD_NUMBER: _builtins.int
     hour: _builtins.int
-    """Hours since 1970 (UTC) that the proof is bound to; the current or the previous one."""
+    """Hours since 1970 (UTC) that the proof is bound to: the current one, the one before or
+    the one after.
+    """
     counter: _builtins.int
     """H("pss1/enrol-pow", link_hash(genesis) || u64 hour || u64 counter) starts with the
     configured number of zero bits.

@@ -35,7 +35,10 @@ class ServerInfo(_message.Message):
       RESOURCE_EXHAUSTED RATE_LIMITED       a bucket is empty; metadata `limit` names it
       RESOURCE_EXHAUSTED OVERLOADED         no room right now
       UNAVAILABLE        DRAINING           connect again, elsewhere if you can
-      DEADLINE_EXCEEDED                     the work was stopped
+      UNAVAILABLE        STORE_UNAVAILABLE  the store can't take the call now
+      DEADLINE_EXCEEDED  DEADLINE_EXCEEDED  nothing was done; gRPC itself may say so without a
+                                            reason, and then the work may have been done
+      RESOURCE_EXHAUSTED                    without a reason: larger than the service reads
 
     COMPRESSION must be off: sizes of compressed ciphertext and plaintext names leak.
 
