@@ -30,10 +30,14 @@ def ascending(heads: Iterable[Head]) -> tuple[Head, ...]:
     rows = tuple(sorted(heads))
     if len(rows) > DEVICES_MAX:
         raise FormatError("heads", "more than 255 devices")
+    _check(rows)
+    return rows
+
+
+def _check(rows: Sequence[Head]) -> None:
     check_ascending([row.device_index for row in rows])
     if any(not 1 <= row.seq < 1 << 64 for row in rows):
         raise FormatError("heads", "a head's seq is at least 1")
-    return rows
 
 
 def check_ascending(indices: Sequence[int]) -> None:
@@ -67,5 +71,5 @@ def decode_from(data: bytes, offset: int) -> tuple[tuple[Head, ...], int]:
         Head(index, seq, OpHash(op_hash))
         for index, seq, op_hash in _HEAD.iter_unpack(data[offset + 1 : end])
     )
-    check_ascending([row.device_index for row in rows])
+    _check(rows)
     return rows, end
