@@ -215,8 +215,8 @@ def _check_withheld(core: Core) -> None:
 
 def _check_orphans(core: Core) -> None:
     epoch = core.state.chain.epoch
-    if any(log.fork_seq is not None for log in core.state.logs):
-        return  # the winner may be one that we set aside ourselves
+    if len(core.holds) or any(log.fork_seq is not None for log in core.state.logs):
+        return  # the winner may be on hold, or one that we set aside ourselves
     for at in core.oplog.orphans:
         if at[0] == epoch:
             place = core.oplog.winners[at]

@@ -47,6 +47,8 @@ class Row:
 
     position: int
     sealed: SealedOp
+    links: int
+    """How many links the chain had when it was committed."""
     stub_since: int | None = None
 
     @property
@@ -92,11 +94,13 @@ class Service:
         self.chain = after
         self.items.append(item)
 
+    def check(self, caller: DeviceId) -> None:
+        """Unknown and revoked devices get one answer."""
+        device = self.chain.find(caller)
+        if device is None or not device.active:
+            raise Refused("UNAUTHENTICATED")
+
     def push(self, ops: tuple[bytes, ...], caller: DeviceId) -> None:
-        me = self.chain.find(caller)
-        assert me is not None
-        if not me.active:
-            raise Refused("DEVICE_CUT")
         rows = [op.parse_any(raw) for raw in ops]
         heads_, lamport, new = dict(self.heads), self.lamport_max, []
         held = {(row.sealed.header.device_id, row.sealed.header.dev_seq): row.sealed.op_hash
@@ -132,7 +136,7 @@ class Service:
 
     def _commit(self, sealed: SealedOp) -> None:
         self.position += 1
-        row = Row(self.position, sealed)
+        row = Row(self.position, sealed, len(self.items))
         self.rows.append(row)
         if sealed.header.kind != Kind.RECORD:
             return
@@ -182,10 +186,11 @@ class Service:
         """Deletes an old epoch's data."""
         self.rows = [row for row in self.rows if row.sealed.header.epoch != epoch]
 
-    def restore(self, position: int, links: int) -> None:
-        """A backup comes back: what was committed later is lost."""
+    def restore(self, position: int) -> None:
+        """A backup comes back: what was committed later is lost, links and ops alike."""
+        lost = [row for row in self.rows if row.position > position]
         rows = [row for row in self.rows if row.position <= position]
-        items = self.items[:links]
+        items = self.items[: lost[0].links] if lost else self.items
         self.generation += 1
         self.rows, self.heads, self.winners = [], {}, {}
         self.items, self.chain = [], EMPTY
@@ -265,8 +270,12 @@ class Phone:
         if step is None:
             return False
         try:
+            if not isinstance(step, CreateAccount | GetChain):
+                self.service.check(self.device.identity.device_id)
             self._call(step)
         except Refused as refused:
+            if refused.reason == "UNAUTHENTICATED":
+                return False
             self._refused(step, refused)
         self._danger()
         self.store()

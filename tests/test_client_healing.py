@@ -48,7 +48,7 @@ def test_a_restored_service_gets_back_what_it_lost(a: Phone) -> None:
     put(b, "k1", "newer")
     settle(a, b)
     heads = dict(a.service.heads)
-    a.service.restore(backup, links=2)
+    a.service.restore(backup)
     assert a.service.heads != heads
     b.poke()
     settle(b, a)
@@ -70,7 +70,7 @@ def test_links_that_the_service_lost_come_back_with_their_grants(a: Phone) -> No
     put(b, "k3", "v")
     settle(a, b)
     heads, chain = dict(a.service.heads), a.service.chain
-    a.service.restore(1, links=2)
+    a.service.restore(1)
     settle(b, a)
     assert dict(a.service.heads) == heads
     assert a.service.chain == chain
@@ -82,7 +82,7 @@ def test_a_refused_restore_is_an_alarm(a: Phone) -> None:
     """C15: what is lost and not taken back is told."""
     put(a, "k1", "v")
     a.sync()
-    a.service.restore(0, links=1)
+    a.service.restore(0)
 
     def refuse(ops: tuple[bytes, ...], caller: object) -> None:
         raise Refused("DEVICE_FORKED")
@@ -97,7 +97,7 @@ def test_a_rollback_without_a_new_generation_is_found_by_the_receipt(a: Phone) -
     """The service forgets and says nothing: the next check in heals it."""
     put(a, "k1", "v")
     a.sync()
-    a.service.restore(0, links=1)
+    a.service.restore(0)
     a.service.generation -= 1
     a.device.check_in()
     a.sync()
@@ -492,3 +492,50 @@ def test_rows_changed_from_outside_are_refused(a: Phone) -> None:
     rows = {name: row for name, row in a.rows.items() if name != "op:000:000000000000001"}
     with pytest.raises(RowsError):
         Device.load(rows)
+
+
+def test_who_saw_the_other_side_of_a_fork_is_believed_once_it_shows(a: Phone) -> None:
+    """C17: c saw b's other version. It looks like two histories until b's fork is known;
+    then c's change counts."""
+    b, c = pair(a, "b"), pair(a, "c")
+    settle(a, b, c)
+    clone = copied(b, "clone")
+
+    def sealed(phone: Phone, key: str) -> tuple[bytes, ...]:
+        put(phone, key, "v")
+        push = phone.device.next_push(now_ms=phone.now_ms, rand=phone.rand)
+        assert push is not None
+        return push.ops
+
+    def show(phone: Phone, ops: tuple[bytes, ...]) -> None:
+        phone.device.on_page(ops, phone.device.cursor, more=False, now_ms=phone.now_ms)
+        phone.store()
+
+    one, two = sealed(b, "k1"), sealed(clone, "k1")
+    show(c, two)
+    seen = sealed(c, "k2")
+    show(a, one)
+    show(a, seen)
+    assert a.device.get("ui", "k2") is None
+    assert a.alarms == ["heads"]
+    show(a, two)
+    assert a.device.get("ui", "k2") == "v"
+    assert a.device.get("ui", "k1") is None
+    a.reload()
+    assert a.device.get("ui", "k2") == "v"
+
+
+def test_a_new_device_counts_ops_of_an_epoch_that_it_has_no_key_for(a: Phone) -> None:
+    """New devices get the current epoch: state, not superseded history."""
+    b = pair(a, "b")
+    put(a, "k1", "v")
+    settle(a, b)
+    a.device.rotate()
+    settle(a, b)
+    c = pair(a, "c")
+    assert sorted(c.device._core.view.keys) == [2]
+    assert c.device.list("ui") == {"k1": "v"}
+    assert c.alarms == []
+    put(c, "k2", "v")
+    settle(a, b, c)
+    assert b.device.list("ui") == {"k1": "v", "k2": "v"}
