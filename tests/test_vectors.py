@@ -154,6 +154,28 @@ def test_the_verifier_finds_wrong_digits_too(tmp_path: Path) -> None:
         assert f"FAILED {section}" in result.stdout, section
 
 
+def test_a_signature_may_name_its_key_in_any_usual_way() -> None:
+    """Seed, secret key, public key or device: the schema leaves the field open."""
+    file = own()
+    row = next(row for row in file["primitives"] if row["fn"] == "SIG")
+    seed, pk = row.pop("seed"), row.pop("pk")
+    device = {"devices": {"S": {"ik_seed": seed}}}
+    for key in (
+        {"seed": seed},
+        {"ik_seed": seed},
+        {"key": seed},
+        {"sk": seed + pk},
+        {"pk": pk},
+        {"seed": seed, "pk": pk},
+        {"device": "S"},
+        {"key": "S"},
+    ):
+        assert judge(device | {"primitives": [row | key]}).lines[-1] == "2 passed, 0 failed", key
+        wrong = row | key | {"msg": "00"}
+        assert judge({**device, "primitives": [wrong]}).exit_code == 1, key
+    assert judge({"primitives": [row]}).exit_code == 1
+
+
 def as_negative(file: Any, row: dict[str, Any], kind: str) -> Any:
     """The file with one true thing passed off as a negative."""
     return {**file, "negatives": [{"name": "true", "kind": kind, "expect": "reject", **row}]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from client.vectors.fields import (
@@ -26,8 +27,10 @@ from crypto.errors import FormatError
 from crypto.ids import AccountId, DeviceId
 from crypto.keys import device_id
 from crypto.link import Add, LinkType, Rotate
-from crypto.primitives import box_public, hash_, prf, sign, sign_keypair, verify
+from crypto.primitives import KEY_BYTES, box_public, hash_, prf, sign, sign_keypair, verify
 from crypto.request import CallKind
+
+_SECRETS = ("ik_seed", "seed", "sk", "secret", "secret_key", "key")
 
 
 def primitives(world: World, report: Report) -> None:
@@ -52,23 +55,33 @@ def _primitive(world: World, value: object) -> None:
 
 
 def _signature(world: World, row: Entry, label: bytes, message: bytes) -> None:
-    """The signature follows from a seed or secret key; with a public key it verifies."""
+    """The signature follows from a secret key; with a public key alone, it verifies.
+
+    The schema doesn't name the key's field: all likely names are taken, a device's too.
+    """
     stated = data(row, "sig" if row.get("sig") is not None else "out")
-    secret = _first(row, "ik_seed", "seed", "sk", "key")
-    public = _first(row, "ik_pk", "pk", "public", "public_key")
-    if secret is None and public is None:
-        device = row.get("device", row.get("signer"))
-        public = world.public_key(device)
-        if world.device(device).get("ik_seed") is not None:
-            secret = data(world.device(device), "ik_seed")
+    secret, public = _signer(world, row)
     if secret is not None:
-        derived, secret_key = sign_keypair(secret[:32])
+        derived, secret_key = sign_keypair(secret[:KEY_BYTES])
         expect("out", sign(secret_key, label, message), stated)
         if public is not None:
             expect("public key", derived, public)
         public = derived
-    if public is not None:
-        verify(public, label, message, stated)
+    if public is None:
+        raise Malformed("malformed: whose signature is it?")
+    verify(public, label, message, stated)
+
+
+def _signer(world: World, row: Entry) -> tuple[bytes | None, bytes | None]:
+    """(secret or seed, public key), as far as the row gives them."""
+    devices = world.file.get("devices")
+    for name in ("device", "signer", "author", *_SECRETS):
+        named = row.get(name)
+        if isinstance(named, str) and isinstance(devices, Mapping) and named in devices:
+            device = world.device(named)
+            secret = None if device.get("ik_seed") is None else data(device, "ik_seed")
+            return secret, world.public_key(named)
+    return _first(row, *_SECRETS), _first(row, "ik_pk", "pk", "public", "public_key", "vk")
 
 
 def _first(row: Entry, *candidates: str) -> bytes | None:
