@@ -17,6 +17,7 @@ from crypto.errors import ChainError, CryptoError
 from crypto.ids import AccountId, DeviceId
 from crypto.keys import Identity, device_id
 from crypto.link import Link, SignedLink
+from crypto.primitives import sign_keypair
 
 _GENERATION = re.compile(r"bk_sk_gen([0-9]{1,9})")
 
@@ -86,7 +87,7 @@ class World:
         row = self.device(name)
         if row.get("ik_pk") is not None:
             return data(row, "ik_pk")
-        return self.identity(name).ik_pk
+        return sign_keypair(data(row, "ik_seed"))[0]
 
     def public_key_of(self, author: DeviceId) -> bytes | None:
         """The identity key of a device id, from the chain or else from the devices."""
