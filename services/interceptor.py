@@ -12,10 +12,12 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from crypto.request import METADATA_KEY
 from services.call import OpenUnary, Route, SignedStream, SignedUnary, Write
 from services.edge import Caller, Edge, Refused
+from services.errors import Malformed, failure
 from services.limits import forwarded_ip, peer_ip
 
 EXEMPT = (
@@ -44,7 +46,7 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         handler = self._handlers.get(method)
         if handler is None and method.startswith(EXEMPT):
-            return await continuation(handler_call_details)
+            return _lenient(await continuation(handler_call_details))
         return handler
 
     def _handler(self, route: Route) -> Any:
@@ -86,6 +88,35 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
                 forwarded.append(value)
         ip = forwarded_ip(forwarded, self._ip_hops) if forwarded else None
         return Caller(ip or peer_ip(context.peer()), auth, context.time_remaining())
+
+
+def _lenient(handler: Any) -> Any:
+    """gRPC answers a message that does not parse with UNKNOWN; we say MALFORMED.
+
+    In a stream of requests (reflection) such a message counts as an empty one, which its
+    servicer knows how to refuse.
+    """
+    if handler is None:
+        return None
+    parse = handler.request_deserializer
+
+    def deserialise(raw: bytes) -> Any:
+        try:
+            return parse(raw)
+        except DecodeError:
+            return parse(b"") if handler.request_streaming else None
+
+    kind = "unary_stream" if handler.response_streaming else "unary_unary"
+    behaviour = getattr(handler, kind)
+    if handler.request_streaming or behaviour is None:
+        return handler._replace(request_deserializer=deserialise)
+
+    async def checked(message: Any, context: Any) -> Any:
+        if message is None:
+            raise await _abort(context, Refused(failure(Malformed("message"))))
+        return await behaviour(message, context)
+
+    return handler._replace(request_deserializer=deserialise, **{kind: checked})
 
 
 async def _abort(context: Any, refused: Refused) -> Refused:

@@ -75,11 +75,10 @@ class Telemetry:
         logger: Any,
         *,
         access_share: float = 0.0,
-        uniform: Callable[[], float] = lambda: secrets.randbelow(1 << 20) / (1 << 20),
     ) -> None:
         self._log = logger
         self._access_share = access_share
-        self._uniform = uniform
+        self._access_due = 0.0
         self._pseudonyms = Pseudonyms()
         self.calls: Counter[tuple[str, str]] = Counter()
         """(method, reason) to number of calls; reason OK for the good ones."""
@@ -93,8 +92,11 @@ class Telemetry:
     ) -> None:
         """One call that ended. A sampled line; all of them are counted."""
         self.calls[method, reason] += 1
-        if not self._access_share or self._uniform() >= self._access_share:
+        # Every n-th call, not a draw for each: drawing costs more than the rest of this.
+        self._access_due += self._access_share
+        if self._access_due < 1:
             return
+        self._access_due -= 1
         # Times are rounded: their last digits tell the size of a message.
         fields: dict[str, str | int] = {"method": method, "reason": reason}
         fields["ms"] = round(elapsed_s * 1000)

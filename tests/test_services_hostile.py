@@ -251,3 +251,27 @@ async def test_a_compressed_request_is_not_read(service: Service, world: World) 
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub(payload, metadata=(("rookery-auth-bin", value),))
         assert refused.value.code() not in BAD
+
+
+async def test_health_and_reflection_take_garbage_too(tmp_path: Path) -> None:
+    """The methods that are not ours answer what does not parse as clearly as ours."""
+    async with serving(tmp_path, reflection=True) as service:
+        refused = await refusal(service.raw("/grpc.health.v1.Health/Check", b"\xff\xff"))
+        assert (refused.reason, refused.metadata) == ("MALFORMED", {"field": "message"})
+        watch: Any = service.channel.unary_stream("/grpc.health.v1.Health/Watch")
+        refused = await Stream(watch(b"\xff\xff")).end()
+        assert refused.reason == "MALFORMED"
+        method = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        reflecting: Any = service.channel.stream_stream(method)
+        call = reflecting(iter([b"\xff\xff", b"\x3a\x00"]))
+        assert b"rookery.v1.Sync" in await call.read() + await call.read()
+
+
+async def test_a_method_called_in_another_shape_is_refused(service: Service, world: World) -> None:
+    """A stream of messages where one is due, and one where none comes before the deadline."""
+    shaped: Any = service.channel.stream_unary(PULL)
+    for requests in ([b"a", b"b"], []):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await shaped(iter(requests), timeout=0.5)
+        assert refused.value.code() not in BAD
+    await service.pull(world)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import shutil
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -330,3 +332,40 @@ async def test_logs_hold_no_id_tag_nonce_or_address(service: Service) -> None:
     assert "defect" not in log
     for row in rows:
         assert str(len(row.raw)) not in log
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """Certificate and key of a server called localhost."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("makes its certificate with openssl, which is not here")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        [
+            openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+            "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost",
+            "-addext", "subjectAltName=DNS:localhost",
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+async def test_tls_is_spoken_with_the_configured_certificate(
+    tmp_path: Path, certificate: tuple[Path, Path]
+) -> None:
+    """With a certificate the port speaks TLS and nothing else."""
+    cert, key = certificate
+    async with serving(tmp_path, tls_cert_file=str(cert), tls_key_file=str(key)) as service:
+        credentials = grpc.ssl_channel_credentials(cert.read_bytes())
+        options = [("grpc.ssl_target_name_override", "localhost")]
+        async with grpc.aio.secure_channel(
+            service.server.address, credentials, options=options
+        ) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            answer = await stub.Check(health_pb2.HealthCheckRequest())
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        plain = await refusal(service.raw(PULL, b""))
+        assert plain.code is grpc.StatusCode.UNAVAILABLE
