@@ -1,0 +1,33 @@
+"""What the documentation shows is run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from crypto import enrol
+from crypto.ids import LinkHash
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def test_the_backend_of_the_enrolment_page_makes_tokens_that_verify() -> None:
+    """The example in docs/enrolment.md issues a token that opens under its public key."""
+    [code] = re.findall(r"```python\n(.*?)```", (DOCS / "enrolment.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 - our own page
+    genesis = LinkHash(b"\x07" * 32)
+    token = names["token_for"]("alice@example.org", genesis)
+    opened = enrol.open_token(
+        token, names["KEY"].public, audience="sync.example.org", genesis=genesis, now_ms=0
+    )
+    assert opened.subject == enrol.subject(names["SALT"], "alice@example.org")
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    """Relative links of README and docs name files that exist."""
+    pages = [DOCS.parent / "README.md", *DOCS.rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
