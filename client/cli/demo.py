@@ -1,19 +1,60 @@
-"""`rookery demo`: the whole of it on one screen. Not there yet."""
+"""`rookery demo`: the whole of it on one screen."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
-from client.cli.output import FAILED, Output
+from rich.console import Console
+
+from client.cli.output import FAILED, OK, Output
+from client.demo import ratings
+from client.demo.run import run as run_demo
+from client.demo.stage import StageError
+
+PEOPLE = 12
+MUST_HOLD = (
+    "all_devices_converged",
+    "late_device_converged",
+    "revoked_device_refused",
+    "rotated_and_converged",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the demo."""
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--ratings", type=Path, metavar="FILE",
+        help="real ratings, CSV rows of person,region,item,rating; without it people are made up",
+    )  # fmt: skip
+    parser.add_argument(
+        "--people", type=int, metavar="N",
+        help=f"at most N people of the file, or N made up ({PEOPLE})",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=1, help="of made-up people (1)")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object at the end, the rest to stderr"
+    )
 
 
 async def run(arguments: argparse.Namespace, out: Output) -> int:
-    """Runs it."""
-    del arguments
-    out.failure("NO_DEMO", "the demo is not part of this version")
-    return FAILED
+    """Runs it; fails if anything that it shows does not hold."""
+    if arguments.people is not None and arguments.people < 1:
+        out.failure("USAGE", "--people is at least 1")
+        return FAILED
+    try:
+        population = (
+            ratings.load(arguments.ratings, arguments.people)
+            if arguments.ratings
+            else ratings.synthesise(arguments.people or PEOPLE, arguments.seed)
+        )
+        console = Console(file=sys.stderr if out.as_json else sys.stdout, highlight=False)
+        report = await run_demo(population, seed=arguments.seed, console=console)
+    except (ratings.RatingsError, StageError) as error:
+        out.failure("DEMO", str(error))
+        return FAILED
+    if out.as_json:
+        out.result(report, "")
+    holds = all(report[name] for name in MUST_HOLD)
+    return OK if holds and not report["plaintext_hits_in_store_and_logs"] else FAILED

@@ -43,7 +43,7 @@ class Service:
             # One address enrols everybody here; a deployment keeps its rates.
             "ROOKERY_IP_UNSIGNED_PER_S": "0",
             "ROOKERY_ACCOUNT_CALLS_PER_S": "0",
-            "ROOKERY_ACCESS_LOG_SAMPLE": "1",
+            "ROOKERY_ACCESS_LOG_SHARE": "1",
             "ROOKERY_LOG_LEVEL": "debug",
         }
         with self.log.open("wb") as log:

@@ -1,0 +1,65 @@
+"""`rookery demo` as people run it: a process, on made-up people and on a file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RATINGS = """person,region,item,rating
+a,new england,thailand,5
+a,new england,cuba,2
+a,new england,ethiopia,4
+b,pacific,thailand,1
+b,pacific,portugal,3
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command with these arguments."""
+    return subprocess.run(
+        [sys.executable, "-m", "client.cli.main", "demo", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def test_the_demo_shows_what_it_claims_on_ratings_from_a_file(tmp_path: Path) -> None:
+    """Devices converge, the late one too, the revoked one is refused, nothing leaks."""
+    file = tmp_path / "ratings.csv"
+    file.write_text(RATINGS)
+    ended = run("--ratings", str(file), "--json")
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads(ended.stdout.splitlines()[-1])
+    assert (report["people"], report["ratings"], report["synthetic"]) == (2, 5, False)
+    assert report["devices"] >= 5
+    assert report["ops_pushed"] > report["ratings"]
+    assert report["all_devices_converged"] is True
+    assert report["late_device_converged"] is True
+    assert report["revoked_device_refused"] is True
+    assert report["rotated_and_converged"] is True
+    assert report["plaintext_hits_in_store_and_logs"] == 0
+    assert {"service.db", "service.db-wal", "service.log"} <= set(report["files_searched"])
+    assert report["seconds"] > 0
+
+
+def test_without_a_file_the_demo_says_that_its_people_are_made_up() -> None:
+    """A synthetic population is called synthetic, and both sides of a profile are shown."""
+    ended = run("--people", "2")
+    assert ended.returncode == 0, ended.stderr
+    assert "synthetic" in ended.stdout
+    assert "ciphertext" in ended.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--ratings", "/nonexistent.csv"), ("--people", "0")])
+def test_what_the_demo_cannot_use_is_refused_in_a_sentence(arguments: tuple[str, ...]) -> None:
+    """No traceback; the sentence says what is wrong."""
+    ended = run(*arguments)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("rookery: ")
+    assert "Traceback" not in ended.stderr
