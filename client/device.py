@@ -31,12 +31,12 @@ from client.steps import (
     Step,
 )
 from client.values import Value
-from crypto import epoch as epochs, link, recovery
+from crypto import epoch as epochs, link, names, recovery
 from crypto.cert import DeviceCert, Role
 from crypto.chain import Chain
 from crypto.epoch import EpochKeys
 from crypto.errors import CryptoError
-from crypto.ids import AccountId, DeviceId, LinkHash
+from crypto.ids import AccountId, DeviceId, LinkHash, Tag
 from crypto.keys import Identity
 from crypto.link import Genesis, SignedLink
 
@@ -241,6 +241,11 @@ class Device:
         """K_agg, the account's 32-byte secret for nullifiers; None until it has arrived."""
         value = views.value(self._core, views.AGGREGATION_KEY)
         return value if isinstance(value, bytes) and len(value) == 32 else None
+
+    def tag(self, collection: str, key: str) -> Tag | None:
+        """All that the service sees of this name in the current epoch; None without its key."""
+        keys = self._core.view.keys.get(self._core.state.chain.epoch)
+        return names.tag(keys, collection.encode(), key.encode()) if keys else None
 
     # -- what to do next ----------------------------------------------------------------
 

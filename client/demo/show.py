@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +13,46 @@ from rich.table import Table
 
 from client.demo.people import ABOUT, RATED, RATINGS, REGION, TASTE
 from client.sync import SyncedDevice
-from crypto import op
+from crypto import names, op
 
 ROWS_SHOWN = 7
 
 
-def stored_rows(database: Path, account_id: bytes, most: int) -> list[tuple[str, str, str]]:
-    """What stands in the service's database for an account: tag, bytes, ciphertext."""
+Stored = dict[bytes, tuple[str, str]]
+"""Tag to size and ciphertext, as the service has them."""
+
+
+def stored_rows(database: Path, account_id: bytes) -> Stored:
+    """What stands in the service's database for an account."""
     connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
     try:
         raws = [bytes(raw) for (raw,) in connection.execute("SELECT raw FROM op")]
     finally:
         connection.close()
-    rows = []
+    rows: Stored = {}
     for raw in raws:
         sealed = op.parse_any(raw)
-        if sealed.header.account_id == account_id:
-            ct = sealed.ct[:8].hex() + "…" if sealed.ct is not None else "(stub)"
-            tag = sealed.header.tag[:6].hex() + "…"
-            rows.append((tag, str(len(raw)), ct))
-    return rows[-most:]
+        if sealed.header.account_id == account_id and sealed.ct is not None:
+            rows[sealed.header.tag] = (str(len(raw)), sealed.ct[:7].hex() + "…")
+    return rows
+
+
+def _records(device: SyncedDevice) -> Iterator[tuple[str, str, bytes]]:
+    """Name, value and tag of a profile's records, as one device sees them."""
+    core = device.core
+    region = str(core.get(ABOUT, REGION))
+    yield f"{ABOUT}/{REGION}", region, core.tag(ABOUT, REGION) or b""
+    total = core.score(TASTE, RATED, now_ms=device.now_ms())
+    part = names.score_part(RATED.encode(), 0).decode()
+    yield f"{TASTE}/{RATED}", f"{total:g}", core.tag(TASTE, part) or b""
+    for item, value in core.list(RATINGS).items():
+        yield f"{RATINGS}/{item}", str(value), core.tag(RATINGS, item) or b""
 
 
 def side_by_side(console: Console, device: SyncedDevice, database: Path) -> None:
-    """One profile as its devices see it, and as the service stores it."""
-    core = device.core
-    profile = [(f"{ABOUT}/{REGION}", str(core.get(ABOUT, REGION)))]
-    total = core.score(TASTE, RATED, now_ms=device.now_ms())
-    profile.append((f"{TASTE}/{RATED}", f"{total:g}"))
-    profile += [(f"{RATINGS}/{item}", str(value)) for item, value in core.list(RATINGS).items()]
-    rows = stored_rows(database, core.account_id, ROWS_SHOWN)
+    """One profile as its devices see it, and as the service stores it, row by row."""
+    records = list(_records(device))
+    stored = stored_rows(database, device.core.account_id)
     table = Table(
         title="One profile: what each of its devices sees, and what the service stored",
         title_justify="left",
@@ -53,11 +64,12 @@ def side_by_side(console: Console, device: SyncedDevice, database: Path) -> None
     table.add_column("the service: tag", style="dim", no_wrap=True)
     table.add_column("bytes", justify="right", style="dim")
     table.add_column("ciphertext", style="dim", no_wrap=True)
-    for left, right in zip(profile[:ROWS_SHOWN], rows, strict=False):
-        table.add_row(*left, *right)
+    for name, value, tag in records[:ROWS_SHOWN]:
+        size, ciphertext = stored.get(tag, ("", "not stored"))
+        table.add_row(name, value, tag[:6].hex() + "…", size, ciphertext)
     console.print(table)
-    if len(profile) > ROWS_SHOWN:
-        console.print(f"[dim]… and {len(profile) - ROWS_SHOWN} more records[/dim]")
+    if len(records) > ROWS_SHOWN:
+        console.print(f"[dim]… and {len(records) - ROWS_SHOWN} more records[/dim]\n")
 
 
 def summary(console: Console, report: dict[str, Any]) -> None:
@@ -71,7 +83,7 @@ def summary(console: Console, report: dict[str, Any]) -> None:
         ("ops pushed", "ops_pushed"),
         ("every device shows all of its profile", "all_devices_converged"),
         ("a device paired late does, too", "late_device_converged"),
-        ("a revoked one is refused, its stream ends", "revoked_device_refused"),
+        ("a revoked one is refused at once", "revoked_device_refused"),
         ("all agree again after rotating the keys", "rotated_and_converged"),
     ):
         table.add_row(label, _plain(report[key]))
