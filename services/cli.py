@@ -79,6 +79,11 @@ def _command(
     return command
 
 
+SWITCH_SECONDS = 0.001
+"""How long the loop may keep the interpreter lock from the thread that writes. By default it is
+5 ms, longer than a commit takes."""
+
+
 def _load(arguments: argparse.Namespace) -> Config:
     given: dict[str, Value] = {
         name: value
@@ -93,6 +98,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     if arguments.dev:
         _make_keys(config, missing_only=True)
     secrets = Secrets.read(config)
+    sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(config, secrets))
     return OK

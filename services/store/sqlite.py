@@ -191,7 +191,9 @@ class SqliteStore:
 
     async def commit_ops(self, batch: Batch) -> Committed:
         """See `Store.commit_ops`."""
-        committed: Committed = await self._writer.submit(lambda tx: commit_ops(tx, batch))
+        committed: Committed = await self._writer.submit(
+            lambda tx: commit_ops(tx, batch), len(batch.rows)
+        )
         return committed
 
     async def read_ops(

@@ -18,6 +18,9 @@ from services.store.sqlite_transaction import Transaction
 from services.store.sqlite_trim import trim_slice
 
 REQUESTS_PER_COMMIT = 128
+OPS_PER_COMMIT = 1_024
+"""A group is full at either. Large pushes gain nothing by waiting for each other: with fewer a
+group, some are prepared and answered while others are written."""
 REQUESTS_WAITING_MAX = 4096
 _UNAVAILABLE = frozenset((
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
@@ -33,6 +36,7 @@ class Job:
 
     work: Work
     future: asyncio.Future[Any] | None
+    ops: int = 0
     result: Any = None
     error: Exception | None = None
 
@@ -67,15 +71,16 @@ class Writer:
         self._thread = Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Work) -> asyncio.Future[Any]:
-        """Queues a request. StoreUnavailable if too many wait, or the store is closed."""
+    def submit(self, work: Work, ops: int = 0) -> asyncio.Future[Any]:
+        """Queues a request that brings `ops` ops. StoreUnavailable if too many wait, or the
+        store is closed."""
         if self._closing:
             raise StoreUnavailable("the store is closed")
         if self._waiting >= REQUESTS_WAITING_MAX:
             raise StoreUnavailable("too many writes are waiting")
         self._waiting += 1
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put(Job(work, future))
+        self._queue.put(Job(work, future, ops))
         return future
 
     async def close(self) -> None:
@@ -98,12 +103,14 @@ class Writer:
     def _next_group(self) -> tuple[list[Job], bool]:
         """At least one request, unless there is something to trim; False when closing."""
         group: list[Job] = []
+        ops = 0
         try:
-            while len(group) < REQUESTS_PER_COMMIT:
+            while len(group) < REQUESTS_PER_COMMIT and ops < OPS_PER_COMMIT:
                 job = self._queue.get(block=not group and not self._tx.trimmable)
                 if job is None:
                     return group, False
                 group.append(job)
+                ops += job.ops
         except Empty:
             pass
         return group, True
