@@ -96,6 +96,8 @@ def service(folder: Path, *, profile: Path | None = None) -> Child:
         "ROOKERY_IP_UNSIGNED_PER_S": "0",
         "ROOKERY_STREAMS_PER_ACCOUNT_MAX": "100000",
         "ROOKERY_MAX_PENDING_REQUESTS": "20000",
+        "ROOKERY_IDENTITY_KEY_FILE": str(folder / "server.key"),
+        "ROOKERY_PEPPER_FILE": str(folder / "server.pepper"),
     }
     database = str(folder / "rookery.db")
     arguments = ["serve", "--dev", "--listen", "127.0.0.1:0", "--database", database]
