@@ -63,7 +63,8 @@ class Writer:
         self._tx = transaction
         self._loop = loop
         self._deliver = deliver
-        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
+        self._fresh: list[Job] = []
         self._waiting = 0
         self._closing = False
         self._ended: asyncio.Future[None] = loop.create_future()
@@ -80,13 +81,23 @@ class Writer:
             raise StoreUnavailable("too many writes are waiting")
         self._waiting += 1
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put(Job(work, future, ops))
+        if not self._fresh:
+            # What comes in the same turn of the loop goes over together: the writer is woken
+            # once, and finds a group instead of the first of it.
+            self._loop.call_soon(self._hand_over)
+        self._fresh.append(Job(work, future, ops))
         return future
+
+    def _hand_over(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        if fresh:
+            self._queue.put(fresh)
 
     async def close(self) -> None:
         """Finishes what was accepted."""
         if not self._closing:
             self._closing = True
+            self._hand_over()
             self._queue.put(None)
         await asyncio.shield(self._ended)
 
@@ -106,11 +117,11 @@ class Writer:
         ops = 0
         try:
             while len(group) < REQUESTS_PER_COMMIT and ops < OPS_PER_COMMIT:
-                job = self._queue.get(block=not group and not self._tx.trimmable)
-                if job is None:
+                jobs = self._queue.get(block=not group and not self._tx.trimmable)
+                if jobs is None:
                     return group, False
-                group.append(job)
-                ops += job.ops
+                group += jobs
+                ops += sum(job.ops for job in jobs)
         except Empty:
             pass
         return group, True
