@@ -31,3 +31,12 @@ def test_every_link_between_pages_leads_somewhere() -> None:
     for page in pages:
         for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_lesson_names_a_test_that_exists() -> None:
+    """docs/lessons.md names no test that was renamed or removed."""
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "lessons.md").read_text())) - {"test_docs"}
+    tests = "\n".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py"))
+    missing = {name for name in named if not re.search(rf"def {name}\(", tests)}
+    assert named
+    assert not missing
