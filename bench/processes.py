@@ -96,9 +96,6 @@ def service(folder: Path, *, profile: Path | None = None) -> Child:
         "ROOKERY_IP_UNSIGNED_PER_S": "0",
         "ROOKERY_STREAMS_PER_ACCOUNT_MAX": "100000",
         "ROOKERY_MAX_PENDING_REQUESTS": "20000",
-        # Or --dev leaves its keys where the benchmark was started.
-        "ROOKERY_IDENTITY_KEY_FILE": str(folder / "server.key"),
-        "ROOKERY_PEPPER_FILE": str(folder / "server.pepper"),
         "ROOKERY_IDENTITY_KEY_FILE": str(folder / "server.key"),
         "ROOKERY_PEPPER_FILE": str(folder / "server.pepper"),
     }
