@@ -198,7 +198,7 @@ class Transport:
         call = stub(payload, timeout=STREAM_SECONDS_MAX, metadata=auth)
         try:
             while True:
-                raw = await self._guard(asyncio.wait_for(call.read(), idle_seconds))
+                raw = await self._read(call, idle_seconds)
                 if raw is grpc.aio.EOF:
                     return
                 answer = _parse(method, raw)
@@ -206,6 +206,14 @@ class Transport:
                 yield answer
         finally:
             call.cancel()
+
+    async def _read(self, call: Any, idle_seconds: float) -> Any:
+        try:
+            # Not wait_for: in Python 3.11 it can swallow the cancellation of its caller.
+            async with asyncio.timeout(idle_seconds):
+                return await self._guard(call.read())
+        except TimeoutError:
+            raise RemoteError(reasons.UNREACHABLE, status="DEADLINE_EXCEEDED") from None
 
     async def _try(self, method: Method[M], payload: bytes, signer: Signer | None) -> Answer[M]:
         auth, nonce = self._sign(CallKind.UNARY, method.name, payload, signer)
@@ -244,8 +252,6 @@ class Transport:
             return await call
         except grpc.aio.AioRpcError as error:
             raise _typed(error) from None
-        except TimeoutError:
-            raise RemoteError(reasons.UNREACHABLE, status="DEADLINE_EXCEEDED") from None
         except grpc.aio.UsageError:
             raise RemoteError(reasons.UNREACHABLE, status="UNAVAILABLE") from None
         except asyncio.CancelledError:
