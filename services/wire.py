@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from crypto.op import CT_SIZES, HEADER_BYTES, STUB_BYTES
+from crypto.primitives import SIG_BYTES
+
 _LEN = 2  # wire type of length-delimited fields
 
 
@@ -38,12 +41,27 @@ def data(field: int, value: bytes) -> bytes:
     return _prefix(field, len(value)) + value
 
 
-def repeated(field: int, values: Sequence[bytes]) -> bytes:
-    """`repeated bytes`, joined once."""
-    parts: list[bytes] = []
-    for value in values:
-        parts += (_prefix(field, len(value)), value)
-    return b"".join(parts)
+class _Prefixes(dict[int, bytes]):
+    """Tag and length of one bytes field, by length: ops have few lengths."""
+
+    def __init__(self, field: int) -> None:
+        super().__init__()
+        self._field = field
+
+    def __missing__(self, size: int) -> bytes:
+        return _prefix(self._field, size)
+
+
+_PULL_OPS, _FRAME_OPS = _Prefixes(2), _Prefixes(3)
+_OP_SIZES = (STUB_BYTES, *(HEADER_BYTES + size + SIG_BYTES for size in CT_SIZES))
+for _prefixes in (_PULL_OPS, _FRAME_OPS):
+    _prefixes.update({size: _prefixes[size] for size in _OP_SIZES})
+
+
+def _joined(before: bytes, prefixes: _Prefixes, ops: Sequence[bytes], after: bytes) -> bytes:
+    """A message with its `repeated bytes ops`, copied once."""
+    parts = [part for raw in ops for part in (prefixes[len(raw)], raw)]
+    return b"".join((before, *parts, after))
 
 
 def server_info(server_ms: int, backoff_ms: int, chain_seq: int) -> bytes:
@@ -58,9 +76,9 @@ def push_response(info: bytes, committed: int) -> bytes:
 
 def pull_response(info: bytes, ops: Sequence[bytes], cursor: bytes, more: bool) -> bytes:
     """A PullResponse message."""
-    return data(1, info) + repeated(2, ops) + data(3, cursor) + number(4, more)
+    return _joined(data(1, info), _PULL_OPS, ops, data(3, cursor) + number(4, more))
 
 
 def subscribe_response(event: int, info: bytes, ops: Sequence[bytes], cursor: bytes) -> bytes:
     """A SubscribeResponse message."""
-    return number(1, event) + data(2, info) + repeated(3, ops) + data(4, cursor)
+    return _joined(number(1, event) + data(2, info), _FRAME_OPS, ops, data(4, cursor))
