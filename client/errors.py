@@ -57,6 +57,15 @@ class CodeWrong(PairingError):
     photographed the code: nothing was shared; start again with a new one."""
 
 
+class AccountGone(UserError):
+    """The service does not know this device any more: it was revoked or the account was
+    deleted. What is stored here stays; `rookery device export` shows it."""
+
+
+class StateUnsaved(UserError):
+    """The state could not be written (is the disk full?): nothing was sent; run it again."""
+
+
 class PeerError(ClientError):
     """Somebody we talk to sent something that can't be right. Holds the evidence.
 

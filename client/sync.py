@@ -14,7 +14,7 @@ from typing import NoReturn, TypeVar
 
 from client import remoteerrors as reasons
 from client.device import Device
-from client.errors import ClientError
+from client.errors import AccountGone, StateUnsaved
 from client.remote import Remote
 from client.remoteerrors import ProtocolBreach, RemoteError
 from client.rows import Rows
@@ -35,15 +35,6 @@ STEPS_MAX = 20_000
 SHELL_ROWS = "shell/"
 """Rows of the vault that are not the core's."""
 T = TypeVar("T")
-
-
-class AccountGone(ClientError):
-    """The service does not know this device any more: it was revoked or the account was
-    deleted. What is stored here stays; `rookery device export` shows it."""
-
-
-class StateUnsaved(ClientError):
-    """The state could not be written (is the disk full?): nothing was sent; run it again."""
 
 
 class SyncedDevice:

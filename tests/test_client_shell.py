@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from client import remoteerrors as reasons
-from client.errors import CodeWrong, NotAllowed, PairingError
+from client.errors import AccountGone, CodeWrong, NotAllowed, PairingError, StateUnsaved
 from client.pairflow import Admission, Invitation, find_invite, read_code
 from client.recoverflow import recover
 from client.remote import Remote
 from client.remoteerrors import ProtocolBreach, RemoteError
 from client.rows import Changes
 from client.steps import Push
-from client.sync import AccountGone, StateUnsaved, SyncedDevice
+from client.sync import SyncedDevice
 from client.transport import Signer
 from client.vault import MemoryVault
 from crypto.cert import Role

@@ -8,11 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from client.cli.output import FAILED, GONE, PAIRING, STOPPED, UNREACHABLE, Output
-from client.cli.parser import parser
+from client.cli.parser import command, parser
 from client.endpoint import EndpointError
-from client.errors import ClientError, PairingError, Revoked
+from client.errors import AccountGone, ClientError, PairingError, Revoked
 from client.remoteerrors import ProtocolBreach, RemoteError
-from client.sync import AccountGone
 from client.vaulterrors import VaultError
 
 FORESEEN = (ClientError, RemoteError, ProtocolBreach, VaultError, EndpointError, OSError)
@@ -22,10 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     # First, or gRPC reports to standard error what we report ourselves.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    arguments = parser().parse_args(argv)
-    out = Output(as_json=arguments.json)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parser(argv[0] if argv else "").parse_args(argv)
+    run, out = command(arguments.run), Output(as_json=arguments.json)
     try:
-        code: int = asyncio.run(arguments.run(arguments, out))
+        code: int = asyncio.run(run(arguments, out))
     except FORESEEN as error:
         code, reason = _judge(error)
         try:

@@ -1,22 +1,36 @@
-"""The commands and their options."""
+"""The commands and their options.
+
+A command is named by module and function and imported when it is run: starting up is most of
+what a short command costs.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from client.cli import account, demo, members, options, profile, start, vectors
-from client.cli.output import EXIT_CODES, Output
-from client.cli.typed import TYPES
+from client.cli import options
+from client.cli.output import EXIT_CODES
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-Run = Callable[[argparse.Namespace, Output], Awaitable[int]]
+
+_OTHERS = {
+    "vectors": "check this implementation against a file of test vectors",
+    "demo": "devices, a service and what it stores, on one screen",
+}
+TYPES = ("bool", "bytes", "float", "int", "json", "text")
 
 
-def parser() -> argparse.ArgumentParser:
-    """`rookery`."""
+def command(name: str) -> Any:
+    """`module:function` of this package."""
+    module, _, function = name.partition(":")
+    return getattr(import_module(f"client.cli.{module}"), function)
+
+
+def parser(wanted: str) -> argparse.ArgumentParser:
+    """`rookery`. `wanted` is the command that will be run: its options are complete."""
     root = argparse.ArgumentParser(
         prog="rookery",
         description="Lets your devices share a profile that the service can't read.",
@@ -25,13 +39,11 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     _add_device(commands)
-    for name, text, module in (
-        ("vectors", "check this implementation against a file of test vectors", vectors),
-        ("demo", "devices, a service and an aggregate, on one screen", demo),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+    for name, text in _OTHERS.items():
+        other = commands.add_parser(name, help=text, description=text)
+        other.set_defaults(run=f"{name}:run")
+        if name == wanted:
+            command(f"{name}:add_arguments")(other)
     return root
 
 
@@ -52,7 +64,7 @@ class _Adder:
         self._commands = commands
 
     def __call__(
-        self, name: str, run: Run, text: str, *parents: argparse.ArgumentParser
+        self, name: str, run: str, text: str, *parents: argparse.ArgumentParser
     ) -> argparse.ArgumentParser:
         command: argparse.ArgumentParser = self._commands.add_parser(
             name,
@@ -66,7 +78,7 @@ class _Adder:
 
 def _add_start(add: _Adder) -> None:
     new = options.new_state_options()
-    init = add("init", start.init, "make an account with this device as its first one", new)
+    init = add("init", "start:init", "make an account with this device as its first one", new)
     init.add_argument(
         "--no-recovery",
         action="store_true",
@@ -77,15 +89,15 @@ def _add_start(add: _Adder) -> None:
         metavar="COMMAND",
         help="prints the enrolment token (hex) for the genesis hash that it gets as argument",
     )
-    add("join", start.join, "become a device of an account; reads the code of `pair`", new)
+    add("join", "start:join", "become a device of an account; reads the code of `pair`", new)
     recover = add(
-        "recover", start.recover, "become a device by the recovery key, read from input", new
+        "recover", "start:recover", "become a device by the recovery key, read from input", new
     )
     recover.add_argument("--account", required=True, metavar="HEX", help="from the recovery kit")
     recover.add_argument(
         "--revoke-others", action="store_true", help="remove all other devices: they are lost"
     )
-    add("recovery-key", start.recovery_key, "make a recovery key, or another one")
+    add("recovery-key", "start:recovery_key", "make a recovery key, or another one")
 
 
 def _add_profile(add: _Adder) -> None:
@@ -97,43 +109,45 @@ def _add_profile(add: _Adder) -> None:
     decay.add_argument(
         "--half-life", type=float, metavar="DAYS", help="scores halve in so many days"
     )
-    set_ = add("set", profile.set_, "set a setting", edits, offline)
+    set_ = add("set", "profile:set_", "set a setting", edits, offline)
     set_.add_argument("value", metavar="VALUE", help="- reads it from standard input")
-    set_.add_argument("--type", choices=sorted(TYPES), default="text", help="default: text")
-    add("unset", profile.unset, "remove a setting", edits, offline)
-    like = add("like", profile.like, "add to a score", edits, offline, decay)
+    set_.add_argument("--type", choices=TYPES, default="text", help="default: text")
+    add("unset", "profile:unset", "remove a setting", edits, offline)
+    like = add("like", "profile:like", "add to a score", edits, offline, decay)
     like.add_argument("amount", type=float, nargs="?", default=1.0, help="default: 1")
-    add("add", profile.add, "put a member (KEY) into a set (COLLECTION)", edits, offline)
-    add("remove", profile.remove, "take a member out of a set", edits, offline)
-    add("get", profile.get, "show one setting or score", edits, offline, decay)
-    list_ = add("list", profile.list_, "show all settings and scores", offline, decay)
+    add("add", "profile:add", "put a member (KEY) into a set (COLLECTION)", edits, offline)
+    add("remove", "profile:remove", "take a member out of a set", edits, offline)
+    add("get", "profile:get", "show one setting or score", edits, offline, decay)
+    list_ = add("list", "profile:list_", "show all settings and scores", offline, decay)
     list_.add_argument("prefix", nargs="?", default="", help="of COLLECTION/KEY")
-    add("watch", profile.watch, "stay in sync and show every change, until Ctrl-C", decay)
-    add("sync", profile.sync, "send what waits and take what is new")
+    add("watch", "profile:watch", "stay in sync and show every change, until Ctrl-C", decay)
+    add("sync", "profile:sync", "send what waits and take what is new")
 
 
 def _add_members(add: _Adder) -> None:
     offline = argparse.ArgumentParser(add_help=False)
     offline.add_argument("--offline", action="store_true", help="don't ask the service")
-    pair = add("pair", members.pair, "add a new device: shows a code, asks for six digits")
+    pair = add("pair", "pair:pair", "add a new device: shows a code, asks for six digits")
     pair.add_argument(
         "--code", choices=["-"], help="- reads the six digits from input, as without it"
     )
-    add("devices", members.devices, "show all devices", offline)
-    revoke = add("revoke", members.revoke, "remove devices; the others get a new key")
+    add("devices", "members:devices", "show all devices", offline)
+    revoke = add("revoke", "members:revoke", "remove devices; the others get a new key")
     revoke.add_argument(
         "devices", nargs="+", metavar="DEVICE", help="beginning of its id, or its number as in #1"
     )
-    add("rotate", members.rotate, "make a new key without removing anybody")
+    add("rotate", "members:rotate", "make a new key without removing anybody")
 
 
 def _add_account(add: _Adder) -> None:
     offline = argparse.ArgumentParser(add_help=False)
     offline.add_argument("--offline", action="store_true", help="don't ask the service")
-    status = add("status", account.status, "show where this device stands, and its alarms", offline)
+    status = add(
+        "status", "account:status", "show where this device stands, and its alarms", offline
+    )
     status.add_argument(
         "--dismiss", type=int, action="append", default=[], metavar="N", help="notice N is read"
     )
-    add("export", account.export, "print the whole profile in clear, as JSON", offline)
-    delete = add("delete-account", account.delete_account, "delete the account at the service")
+    add("export", "account:export", "print the whole profile in clear, as JSON", offline)
+    delete = add("delete-account", "account:delete_account", "delete the account at the service")
     delete.add_argument("--yes", action="store_true", help="don't ask")

@@ -12,10 +12,11 @@ from client.cli import options
 from client.cli.output import Output
 from client.device import Device
 from client.endpoint import Endpoint
+from client.errors import AccountGone
 from client.localkey import KeyFile
 from client.remoteerrors import RemoteError
 from client.rows import Rows
-from client.sync import AccountGone, SyncedDevice, core_rows
+from client.sync import SyncedDevice, core_rows
 from client.transport import Transport
 from client.vault import FileVault
 from client.vaulterrors import VaultDamaged, VaultExists

@@ -1,0 +1,42 @@
+"""`rookery device pair`: the existing device's side of a pairing."""
+
+from __future__ import annotations
+
+import argparse
+
+from client.cli import session
+from client.cli.output import OK, Output
+from client.cli.qr import terminal_qr
+from client.cli.typed import read_line
+from client.errors import PairingError
+from client.pairflow import Invitation
+
+_PAIR_TEXT = """\
+{qr}
+On the new device, run `rookery device join`, and scan this or type:
+
+    {typed}
+
+Nobody but you should see this. It is good for five minutes."""
+
+
+async def pair(arguments: argparse.Namespace, out: Output) -> int:
+    """Adds a new device: shows a code, then takes the six digits that the new device shows."""
+    async with session.opened(arguments) as synced:
+        await synced.sync_once()
+        before = {row.device_id for row in synced.core.devices}
+        invitation = Invitation(synced)
+        await invitation.show()
+        qr, typed = invitation.invite.text(), invitation.typed.text
+        text = _PAIR_TEXT.format(qr=terminal_qr(qr), typed=typed)
+        out.step({"event": "code", "qr": qr, "typed": typed}, text)
+        await invitation.wait_for_reader()
+        out.step({"event": "reader"}, "The new device shows six digits.")
+        out.ask("the six digits: ")
+        await invitation.enter(await read_line())
+        added = [row for row in synced.core.devices if row.device_id not in before]
+        if not added:
+            raise PairingError("Another device changed the account meanwhile; start again.")
+        name = added[0].device_id.hex()
+        out.result({"event": "added", "device": name}, f"Device {name[:8]} is added.")
+    return OK
