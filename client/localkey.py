@@ -14,13 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-import nacl.exceptions
-from nacl.pwhash import argon2id
-
 from client.vaulterrors import VaultDamaged, VaultKeyMissing, VaultLocked
 from crypto import labels
 from crypto.errors import CryptoError
-from crypto.primitives import aead_open, aead_seal, ds, prf
+from crypto.primitives import (
+    PASSPHRASE_MEMORY_BYTES,
+    PASSPHRASE_OPS,
+    SALT_BYTES,
+    aead_open,
+    aead_seal,
+    ds,
+    passphrase_key,
+    prf,
+)
 
 KEY_BYTES = 32
 _NONCE_BYTES = 24
@@ -120,19 +126,16 @@ class KeyFile:
 
 @dataclass(frozen=True, slots=True)
 class Passphrase:
-    """Argon2id (libsodium) of what a person types.
-
-    The defaults are libsodium's "moderate" (3 passes, 256 MiB): about a second on a phone.
-    """
+    """Argon2id of what a person types."""
 
     KDF: ClassVar[bytes] = b"argon2id"
     text: str = field(repr=False)
-    ops: int = argon2id.OPSLIMIT_MODERATE
-    memory_bytes: int = argon2id.MEMLIMIT_MODERATE
+    ops: int = PASSPHRASE_OPS
+    memory_bytes: int = PASSPHRASE_MEMORY_BYTES
 
     def create(self, path: Path) -> tuple[VaultKeys, dict[str, bytes]]:
         """Draws a salt; the cost is written down beside it."""
-        salt = secrets.token_bytes(argon2id.SALTBYTES)
+        salt = secrets.token_bytes(SALT_BYTES)
         keys = self._derive(path, salt, self.ops, self.memory_bytes)
         cost = _COST.pack(self.ops, self.memory_bytes)
         return keys, {"kdf": self.KDF, "salt": salt, "cost": cost}
@@ -152,10 +155,8 @@ class Passphrase:
 
     def _derive(self, path: Path, salt: bytes, ops: int, memory_bytes: int) -> VaultKeys:
         try:
-            secret = argon2id.kdf(
-                KEY_BYTES, self.text.encode(), salt, opslimit=ops, memlimit=memory_bytes
-            )
-        except (nacl.exceptions.CryptoError, ValueError, RuntimeError, MemoryError):
+            secret = passphrase_key(self.text, salt, ops=ops, memory_bytes=memory_bytes)
+        except CryptoError:
             raise VaultDamaged(path) from None
         return VaultKeys(secret, salt)
 

@@ -22,6 +22,10 @@ SIG_BYTES = 64
 AEAD_TAG_BYTES = 16
 AEAD_NONCE_BYTES = 24
 SEAL_BYTES = 48
+SALT_BYTES = sodium.crypto_pwhash_SALTBYTES
+PASSPHRASE_OPS = sodium.crypto_pwhash_argon2id_OPSLIMIT_MODERATE
+PASSPHRASE_MEMORY_BYTES = sodium.crypto_pwhash_argon2id_MEMLIMIT_MODERATE
+"""libsodium's "moderate": 3 passes over 256 MiB, about a second on a phone."""
 _FIELD = re.compile(r"([0-9]*)([a-zA-Z])")
 _ALL_ONES_SCALAR = b"\x01" * KEY_BYTES
 
@@ -155,3 +159,18 @@ def aead_open(key: bytes, nonce: bytes, ad: bytes, ct: bytes) -> bytes:
         return sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(ct, ad, nonce, key)
     except (nacl.exceptions.CryptoError, ValueError):
         raise OpenError from None
+
+
+def passphrase_key(passphrase: str, salt: bytes, *, ops: int, memory_bytes: int) -> bytes:
+    """Argon2id: 32 bytes. FormatError for parameters that libsodium refuses or can't afford.
+
+    Makes guessing dear, not impossible: a passphrase that is in a word list stays one.
+    """
+    need("salt", salt, SALT_BYTES)
+    try:
+        return sodium.crypto_pwhash_alg(
+            KEY_BYTES, passphrase.encode(), salt, ops, memory_bytes,
+            sodium.crypto_pwhash_ALG_ARGON2ID13,
+        )  # fmt: skip
+    except (nacl.exceptions.CryptoError, RuntimeError, ValueError, TypeError, MemoryError):
+        raise FormatError("passphrase", "these costs of a passphrase can't be paid") from None

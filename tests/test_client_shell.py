@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -521,3 +523,49 @@ async def test_many_devices_that_lost_the_service_all_come_back(service: Service
             service.start()
             await together(*(row.until_count(len(others)) for row in watches))
             await together(*(row.stop() for row in watches))
+
+
+@pytest.fixture
+def make_certificate(tmp_path: Path) -> Callable[[str], tuple[Path, Path]]:
+    """Makes self-signed certificates of this machine, each with its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+
+    def make(name: str) -> tuple[Path, Path]:
+        cert, key = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
+        _openssl(cert, key)
+        return cert, key
+
+    return make
+
+
+def _openssl(cert: Path, key: Path) -> None:
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+            "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", str(key),
+            "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-out", str(cert),
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+
+
+async def test_tls_is_spoken_under_the_given_ca(
+    tmp_path: Path, make_certificate: Callable[[str], tuple[Path, Path]]
+) -> None:
+    """With the CA file everything works; without TLS or with another CA nothing is sent."""
+    (cert, key), (stranger, _) = make_certificate("ours"), make_certificate("other")
+    async with serving(tmp_path, tls_cert_file=str(cert), tls_key_file=str(key)) as service:
+        plain = endpoint_of(service)
+        secure = dataclasses.replace(plain, tls_ca=cert.read_bytes())
+        async with fleet(secure) as devices:
+            a = await devices.first()
+            put(a, "theme", "dark")
+            await a.sync_once()
+            assert shown(await devices.another(a)) == {"ui/theme": "dark"}
+        other = dataclasses.replace(secure, tls_ca=stranger.read_bytes())
+        for endpoint in (plain, other):
+            async with fleet(endpoint) as devices:
+                with pytest.raises(RemoteError, match="can't be reached"):
+                    await devices.first()
