@@ -82,9 +82,9 @@ def summary(console: Console, report: dict[str, Any]) -> None:
         ("devices", "devices"),
         ("ops pushed", "ops_pushed"),
         ("every device shows all of its profile", "all_devices_converged"),
-        ("a device paired late does, too", "late_device_converged"),
-        ("a revoked one is refused at once", "revoked_device_refused"),
-        ("all agree again after rotating the keys", "rotated_and_converged"),
+        ("a device paired late does, too (1 person)", "late_device_converged"),
+        ("a revoked one is refused at once (1 person)", "revoked_device_refused"),
+        ("all agree after rotating the keys (1 person)", "rotated_and_converged"),
     ):
         table.add_row(label, _plain(report[key]))
     table.add_row(

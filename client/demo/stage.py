@@ -17,7 +17,7 @@ PROOF_BITS = 8
 
 
 class StageError(Exception):
-    """The service did not start; the message says where its log is."""
+    """The service did not start; the message has the last line that it said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,9 @@ class Service:
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()
-            raise StageError(f"the service did not start; {self.log} says why")
+            said = self.log.read_text(errors="replace").strip().splitlines()
+            why = said[-1] if said else f"exit code {self._process.returncode}"
+            raise StageError(f"the service did not start: {why}")
         ready = json.loads(line)
         self.address = Address(ready["listening"], ready["audience"], ready["server_key"])
 
