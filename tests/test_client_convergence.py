@@ -148,21 +148,30 @@ class Run:
         )
 
 
+COUNTS = st.integers(2, _PHONES_MAX)
+ACTIONS = st.lists(_actions, max_size=30)
+
+
+def live(count: int, actions: list[tuple[int, str, int]]) -> None:
+    """One life of some phones, and the check at its end."""
+    run = Run(count)
+    for who, action, number in actions:
+        run.do(who, action, number)
+    run.check()
+
+
 @settings(
     max_examples=int(os.environ.get("ROOKERY_EXAMPLES", "60")),
     deadline=None,
     derandomize="ROOKERY_EXAMPLES" not in os.environ,
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip
-@given(count=st.integers(2, _PHONES_MAX), actions=st.lists(_actions, max_size=30))
+@given(count=COUNTS, actions=ACTIONS)
 def test_every_interleaving_converges_and_no_increment_is_lost(
     count: int, actions: list[tuple[int, str, int]]
 ) -> None:
     """Edits, pushes, pulls, duplicates, crashes, rotations and lost service state."""
-    run = Run(count)
-    for who, action, number in actions:
-        run.do(who, action, number)
-    run.check()
+    live(count, actions)
 
 
 def test_a_long_random_life_converges() -> None:
