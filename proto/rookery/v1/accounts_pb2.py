@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from rookery.v1 import common_pb2 as rookery_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rookery/v1/accounts.proto\x12\nrookery.v1\x1a\x17rookery/v1/common.proto\",\n\x0bProofOfWork\x12\x0c\n\x04hour\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\"\x87\x01\n\x14\x43reateAccountRequest\x12\'\n\x07genesis\x18\x01 \x01(\x0b\x32\x16.rookery.v1.SignedLink\x12(\n\x05proof\x18\x02 \x01(\x0b\x32\x17.rookery.v1.ProofOfWorkH\x00\x12\x0f\n\x05token\x18\x03 \x01(\x0cH\x00\x42\x0b\n\tenrolment\"=\n\x15\x43reateAccountResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\"\\\n\x11\x41ppendLinkRequest\x12$\n\x04link\x18\x01 \x01(\x0b\x32\x16.rookery.v1.SignedLink\x12!\n\x06grants\x18\x02 \x03(\x0b\x32\x11.rookery.v1.Grant\":\n\x12\x41ppendLinkResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\"K\n\x0fGetChainRequest\x12\x16\n\tafter_seq\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nall_grants\x18\x02 \x01(\x08\x42\x0c\n\n_after_seq\"Y\n\x0eLinkWithGrants\x12$\n\x04link\x18\x01 \x01(\x0b\x32\x16.rookery.v1.SignedLink\x12!\n\x06grants\x18\x02 \x03(\x0b\x32\x11.rookery.v1.Grant\"\x86\x01\n\x10GetChainResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12)\n\x05links\x18\x02 \x03(\x0b\x32\x1a.rookery.v1.LinkWithGrants\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\x13\n\x0blamport_max\x18\x04 \x01(\x04\"*\n\x14\x44\x65leteAccountRequest\x12\x12\n\naccount_id\x18\x01 \x01(\x0c\"N\n\x15\x44\x65leteAccountResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x0f\n\x07receipt\x18\x02 \x01(\x0c\x32\xca\x02\n\x08\x41\x63\x63ounts\x12T\n\rCreateAccount\x12 .rookery.v1.CreateAccountRequest\x1a!.rookery.v1.CreateAccountResponse\x12K\n\nAppendLink\x12\x1d.rookery.v1.AppendLinkRequest\x1a\x1e.rookery.v1.AppendLinkResponse\x12\x45\n\x08GetChain\x12\x1b.rookery.v1.GetChainRequest\x1a\x1c.rookery.v1.GetChainResponse\x12T\n\rDeleteAccount\x12 .rookery.v1.DeleteAccountRequest\x1a!.rookery.v1.DeleteAccountResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rookery/v1/accounts.proto\x12\nrookery.v1\x1a\x17rookery/v1/common.proto\",\n\x0bProofOfWork\x12\x0c\n\x04hour\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04\"\xb2\x01\n\x14\x43reateAccountRequest\x12\'\n\x07genesis\x18\x01 \x01(\x0b\x32\x16.rookery.v1.SignedLink\x12)\n\x05later\x18\x04 \x03(\x0b\x32\x1a.rookery.v1.LinkWithGrants\x12(\n\x05proof\x18\x02 \x01(\x0b\x32\x17.rookery.v1.ProofOfWorkH\x00\x12\x0f\n\x05token\x18\x03 \x01(\x0cH\x00\x42\x0b\n\tenrolment\"=\n\x15\x43reateAccountResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\"\\\n\x11\x41ppendLinkRequest\x12$\n\x04link\x18\x01 \x01(\x0b\x32\x16.rookery.v1.SignedLink\x12!\n\x06grants\x18\x02 \x03(\x0b\x32\x11.rookery.v1.Grant\":\n\x12\x41ppendLinkResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\"K\n\x0fGetChainRequest\x12\x16\n\tafter_seq\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nall_grants\x18\x02 \x01(\x08\x42\x0c\n\n_after_seq\"Y\n\x0eLinkWithGrants\x12$\n\x04link\x18\x01 \x01(\x0b\x32\x16.rookery.v1.SignedLink\x12!\n\x06grants\x18\x02 \x03(\x0b\x32\x11.rookery.v1.Grant\"\x86\x01\n\x10GetChainResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12)\n\x05links\x18\x02 \x03(\x0b\x32\x1a.rookery.v1.LinkWithGrants\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\x13\n\x0blamport_max\x18\x04 \x01(\x04\"*\n\x14\x44\x65leteAccountRequest\x12\x12\n\naccount_id\x18\x01 \x01(\x0c\"N\n\x15\x44\x65leteAccountResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x0f\n\x07receipt\x18\x02 \x01(\x0c\x32\xca\x02\n\x08\x41\x63\x63ounts\x12T\n\rCreateAccount\x12 .rookery.v1.CreateAccountRequest\x1a!.rookery.v1.CreateAccountResponse\x12K\n\nAppendLink\x12\x1d.rookery.v1.AppendLinkRequest\x1a\x1e.rookery.v1.AppendLinkResponse\x12\x45\n\x08GetChain\x12\x1b.rookery.v1.GetChainRequest\x1a\x1c.rookery.v1.GetChainResponse\x12T\n\rDeleteAccount\x12 .rookery.v1.DeleteAccountRequest\x1a!.rookery.v1.DeleteAccountResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,23 +35,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROOFOFWORK']._serialized_start=66
   _globals['_PROOFOFWORK']._serialized_end=110
   _globals['_CREATEACCOUNTREQUEST']._serialized_start=113
-  _globals['_CREATEACCOUNTREQUEST']._serialized_end=248
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=250
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=311
-  _globals['_APPENDLINKREQUEST']._serialized_start=313
-  _globals['_APPENDLINKREQUEST']._serialized_end=405
-  _globals['_APPENDLINKRESPONSE']._serialized_start=407
-  _globals['_APPENDLINKRESPONSE']._serialized_end=465
-  _globals['_GETCHAINREQUEST']._serialized_start=467
-  _globals['_GETCHAINREQUEST']._serialized_end=542
-  _globals['_LINKWITHGRANTS']._serialized_start=544
-  _globals['_LINKWITHGRANTS']._serialized_end=633
-  _globals['_GETCHAINRESPONSE']._serialized_start=636
-  _globals['_GETCHAINRESPONSE']._serialized_end=770
-  _globals['_DELETEACCOUNTREQUEST']._serialized_start=772
-  _globals['_DELETEACCOUNTREQUEST']._serialized_end=814
-  _globals['_DELETEACCOUNTRESPONSE']._serialized_start=816
-  _globals['_DELETEACCOUNTRESPONSE']._serialized_end=894
-  _globals['_ACCOUNTS']._serialized_start=897
-  _globals['_ACCOUNTS']._serialized_end=1227
+  _globals['_CREATEACCOUNTREQUEST']._serialized_end=291
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=293
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=354
+  _globals['_APPENDLINKREQUEST']._serialized_start=356
+  _globals['_APPENDLINKREQUEST']._serialized_end=448
+  _globals['_APPENDLINKRESPONSE']._serialized_start=450
+  _globals['_APPENDLINKRESPONSE']._serialized_end=508
+  _globals['_GETCHAINREQUEST']._serialized_start=510
+  _globals['_GETCHAINREQUEST']._serialized_end=585
+  _globals['_LINKWITHGRANTS']._serialized_start=587
+  _globals['_LINKWITHGRANTS']._serialized_end=676
+  _globals['_GETCHAINRESPONSE']._serialized_start=679
+  _globals['_GETCHAINRESPONSE']._serialized_end=813
+  _globals['_DELETEACCOUNTREQUEST']._serialized_start=815
+  _globals['_DELETEACCOUNTREQUEST']._serialized_end=857
+  _globals['_DELETEACCOUNTRESPONSE']._serialized_start=859
+  _globals['_DELETEACCOUNTRESPONSE']._serialized_end=937
+  _globals['_ACCOUNTS']._serialized_start=940
+  _globals['_ACCOUNTS']._serialized_end=1270
 # @@protoc_insertion_point(module_scope)

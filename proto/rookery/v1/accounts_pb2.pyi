@@ -52,6 +52,7 @@ class CreateAccountRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     GENESIS_FIELD_NUMBER: _builtins.int
+    LATER_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     token: _builtins.bytes
@@ -61,6 +62,16 @@ class CreateAccountRequest(_message.Message):
         """type GENESIS; pop is empty."""
 
     @_builtins.property
+    def later(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkWithGrants]:
+        """The links that followed the genesis, ascending by seq without gaps, each with all its
+        grants: to make an account again that the service lost. Empty for a new account. At most
+        1 MiB, grants included. The whole chain is judged by the rules that AppendLink judges by,
+        and is stored with the genesis or not at all. Where the account stands already, links
+        that stand there are skipped and those beyond are appended, so that the order in which
+        devices make it again does not matter.
+        """
+
+    @_builtins.property
     def proof(self) -> Global___ProofOfWork:
         """Deployments with enrolment "open"."""
 
@@ -68,12 +79,13 @@ class CreateAccountRequest(_message.Message):
         self,
         *,
         genesis: _common_pb2.SignedLink | None = ...,
+        later: _abc.Iterable[Global___LinkWithGrants] | None = ...,
         proof: Global___ProofOfWork | None = ...,
         token: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["enrolment", b"enrolment", "genesis", b"genesis", "proof", b"proof", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enrolment", b"enrolment", "genesis", b"genesis", "proof", b"proof", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enrolment", b"enrolment", "genesis", b"genesis", "later", b"later", "proof", b"proof", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_enrolment: _TypeAlias = _typing.Literal["proof", "token"]  # noqa: Y015
     _WhichOneofArgType_enrolment: _TypeAlias = _typing.Literal["enrolment", b"enrolment"]  # noqa: Y015

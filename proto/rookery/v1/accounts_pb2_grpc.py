@@ -69,8 +69,15 @@ class AccountsServicer:
         and `hour` (the current one)
         PERMISSION_DENIED   TOKEN_REFUSED    token missing, expired, forged, or of another
         audience or genesis link
-        RESOURCE_EXHAUSTED  QUOTA            metadata `limit` = accounts_per_subject
-        INVALID_ARGUMENT    LINK_INVALID     not a valid genesis link
+        RESOURCE_EXHAUSTED  QUOTA            metadata `limit` = accounts_per_subject |
+        chain_links | active_devices | later_bytes
+        INVALID_ARGUMENT    LINK_INVALID     not a valid genesis link, or a later link breaks a
+        rule of the chain; metadata `rule`
+        INVALID_ARGUMENT    GRANTS_INVALID   grants of a later link missing, surplus or not
+        matching its grants_digest
+        ABORTED             CHAIN_CONFLICT   the account stands and another link than one of
+        `later` with it; metadata `chain_seq`
+        FAILED_PRECONDITION CHAIN_GAP        `later` skips a seq; metadata `chain_seq`
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,8 +41,15 @@ class AccountsStub:
                                            and `hour` (the current one)
       PERMISSION_DENIED   TOKEN_REFUSED    token missing, expired, forged, or of another
                                            audience or genesis link
-      RESOURCE_EXHAUSTED  QUOTA            metadata `limit` = accounts_per_subject
-      INVALID_ARGUMENT    LINK_INVALID     not a valid genesis link
+      RESOURCE_EXHAUSTED  QUOTA            metadata `limit` = accounts_per_subject |
+                                           chain_links | active_devices | later_bytes
+      INVALID_ARGUMENT    LINK_INVALID     not a valid genesis link, or a later link breaks a
+                                           rule of the chain; metadata `rule`
+      INVALID_ARGUMENT    GRANTS_INVALID   grants of a later link missing, surplus or not
+                                           matching its grants_digest
+      ABORTED             CHAIN_CONFLICT   the account stands and another link than one of
+                                           `later` with it; metadata `chain_seq`
+      FAILED_PRECONDITION CHAIN_GAP        `later` skips a seq; metadata `chain_seq`
     """
     AppendLink: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.AppendLinkRequest, _accounts_pb2.AppendLinkResponse]
     """Appends one link by compare-and-set on (seq, prev). Atomic with its grants. Idempotent
@@ -76,8 +83,15 @@ class AccountsAsyncStub(AccountsStub):
                                            and `hour` (the current one)
       PERMISSION_DENIED   TOKEN_REFUSED    token missing, expired, forged, or of another
                                            audience or genesis link
-      RESOURCE_EXHAUSTED  QUOTA            metadata `limit` = accounts_per_subject
-      INVALID_ARGUMENT    LINK_INVALID     not a valid genesis link
+      RESOURCE_EXHAUSTED  QUOTA            metadata `limit` = accounts_per_subject |
+                                           chain_links | active_devices | later_bytes
+      INVALID_ARGUMENT    LINK_INVALID     not a valid genesis link, or a later link breaks a
+                                           rule of the chain; metadata `rule`
+      INVALID_ARGUMENT    GRANTS_INVALID   grants of a later link missing, surplus or not
+                                           matching its grants_digest
+      ABORTED             CHAIN_CONFLICT   the account stands and another link than one of
+                                           `later` with it; metadata `chain_seq`
+      FAILED_PRECONDITION CHAIN_GAP        `later` skips a seq; metadata `chain_seq`
     """
     AppendLink: _aio.UnaryUnaryMultiCallable[_accounts_pb2.AppendLinkRequest, _accounts_pb2.AppendLinkResponse]  # type: ignore[assignment]
     """Appends one link by compare-and-set on (seq, prev). Atomic with its grants. Idempotent
@@ -114,8 +128,15 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
                                                and `hour` (the current one)
           PERMISSION_DENIED   TOKEN_REFUSED    token missing, expired, forged, or of another
                                                audience or genesis link
-          RESOURCE_EXHAUSTED  QUOTA            metadata `limit` = accounts_per_subject
-          INVALID_ARGUMENT    LINK_INVALID     not a valid genesis link
+          RESOURCE_EXHAUSTED  QUOTA            metadata `limit` = accounts_per_subject |
+                                               chain_links | active_devices | later_bytes
+          INVALID_ARGUMENT    LINK_INVALID     not a valid genesis link, or a later link breaks a
+                                               rule of the chain; metadata `rule`
+          INVALID_ARGUMENT    GRANTS_INVALID   grants of a later link missing, surplus or not
+                                               matching its grants_digest
+          ABORTED             CHAIN_CONFLICT   the account stands and another link than one of
+                                               `later` with it; metadata `chain_seq`
+          FAILED_PRECONDITION CHAIN_GAP        `later` skips a seq; metadata `chain_seq`
         """
 
     @_abc_1.abstractmethod

@@ -57,7 +57,8 @@ class PushRequest(_message.Message):
     @_builtins.property
     def ops(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """header[184] | ct | sig[64] each, 520 to 33,032 bytes; or, uploading again what others
-        have superseded, a 280-byte stub. In dev_seq order per device.
+        have superseded, a 280-byte stub. In dev_seq order per device. A stub needs no winner of
+        its tag at the service and never is one.
         """
 
     @_builtins.property

@@ -94,7 +94,6 @@ class SyncServicer:
         FAILED_PRECONDITION EPOCH_UNKNOWN    epoch is newer than the chain the service holds
         FAILED_PRECONDITION DEVICE_CUT       beyond the cut of a revoked device
         FAILED_PRECONDITION LAMPORT_AHEAD    more than 4096 above the account's largest
-        FAILED_PRECONDITION PAYLOAD_MISSING  a stub whose tag has no winner above it
         RESOURCE_EXHAUSTED  QUOTA            `limit` = ops_per_push | push_bytes |
         records_per_account, and its value
         """
