@@ -8,27 +8,32 @@ that leaves out, adds or swaps one record is found out.
 from __future__ import annotations
 
 from client.core import Core
+from client.integrity import Judgement, Verdict, review
 from client.rows import pack
 from crypto import op
 from crypto.cert import Role
 from crypto.checkpoint import Checkpoint, state_hash
 from crypto.errors import CryptoError
+from crypto.heads import Head
 from crypto.ids import OpHash, Tag
 from crypto.op import Kind, SealedOp, Verb
 
 
-def finish(core: Core) -> None:
-    """All that the service has is here: ends the first catch-up, from a checkpoint if need be."""
+def finish(core: Core) -> list[Judgement]:
+    """All that the service has is here: ends the first catch-up, from a checkpoint if need be.
+    What it covers and breaks a rule is returned: somebody is to blame for it."""
     gaps = [sealed for sealed in core.holds if _is_gap(core, sealed)]
-    if gaps and not _start_from_checkpoint(core):
+    refused = _start_from_checkpoint(core) if gaps else []
+    if refused is None:
         core.alarm(
             "bootstrap",
             "The history before this device was added is incomplete, and what the service "
             "delivered is not what your other devices vouch for.",
         )
-        return
+        return []
     core.fresh = False
     core.holds.keep(core.journal)
+    return refused
 
 
 def _is_gap(core: Core, sealed: SealedOp) -> bool:
@@ -36,15 +41,15 @@ def _is_gap(core: Core, sealed: SealedOp) -> bool:
     return device is not None and sealed.header.dev_seq > core.state.logs[device.index].seq + 1
 
 
-def _start_from_checkpoint(core: Core) -> bool:
+def _start_from_checkpoint(core: Core) -> list[Judgement] | None:
+    """None: what came bears out none of the checkpoints that came."""
     for checkpoint in _candidates(core):
         ops = _ops_up_to(core, checkpoint)
         winners = _winners(ops, checkpoint.epoch)
         told = state_hash((tag, row.op_hash) for tag, row in winners.items())
         if told == (checkpoint.count, checkpoint.state_hash):
-            _take(core, checkpoint, ops, winners)
-            return True
-    return False
+            return _take(core, checkpoint, ops, winners)
+    return None
 
 
 def _candidates(core: Core) -> list[Checkpoint]:
@@ -116,21 +121,41 @@ def _take(
     checkpoint: Checkpoint,
     ops: list[tuple[int, SealedOp]],
     winners: dict[Tag, SealedOp],
-) -> None:
-    """The checkpoint's heads become the base; its winners are taken in."""
+) -> list[Judgement]:
+    """The checkpoint's heads become the base; its winners are taken in. It vouches for what
+    is held, not for what is in it: what the other devices set aside is set aside here too.
+    The judgements of those."""
     state = core.state
     for head in checkpoint.held:
+        seq, op_hash = _base(core, head)
         log = state.logs[head.device_index]
-        if head.seq > log.seq:
-            log.start_at(head.seq, head.op_hash)
-            core.journal.set(f"base:{head.device_index:03d}", pack(head.seq, bytes(head.op_hash)))
+        if seq > log.seq:
+            log.start_at(seq, op_hash)
+            core.journal.set(f"base:{head.device_index:03d}", pack(seq, bytes(op_hash)))
+    refused = []
     for index, sealed in sorted(ops, key=lambda row: row[1].order):
-        place = (index, sealed.header.dev_seq)
+        seq = sealed.header.dev_seq
         winner = winners.get(sealed.header.tag)
-        if winner is None or winner.op_hash != sealed.op_hash or place in core.oplog.ops:
+        if winner is None or winner.op_hash != sealed.op_hash or (index, seq) in core.oplog.ops:
             continue
-        state.logs[index].hashes[sealed.header.dev_seq] = sealed.op_hash
+        if seq > state.logs[index].base:
+            continue  # beyond a cut, or it comes by itself
+        state.logs[index].hashes[seq] = sealed.op_hash
         core.oplog.add(index, sealed, core.journal)
-        state.lamport_max = max(state.lamport_max, sealed.header.lamport)
+        judgement = review(sealed, state.chain.devices[index], state)
+        if judgement.verdict in (Verdict.REJECT, Verdict.FORK):
+            core.put_aside(index, seq, str(judgement))
+            refused.append(judgement)
+        else:
+            state.lamport_max = max(state.lamport_max, sealed.header.lamport)
     core.checkpoint_epoch = max(core.checkpoint_epoch, checkpoint.epoch)
     core.rebuild()
+    return refused
+
+
+def _base(core: Core, head: Head) -> tuple[int, OpHash]:
+    """Where a device stands by a checkpoint; never beyond a cut that came later."""
+    cut = core.state.chain.devices[head.device_index].cut
+    if cut is not None and head.seq >= cut.seq:
+        return cut.seq, cut.op_hash
+    return head.seq, head.op_hash

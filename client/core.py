@@ -16,10 +16,10 @@ from client.outbox import Outbox
 from client.profile import Entry, Name, Order, Profile
 from client.rows import Journal, Rows, pack, unpack
 from client.steps import NoticeKind
-from crypto import op
+from crypto import names, op
 from crypto.cert import Role
 from crypto.chain import Device as Member
-from crypto.errors import CryptoError
+from crypto.errors import CryptoError, FormatError
 from crypto.ids import AccountId, DeviceId, LinkHash, OpHash
 from crypto.keys import Identity
 from crypto.op import Payload, SealedOp, Verb
@@ -231,8 +231,14 @@ class Core:
             return None
 
     def merge(self, index: int, sealed: SealedOp, payload: Payload) -> None:
-        """Puts an op's content into the profile."""
+        """Puts an op's content into the profile; sets it aside if its name is none."""
         header = sealed.header
+        try:
+            names.check_name(payload.collection)
+            names.split_part(payload.key)
+        except FormatError:
+            self.put_aside(index, header.dev_seq, "REJECT:name")
+            return
         entry = Entry(
             Order(header.lamport, header.epoch, header.device_id),
             index,

@@ -184,7 +184,8 @@ def _caught_up(core: Core) -> None:
     core.blocked = False
     core.link_refusals = core.receipt_tries = 0
     if core.fresh:
-        bootstrap.finish(core)
+        for refused in bootstrap.finish(core):
+            _complain(core, refused, refused.sealed.raw if refused.sealed else b"")
         retry(core)
     if core.overflow and not len(core.holds):
         core.overflow = False

@@ -167,6 +167,12 @@ def _content(sealed: SealedOp, device: Device, state: State) -> Judgement:
     )
 
 
+def review(sealed: SealedOp, device: Device, state: State) -> Judgement:
+    """C7 to C13 of an authentic op whose place counts as held already: one that a checkpoint
+    covers, or whose stub came first."""
+    return _content(sealed, device, state)
+
+
 def _open(sealed: SealedOp, device: Device, state: State) -> Payload:
     try:
         payload = op.open_(sealed, state.keys[sealed.header.epoch])
@@ -293,4 +299,7 @@ def judge_receipt(rows: Iterable[tuple[int, int, bytes]], state: State) -> Judge
     return Judgement(Verdict.OK)
 
 
-__all__ = ["Judgement", "Log", "OpHash", "State", "Verdict", "apply", "judge", "judge_receipt"]
+__all__ = [
+    "Judgement", "Log", "OpHash", "State", "Verdict", "apply", "judge", "judge_receipt",
+    "reconsider", "review",
+]  # fmt: skip
