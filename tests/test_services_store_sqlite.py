@@ -16,7 +16,7 @@ import pytest
 
 from crypto import op
 from crypto.op import Verb
-from services.store import nonces, sqlite_schema as schema
+from services.store import nonces, sqlite_read as read, sqlite_schema as schema
 from services.store.base import Committed, Limits
 from services.store.errors import StoreUnavailable
 from services.store.sqlite import SqliteStore
@@ -51,6 +51,20 @@ def rows_by_table(path: Path) -> dict[str, int]:
             for (name,) in names.fetchall()
             if name != "meta"
         }
+
+
+# --- reading ---
+
+
+async def test_page_holds_the_winner_of_every_stub_that_it_shows(store: SqliteStore) -> None:
+    """A page is of one moment, even if the loop has not heard of the newest commit yet."""
+    client = await Client.create(store)
+    await client.push(client.world.op())
+    before = store._entry(client.world.account_id)
+    await client.push(client.world.op())
+    page = read.read_page(store._reads, before, 0, ops_max=1000, bytes_max=1 << 20)
+    assert [len(raw) == op.STUB_BYTES for raw in page.ops] == [True, False]
+    assert (page.position, page.more) == (2, False)
 
 
 # --- durability ---

@@ -18,8 +18,21 @@ _BLOCK = 128
 def read_page(
     connection: sqlite3.Connection, entry: Entry, after: int, *, ops_max: int, bytes_max: int
 ) -> Page:
-    """See `Store.read_ops`. Reads up to the entry's position, where everything is committed."""
-    base, end = entry.account_n << POSITION_BITS, entry.tip.position
+    """See `Store.read_ops`. All of one moment, that of the file and not that of the loop's
+    cache: a stub of an op that was superseded a moment ago comes with its winner."""
+    connection.execute("BEGIN")
+    try:
+        return _page(connection, entry.account_n, after, ops_max, bytes_max)
+    finally:
+        connection.execute("COMMIT")
+
+
+def _page(
+    connection: sqlite3.Connection, account_n: int, after: int, ops_max: int, bytes_max: int
+) -> Page:
+    base = account_n << POSITION_BITS
+    tail = connection.execute("SELECT position FROM tail WHERE account_n = ?", (account_n,))
+    end: int = (tail.fetchone() or (0,))[0]
     if after >= end:
         return Page((), after, more=False)
     rows = connection.execute(
@@ -28,14 +41,14 @@ def read_page(
     )
     with closing(rows):
         got = _some(rows, ops_max, bytes_max)
-        if not got:
-            # Whatever was between the last row and the end has been trimmed.
-            return Page((), end, more=False)
-        _, op_id, push_rest = got[-1]
-        push_end = op_id + push_rest
-        ops = [row[0] for row in got]
-        if push_rest:
-            ops += _rest_of_push(connection, op_id, push_end)
+    if not got:
+        # Whatever was between the last row and the end has been trimmed.
+        return Page((), end, more=False)
+    _, op_id, push_rest = got[-1]
+    push_end = op_id + push_rest
+    ops = [row[0] for row in got]
+    if push_rest:
+        ops += _rest_of_push(connection, op_id, push_end)
     if push_end >= base + end or not _any_after(connection, push_end, base + end):
         return Page(ops, end, more=False)
     return Page(ops, push_end - base, more=True)
