@@ -8,7 +8,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from client import remoteerrors as reasons
 from client.errors import AccountGone, CodeWrong, NotAllowed, PairingError, StateUnsaved
 from client.pairflow import Admission, Invitation, find_invite, read_code
 from client.recoverflow import recover
-from client.remote import Remote
+from client.remote import Remote, SignedReceipt
 from client.remoteerrors import ProtocolBreach, RemoteError
 from client.rows import Changes
 from client.steps import Push
@@ -25,7 +25,7 @@ from client.sync import SyncedDevice
 from client.transport import Signer
 from client.vault import MemoryVault
 from crypto.cert import Role
-from rookery.v1 import accounts_pb2
+from rookery.v1 import accounts_pb2, sync_pb2
 from tests.scripted import answer, scripted
 from tests.served import serving
 from tests.service_process import ServiceProcess, environment
@@ -202,6 +202,54 @@ async def test_nothing_is_sent_before_it_is_stored(tmp_path: Path) -> None:
         for number in range(10):
             put(a, "theme", number)
             await a.sync_once()
+
+
+class _Crossing(Remote):
+    """While a receipt is under way, another device's op comes by the stream."""
+
+    other: SyncedDevice | None = None
+    frame: asyncio.Event
+
+    def subscribe(self, cursor: bytes) -> AsyncGenerator[sync_pb2.SubscribeResponse, None]:
+        return self._noted(super().subscribe(cursor))
+
+    async def _noted(
+        self, frames: AsyncGenerator[sync_pb2.SubscribeResponse, None]
+    ) -> AsyncGenerator[sync_pb2.SubscribeResponse, None]:
+        async for frame in frames:
+            self.frame.set()
+            yield frame
+
+    async def get_receipt(self) -> SignedReceipt:
+        receipt = await super().get_receipt()
+        if self.other is None:
+            return receipt
+        self.frame.clear()
+        put(self.other, "theme", "crossing")
+        await self.other.sync_once()
+        await self.frame.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return receipt
+
+
+async def test_an_op_that_crosses_a_receipt_is_not_called_lost(tmp_path: Path) -> None:
+    """A receipt from before an op came by the stream does not say that the service lost it."""
+    async with serving(tmp_path) as service, fleet(endpoint_of(service)) as devices:
+        a = await devices.first()
+        b = await devices.another(a)
+        b.remote = remote = _Crossing(b.transport)
+        remote.frame = asyncio.Event()
+        watch = Watching(b)
+        await watch.until_live()
+        remote.other = a
+        b.core.check_in()
+        b.woken.set()
+        await watch.until_shown("ui/theme", "crossing")
+        # Waits for its turn, so the receipt has been judged by then.
+        await b.send_due()
+        await watch.stop()
+        assert [row.rule for row in b.core.notices if row.rule == "service-lost"] == []
 
 
 class _Full(MemoryVault):
