@@ -188,7 +188,6 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     store.EpochUnknown: Row(StatusCode.FAILED_PRECONDITION, "EPOCH_UNKNOWN", {"epoch": "epoch"}),
     store.DeviceCut: Row(StatusCode.FAILED_PRECONDITION, "DEVICE_CUT"),
     store.LamportAhead: Row(StatusCode.FAILED_PRECONDITION, "LAMPORT_AHEAD"),
-    store.PayloadMissing: Row(StatusCode.FAILED_PRECONDITION, "PAYLOAD_MISSING"),
     store.QuotaExceeded: Row(
         StatusCode.RESOURCE_EXHAUSTED, "QUOTA", {"limit": "limit", "value": "maximum"}
     ),

@@ -60,15 +60,14 @@ class Model:
         end = self.position + len(fresh)
         added = [Held(sealed, self.position + n + 1) for n, sealed in enumerate(fresh)]
         log = [*self.log, *added]
-        for held in added:
-            if held.sealed.ct is None and not any(_beats(other, held) for other in log):
-                raise errors.PayloadMissing
         for epoch in {sealed.header.epoch for sealed in fresh}:
             before = _records(self.log, epoch)
             if _records(log, epoch) > max(before, self.limits.records_max):
                 raise errors.QuotaExceeded("records_per_account", self.limits.records_max)
         for held in log:
-            if held.superseded_at is None and any(_beats(other, held) for other in log):
+            if held.superseded_at is None and (
+                held.sealed.ct is None or any(_beats(other, held) for other in log)
+            ):
                 held.superseded_at = end
         marked = None if mark is None else ops[mark]
         for held in added:
@@ -97,7 +96,7 @@ class Model:
             if header.dev_seq != len(own) + 1 or header.prev != [start, *own][-1]:
                 raise errors.OpGap(len(own), [start, *own][-1])
             self._check_cut(sealed)
-            self._check_epoch(header.epoch, now_ms)
+            self._check_epoch(sealed, now_ms)
             if header.lamport > lamport_max + op.LAMPORT_STEP_MAX:
                 raise errors.LamportAhead
             lamport_max = max(lamport_max, header.lamport)
@@ -113,11 +112,12 @@ class Model:
         if sealed.header.dev_seq > cut.seq or sealed.op_hash != cut.op_hash:
             raise errors.DeviceCut
 
-    def _check_epoch(self, epoch: int, now_ms: int) -> None:
+    def _check_epoch(self, sealed: SealedOp, now_ms: int) -> None:
+        epoch = sealed.header.epoch
         if epoch > self.chain.epoch:
             raise errors.EpochUnknown(self.chain.epoch)
         in_grace = epoch == self.chain.epoch - 1 and now_ms < self.ended_ms + self.limits.grace_ms
-        if epoch != self.chain.epoch and not in_grace:
+        if sealed.ct is not None and epoch != self.chain.epoch and not in_grace:
             raise errors.EpochStale(self.chain.epoch)
 
     def page(self, after: int, ops_max: int) -> tuple[int, bool]:

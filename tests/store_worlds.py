@@ -10,7 +10,7 @@ from pathlib import Path
 from crypto import op
 from crypto.cert import Role
 from crypto.op import SealedOp
-from services.store.base import Batch, Committed, Limits, OpRow, Page, Store
+from services.store.base import Batch, Committed, Limits, OpRow, Page, Store, StoredLink
 from services.store.sqlite import SqliteStore
 from tests.worlds import World
 
@@ -75,6 +75,12 @@ class Client:
         upload = self.world.uploads[-1]
         return await self.store.append_link(
             self.world.account_id, upload.link, upload.grants, now_ms=self.now_ms
+        )
+
+    async def make_again(self, later: Sequence[StoredLink]) -> bool:
+        """Makes the account of which the store knows nothing."""
+        return await self.store.create_account(
+            self.world.genesis, later=later, subject_row=None, now_ms=self.now_ms
         )
 
     def batch(

@@ -58,6 +58,15 @@ async def not_created(service: Service, request: accounts_pb2.CreateAccountReque
     return await refusal(service.raw(CREATE, request.SerializeToString()))
 
 
+def again_request(service: Service, world: World) -> accounts_pb2.CreateAccountRequest:
+    """CreateAccount with all that followed the genesis."""
+    request = service.proof(world)
+    for upload in world.uploads[1:]:
+        appended = append_request(upload)
+        request.later.add(link=appended.link, grants=appended.grants)
+    return request
+
+
 # --- enrolment ---
 
 
@@ -76,6 +85,44 @@ async def test_a_proof_of_work_makes_an_account(tmp_path: Path) -> None:
             answer = await created(service, service.proof(world))
             assert abs(answer.info.server_ms - service.now_ms) < 60_000
         await service.pull(world)
+
+
+async def test_any_device_makes_a_lost_account_again(service: Service) -> None:
+    """The whole chain comes with CreateAccount: afterwards every active device is known, not
+    the one of the genesis link alone."""
+    world = World.create("lost")
+    world.add()
+    world.rotate([0], by=1)
+    request = again_request(service, world)
+    for _ in range(2):
+        await created(service, request)
+    assert len((await service.chain(world, by=1)).links) == 3
+    assert (await service.push(world, world.op(1), by=1)).committed == 1
+    assert (await refusal(service.pull(world, by=0))).reason == "UNAUTHENTICATED"
+
+
+async def test_a_chain_that_breaks_a_rule_makes_no_account(service: Service) -> None:
+    """Each fault has the answer that AppendLink gives, and nothing is stored."""
+    world = World.create("broken")
+    world.add()
+    world.rotate()
+    request = again_request(service, world)
+    del request.later[1].grants[0]
+    assert (await not_created(service, request)).reason == "GRANTS_INVALID"
+    request = again_request(service, world)
+    request.later[0].link.sig = bytes(64)
+    assert (await not_created(service, request)).reason == "LINK_INVALID"
+    request = again_request(service, world)
+    del request.later[0]
+    assert (await not_created(service, request)).reason == "CHAIN_GAP"
+    request = again_request(service, world)
+    request.later[0].ClearField("link")
+    assert (await not_created(service, request)).reason == "MALFORMED"
+    request = again_request(service, world)
+    request.later[0].link.pop = bytes(1 << 20)
+    refused = await not_created(service, request)
+    assert (refused.reason, refused.metadata["limit"]) == ("QUOTA", "later_bytes")
+    assert (await refusal(service.pull(world))).reason == "UNAUTHENTICATED"
 
 
 @pytest.mark.parametrize(("hours", "taken"), [(-2, False), (-1, True), (1, True), (2, False)])

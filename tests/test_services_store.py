@@ -8,10 +8,10 @@ import random
 import pytest
 
 from crypto.cert import Role
-from crypto.errors import ChainError, SignatureError
+from crypto.errors import ChainError, CryptoError, SignatureError
 from crypto.ids import AccountId
 from crypto.link import SignedLink
-from services.store.base import Limits, Store
+from services.store.base import Limits, Store, StoredLink
 from services.store.errors import (
     AccountAbsent,
     ChainAhead,
@@ -21,7 +21,7 @@ from services.store.errors import (
     QuotaExceeded,
     StoreError,
 )
-from tests.store_worlds import NOW_MS, Client, Factory
+from tests.store_worlds import NOW_MS, Client, Factory, stub_of
 from tests.worlds import World
 
 # --- accounts ---
@@ -35,6 +35,78 @@ async def test_account_of_one_genesis_is_made_once(store: Store) -> None:
     tip = await store.tip(world.account_id)
     assert tip is not None
     assert (tip.chain, tip.position, tip.lamport_max) == (world.chain, 0, 0)
+
+
+async def test_account_is_made_again_with_its_whole_chain(store_factory: Factory) -> None:
+    """After a lost store one call brings back every link with its grants, and every device
+    is known; the devices' ops go on from there, whatever epoch they are of."""
+    first = await store_factory("first")
+    client = await Client.create(first, devices=2)
+    sealed = client.world.op(1)
+    await client.push(sealed, by=1)
+    for _ in range(2):
+        await client.rotate()
+    links = await first.read_links(client.world.account_id, 0, links_max=9, bytes_max=1 << 20)
+    second = await store_factory("second")
+    again = Client(second, client.world)
+    assert await again.make_again(links)
+    assert not await again.make_again(links)
+    assert not await again.make_again(links[:1])
+    tip = await second.tip(client.world.account_id)
+    assert tip is not None
+    assert tip.chain == client.world.chain
+    stored = await second.read_links(client.world.account_id, 0, links_max=9, bytes_max=1 << 20)
+    assert stored == links
+    assert (await again.push(stub_of(sealed), client.world.op(1), by=1)).new_ops == 2
+
+
+async def test_longer_chain_goes_on_from_a_shorter_one(store_factory: Factory) -> None:
+    """Devices that lagged may make the account again first: one that knows later links adds
+    them, or it would be locked out by those who do not know it."""
+    first = await store_factory("first")
+    client = await Client.create(first, devices=3)
+    await client.rotate(revoke=[1])
+    links = await first.read_links(client.world.account_id, 0, links_max=9, bytes_max=1 << 20)
+    second = await store_factory("second")
+    again = Client(second, client.world)
+    assert await again.make_again(links[:1])
+    assert await again.make_again(links)
+    tip = await second.tip(client.world.account_id)
+    assert tip is not None
+    assert tip.chain == client.world.chain
+    assert list(
+        await second.read_links(client.world.account_id, 0, links_max=9, bytes_max=1 << 20)
+    ) == list(links)
+
+
+async def test_account_is_made_again_whole_or_not_at_all(store_factory: Factory) -> None:
+    """A skipped seq, missing grants, another device's link or too many devices: nothing of
+    the chain is stored."""
+    first = await store_factory("first")
+    client = await Client.create(first, devices=3)
+    links = await first.read_links(client.world.account_id, 0, links_max=9, bytes_max=1 << 20)
+    second = await store_factory("second", limits=Limits(active_devices_max=2))
+    again = Client(second, client.world)
+    with pytest.raises(ChainAhead):
+        await again.make_again(links[1:])
+    with pytest.raises(CryptoError):
+        await again.make_again([links[0], StoredLink(links[1].link, ())])
+    with pytest.raises(QuotaExceeded):
+        await again.make_again(links)
+    assert await second.tip(client.world.account_id) is None
+
+
+async def test_other_chain_than_the_standing_one_conflicts(store: Store) -> None:
+    """Making an account again never takes a link back."""
+    client = await Client.create(store)
+    fork = client.world.fork()
+    await client.add()
+    upload = fork.add()
+    with pytest.raises(ChainConflict):
+        await client.make_again([StoredLink(upload.link, upload.grants)])
+    tip = await store.tip(client.world.account_id)
+    assert tip is not None
+    assert tip.chain == client.world.chain
 
 
 async def test_unknown_account_has_no_tip_and_takes_nothing(store: Store) -> None:

@@ -14,7 +14,6 @@ from services.store.errors import (
     EpochUnknown,
     LamportAhead,
     OpGap,
-    PayloadMissing,
     QuotaExceeded,
 )
 from tests.store_worlds import DAY_MS, NOW_MS, Client, Factory, stub_of
@@ -76,18 +75,33 @@ async def test_supersession_inside_one_batch(store: Store) -> None:
     assert await client.pull() == [first.stub, low.stub, high.raw, mid.stub]
 
 
-async def test_stub_needs_the_op_that_superseded_it(store: Store) -> None:
-    """A stub is taken with or after its winner, not without."""
+async def test_stub_needs_no_winner_and_never_is_one(store_factory: Factory) -> None:
+    """A stub keeps its device's place and nothing else: not a tag, not a record."""
+    store = await store_factory(limits=Limits(records_max=1))
     client = await Client.create(store, devices=2)
-    old, new = client.world.op(0), client.world.op(1)
-    with pytest.raises(PayloadMissing):
-        await client.push(stub_of(old))
-    assert (await client.push(stub_of(old), new)).new_ops == 2
-    assert await client.pull() == [old.stub, new.raw]
-    late = client.world.op(0, lamport=1)
+    ahead, old = client.world.op(0), client.world.op(1, lamport=1)
+    assert (await client.push(stub_of(ahead))).new_ops == 1
+    assert (await client.push(old)).new_ops == 1
+    assert await client.pull() == [ahead.stub, old.raw]
+    late = client.world.op(0, lamport=9)
     assert (await client.push(stub_of(late))).new_ops == 1
-    with pytest.raises(PayloadMissing):
-        await client.push(stub_of(client.world.op(0)))
+    assert await client.pull() == [ahead.stub, old.raw, late.stub]
+
+
+async def test_stub_of_an_epoch_long_over_is_taken(store_factory: Factory) -> None:
+    """What devices keep of old epochs is stubs: a store that lost them takes them back, or
+    their authors could never go on."""
+    store = await store_factory(limits=Limits(grace_ms=0))
+    client = await Client.create(store)
+    ops = []
+    for _ in range(3):
+        ops.append(client.world.op())
+        await client.rotate()
+    with pytest.raises(EpochStale):
+        await client.push(ops[0])
+    last = client.world.op()
+    assert (await client.push(*map(stub_of, ops), last)).new_ops == 4
+    assert await client.pull() == [*(sealed.stub for sealed in ops), last.raw]
 
 
 async def test_log_moves_to_another_store(store_factory: Factory) -> None:
@@ -227,8 +241,6 @@ async def test_order_of_judgement(store_factory: Factory) -> None:
         await client.push(client.world.fork().op(0, epoch=1, lamport=far))
     with pytest.raises(LamportAhead):
         await client.push(stub_of(client.world.fork().op(0, lamport=far)))
-    with pytest.raises(PayloadMissing):
-        await client.push(stub_of(client.world.op(0)))
 
 
 # --- quotas ---

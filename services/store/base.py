@@ -121,10 +121,20 @@ class Store(Protocol):
         ...
 
     async def create_account(
-        self, genesis: SignedLink, *, subject_row: bytes | None, now_ms: int
+        self,
+        genesis: SignedLink,
+        *,
+        later: Sequence[StoredLink] = (),
+        subject_row: bytes | None,
+        now_ms: int,
     ) -> bool:
         """Makes the account of a verified genesis link. False if it stood already (the same
-        link makes the same account). QuotaExceeded("accounts_per_subject")."""
+        link makes the same account). QuotaExceeded("accounts_per_subject").
+
+        `later`: the links that followed, of an account that is made again. All are judged as
+        `append_link` judges, and stored with the genesis or not at all. Where the account
+        stands, those that stand there are skipped and those beyond are appended (True if
+        there were any). Raises what `append_link` raises."""
         ...
 
     async def tip(self, account_id: AccountId) -> Tip | None:
@@ -160,13 +170,13 @@ class Store(Protocol):
         already is skipped, whatever its epoch; other bytes at that dev_seq: DeviceForked;
         not the next of its device: OpGap; DeviceCut (beyond a revoked device's cut, or at it
         with another hash); EpochUnknown; EpochStale (neither current nor, in grace, the one
-        before); LamportAhead (4096 above the largest before the batch, counted on through
-        it); a stub without a winner at or above it: PayloadMissing;
-        QuotaExceeded("records_per_account"): new tags would bring the row's epoch above the
-        limit of live records. Known tags and control ops always fit.
+        before; whole ops only); LamportAhead (4096 above the largest before the batch,
+        counted on through it); QuotaExceeded("records_per_account"): new tags would bring the
+        row's epoch above the limit of live records. Known tags and control ops always fit.
 
         Keeps one whole row per (epoch, tag), the winner by (lamport, device_id), and a stub
-        of each op that it superseded."""
+        of each op that it superseded. A row that comes as a stub never wins, and needs no
+        winner: nothing can be read from it, so its epoch may be long over."""
         ...
 
     async def read_ops(

@@ -68,10 +68,6 @@ class LamportAhead(StoreError):
     """The op's lamport is more than 4096 above the account's largest."""
 
 
-class PayloadMissing(StoreError):
-    """A stub whose tag has no winner above it."""
-
-
 class QuotaExceeded(StoreError):
     """A limit is reached. `limit` names it, `maximum` is its value."""
 

@@ -37,6 +37,7 @@ from services.store import (
 from services.store.base import Batch, Committed, Limits, Page, Poke, StoredLink, Tip
 from services.store.errors import AccountAbsent, StoreUnavailable
 from services.store.nonces import NonceWindow
+from services.store.replay import replay
 from services.store.sqlite_ops import commit_ops
 from services.store.sqlite_state import Entry, load, read_heads
 from services.store.sqlite_transaction import Transaction
@@ -139,12 +140,20 @@ class SqliteStore:
     # --- accounts and chains ---
 
     async def create_account(
-        self, genesis: SignedLink, *, subject_row: bytes | None, now_ms: int
+        self,
+        genesis: SignedLink,
+        *,
+        later: Sequence[StoredLink] = (),
+        subject_row: bytes | None,
+        now_ms: int,
     ) -> bool:
-        """See `Store.create_account`. When it was made is not kept."""
-        del now_ms
+        """See `Store.create_account`. When it was made is not kept. A long chain takes a while
+        to judge: a thread does it, neither the loop nor the writer."""
+        self._check_open()
+        chain = await asyncio.to_thread(replay, genesis, later) if later else replay(genesis, ())
+        links = (StoredLink(genesis, ()), *later)
         made: bool = await self._writer.submit(
-            lambda tx: accounts.create_account(tx, genesis, subject_row)
+            lambda tx: accounts.create_account(tx, chain, links, subject_row, now_ms)
         )
         return made
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crypto import grant, link
-from crypto.chain import EMPTY, Chain
+from crypto.chain import Chain
 from crypto.grant import SEALED_BYTES, SealedGrant
 from crypto.heads import Head
 from crypto.ids import AccountId, DeviceId
 from crypto.link import Add, Link, Rotate, SignedLink
 from services.store import snapshot
+from services.store.base import StoredLink
 from services.store.errors import ChainAhead, ChainConflict, QuotaExceeded
 from services.store.sqlite_state import (
     ACCOUNT_N_MAX,
@@ -32,11 +33,18 @@ _BY_SHIFT = (
 )
 
 
-def create_account(tx: Transaction, genesis: SignedLink, subject_row: bytes | None) -> bool:
-    """See `Store.create_account`."""
-    chain = EMPTY.apply(genesis)
-    if tx.find(chain.account) is not None:
-        return False
+def create_account(
+    tx: Transaction,
+    chain: Chain,
+    links: Sequence[StoredLink],
+    subject_row: bytes | None,
+    now_ms: int,
+) -> bool:
+    """See `Store.create_account`. `links`: all of them, which make the verified `chain`."""
+    standing = tx.find(chain.account)
+    if standing is not None:
+        return _continue(tx, standing, chain, links, now_ms)
+    _check_limits_of(tx, chain)
     if subject_row is not None:
         _check_subject(tx, subject_row)
     account_n = _next_number(tx)
@@ -57,9 +65,49 @@ def create_account(tx: Transaction, genesis: SignedLink, subject_row: bytes | No
         passed={},
         marks=[],
     )
-    _insert_link(tx, account, 0, genesis, ())
+    _insert_links(tx, account, 0, links, now_ms)
     tx.keep(account)
     return True
+
+
+def _continue(
+    tx: Transaction, account: Account, chain: Chain, links: Sequence[StoredLink], now_ms: int
+) -> bool:
+    """Appends the links that stand behind the stored ones. False if there are none."""
+    standing = account.chain
+    common = min(standing.seq, chain.seq)
+    if standing.hashes[common] != chain.hashes[common]:
+        raise ChainConflict(standing.seq)
+    if chain.seq == common:
+        return False
+    _check_limits_of(tx, chain)
+    first = standing.seq + 1
+    account.set_chain(chain)
+    tx.db.execute(
+        "UPDATE account SET chain = ? WHERE account_n = ?",
+        (snapshot.encode(chain), account.account_n),
+    )
+    _insert_links(tx, account, first, links[first:], now_ms)
+    tx.changed[chain.account] = True
+    return True
+
+
+def _insert_links(
+    tx: Transaction, account: Account, first: int, links: Sequence[StoredLink], now_ms: int
+) -> None:
+    for seq, row in enumerate(links, start=first):
+        _insert_link(tx, account, seq, row.link, row.grants)
+        body = link.parse(row.link.raw).body
+        if isinstance(body, Rotate):
+            _end_epoch(tx, account, body.epoch - 1, now_ms)
+
+
+def _check_limits_of(tx: Transaction, chain: Chain) -> None:
+    """A device at any cap could still revoke: at most 255 links more than the limit."""
+    if chain.seq >= tx.limits.chain_links_max + 255:
+        raise QuotaExceeded("chain_links", tx.limits.chain_links_max)
+    if len(chain.active) > tx.limits.active_devices_max:
+        raise QuotaExceeded("active_devices", tx.limits.active_devices_max)
 
 
 def _check_subject(tx: Transaction, subject_row: bytes) -> None:

@@ -20,7 +20,6 @@ from services.store.errors import (
     EpochUnknown,
     LamportAhead,
     OpGap,
-    PayloadMissing,
     QuotaExceeded,
 )
 from services.store.sqlite_bulk import ByKeys, Value
@@ -94,7 +93,7 @@ def _fresh(tx: Transaction, account: Account, batch: Batch) -> tuple[list[OpRow]
             dev_seq > cut.seq or (dev_seq == cut.seq and op_hash != cut.op_hash)
         ):
             raise DeviceCut("the op is not within the cut of its revoked device")
-        if epoch != chain.epoch:
+        if epoch != chain.epoch and (epoch > chain.epoch or len(row.raw) != STUB_BYTES):
             _check_epoch(account, epoch, batch.now_ms, tx.limits.grace_ms)
         if lamport > lamport_max:
             if lamport > lamport_max + LAMPORT_STEP_MAX:
@@ -177,7 +176,7 @@ class _Plan:
     """Which fresh rows win their tag, which lose, and which stored winners they supersede."""
 
     __slots__ = (
-        "_account", "_best", "_stubs", "fresh", "growth", "growth_before", "live", "losers",
+        "_account", "_best", "fresh", "growth", "growth_before", "live", "losers",
         "superseded",
     )  # fmt: skip
 
@@ -189,7 +188,6 @@ class _Plan:
         self.live: list[Value] = []
         self.growth = self.growth_before = 0
         self._best: dict[bytes, Candidate] = {}
-        self._stubs: list[tuple[bytes, Candidate]] = []
         self._rank()
 
     def _rank(self) -> None:
@@ -200,11 +198,11 @@ class _Plan:
             if epoch != epoch_before:
                 epoch_before = epoch
                 prefix = prefixes.setdefault(epoch, key + epoch.to_bytes(4, "big"))
+            if len(raw) == STUB_BYTES:
+                self.losers.append(place)
+                continue
             name = prefix + tag
             candidate = (lamport, device_id, place)
-            if len(raw) == STUB_BYTES:
-                self._stubs.append((name, candidate))
-                continue
             rival = best.get(name)
             if rival is None:
                 best[name] = candidate
@@ -216,17 +214,13 @@ class _Plan:
 
     @property
     def names(self) -> list[bytes]:
-        """Every tag of the batch once."""
-        if not self._stubs:
-            return list(self._best)
-        return list({**self._best, **dict(self._stubs)})
+        """Every tag of the batch's whole ops once."""
+        return list(self._best)
 
     def against(self, winners: dict[bytes, tuple[int, int, int]]) -> None:
-        """Decides between the batch and what stands. PayloadMissing."""
+        """Decides between the batch and what stands."""
         account, fresh, live = self._account, self.fresh, self.live
         index, first = account.index, account.position + 1
-        if self._stubs:
-            self._check_stubs(winners)
         for name, (lamport, device_id, place) in self._best.items():
             row = fresh[place]
             standing = winners.get(name)
@@ -245,18 +239,6 @@ class _Plan:
     def _order(self, standing: tuple[int, int, int]) -> tuple[int, DeviceId]:
         device = self._account.chain.devices[standing[2] & 255]
         return standing[1], device.device_id
-
-    def _check_stubs(self, winners: dict[bytes, tuple[int, int, int]]) -> None:
-        """An equal is above, too: of two ops with one order it was the first."""
-        for name, (lamport, device_id, place) in self._stubs:
-            order = (lamport, device_id)
-            rival, standing = self._best.get(name), winners.get(name)
-            if not (
-                (rival is not None and rival[:2] >= order)
-                or (standing is not None and self._order(standing) >= order)
-            ):
-                raise PayloadMissing("a stub without the op that superseded it")
-            self.losers.append(place)
 
     def _grow(self, epoch: int, by: int) -> None:
         if epoch == self._account.chain.epoch:

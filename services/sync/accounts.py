@@ -16,12 +16,14 @@ from services.call import Call, OpenUnary, Route, SignedCall, SignedUnary
 from services.enrolment import Enrolment
 from services.errors import GrantsInvalid, LinkInvalid, Malformed, RequestError, Unauthenticated
 from services.store.base import StoredLink
+from services.store.errors import QuotaExceeded
 from services.sync.desk import Desk, parse
 
 _SERVICE = "/rookery.v1.Accounts/"
 LINKS_PER_ANSWER_MAX = 64
 ANSWER_BYTES_MAX = 1 << 20
 GRANTS_MAX = 255
+LATER_BYTES_MAX = 1 << 20
 
 
 class Accounts:
@@ -53,8 +55,14 @@ class Accounts:
             EMPTY.apply(signed)
         except CryptoError as error:
             raise LinkInvalid(error.rule) from None
+        later = _later(request)
         call.check_live()
-        await self._desk.store.create_account(signed, subject_row=subject_row, now_ms=call.now_ms)
+        try:
+            await self._desk.store.create_account(
+                signed, later=later, subject_row=subject_row, now_ms=call.now_ms
+            )
+        except CryptoError as error:
+            raise _broken_rule(error) from None
         return self._desk.info_field()
 
     def _admit(
@@ -133,6 +141,16 @@ def _signed_link(message: common_pb2.SignedLink, *, present: bool) -> SignedLink
     if len(message.link) > LINK_BYTES_MAX:
         raise LinkInvalid("length")
     return SignedLink(message.link, message.sig, message.pop)
+
+
+def _later(request: accounts_pb2.CreateAccountRequest) -> list[StoredLink]:
+    """The links of an account that is made again."""
+    if sum(row.ByteSize() for row in request.later) > LATER_BYTES_MAX:
+        raise QuotaExceeded("later_bytes", LATER_BYTES_MAX)
+    return [
+        StoredLink(_signed_link(row.link, present=row.HasField("link")), tuple(_grants(row.grants)))
+        for row in request.later
+    ]
 
 
 def _grants(messages: Iterable[common_pb2.Grant]) -> list[SealedGrant]:
