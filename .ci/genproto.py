@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
-PATTERN = "*_pb2*.py*"
+PATTERNS = ("*_pb2*.py", "*_pb2*.pyi")  # and no bytecode, which lies beside them
 PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 
 
@@ -49,9 +49,14 @@ def generate(out: Path) -> None:
     )
 
 
+def files(folder: Path) -> list[Path]:
+    """What of this folder is generated."""
+    return [path for pattern in PATTERNS for path in folder.rglob(pattern)]
+
+
 def generated(folder: Path) -> dict[str, bytes]:
     """Every generated file under `folder`, by its path there."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob(PATTERN)}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files(folder)}
 
 
 def outdated() -> list[str]:
@@ -68,7 +73,7 @@ def main() -> int:
         names = outdated()
         print("\n".join([*names, f"genproto: {len(names)} out of date"]))
         return 1 if names else 0
-    for path in PROTO.rglob(PATTERN):  # some may have lost their .proto file
+    for path in files(PROTO):  # some may have lost their .proto file
         path.unlink()
     generate(PROTO)
     print(f"genproto: {len(generated(PROTO))} files")
