@@ -14,6 +14,8 @@ from crypto.op import SealedOp
 HOLDS_MAX = 2048
 FRESH_HOLDS_MAX = 200_000
 """A first catch-up from a trimmed history holds everything until a checkpoint bears it out."""
+STRANGERS_MAX = 256
+"""Anybody can make an op of a device that nobody knows: such ops have little room of their own."""
 
 
 class Holds:
@@ -22,6 +24,8 @@ class Holds:
     def __init__(self) -> None:
         self._waiting: dict[DeviceId, dict[int, dict[bytes, SealedOp]]] = {}
         self._count = 0
+        self.asked_about: set[DeviceId] = set()
+        """Unknown authors for whose link the chain is being asked. In memory only."""
         self.quiet_rounds = 0
         """How often everything was fetched without any op in here getting further."""
 
@@ -93,6 +97,23 @@ class Holds:
         for seqs in self._waiting.values():
             for versions in seqs.values():
                 yield from versions.values()
+
+    def known(self, state: State) -> Iterator[SealedOp]:
+        """Those by devices of the account. Their signatures were checked."""
+        for device_id, seqs in self._waiting.items():
+            if state.find(device_id) is not None:
+                for versions in seqs.values():
+                    yield from versions.values()
+
+    def strangers(self, state: State) -> list[SealedOp]:
+        """Those by authors that the chain does not know (yet): nobody vouches for them."""
+        return [
+            sealed
+            for device_id, seqs in self._waiting.items()
+            if state.find(device_id) is None
+            for versions in seqs.values()
+            for sealed in versions.values()
+        ]
 
     def keep(self, journal: Journal) -> None:
         """Writes all of them, when the cursor is about to move past them."""

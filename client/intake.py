@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from client import bootstrap, upkeep
 from client.core import Core
-from client.holds import FRESH_HOLDS_MAX, HOLDS_MAX
-from client.integrity import Judgement, Verdict, apply, judge, reconsider
+from client.holds import FRESH_HOLDS_MAX, HOLDS_MAX, STRANGERS_MAX
+from client.integrity import Judgement, Verdict, apply, judge, reconsider, review
 from client.rows import pack
 from crypto import op
 from crypto.ids import DeviceId
@@ -58,7 +58,9 @@ def offer(core: Core, raw: bytes) -> Judgement:
         # publishes again.
         judgement = judge(sealed.stub, core.state)
         sealed = judgement.sealed
-    if sealed is None or judgement.device is None or judgement.verdict is Verdict.DUP:
+    if judgement.verdict is Verdict.DUP:
+        return _fill(core, judgement)
+    if sealed is None or judgement.device is None:
         if judgement.verdict is Verdict.REJECT:
             _complain(core, judgement, raw)
         return judgement
@@ -69,6 +71,24 @@ def offer(core: Core, raw: bytes) -> Judgement:
     elif judgement.verdict is Verdict.REJECT:
         _complain(core, judgement, raw)
     return judgement
+
+
+def _fill(core: Core, judgement: Judgement) -> Judgement:
+    """An op that is held already. If only its stub is, the whole one is judged and taken."""
+    sealed, device = judgement.sealed, judgement.device
+    if sealed is None or device is None or sealed.ct is None:
+        return judgement
+    seq = sealed.header.dev_seq
+    kept = core.oplog.ops.get((device.index, seq))
+    if kept is None or not kept.stub or kept.op_hash != sealed.op_hash:
+        return judgement
+    if kept.epoch not in core.view.keys:
+        return judgement  # nobody can read it any more
+    whole = review(sealed, device, core.state)
+    if whole.verdict is not Verdict.HOLD:
+        core.oplog.fill(device.index, sealed, core.journal)
+        _take_content(core, whole, sealed, device.index)
+    return whole
 
 
 def _is_over(core: Core, sealed: SealedOp) -> bool:
@@ -85,14 +105,19 @@ def _count(core: Core, judgement: Judgement, sealed: SealedOp) -> None:
     apply(judgement, core.state)
     core.oplog.add(device.index, sealed, core.journal)
     core.progress = True
+    _take_content(core, judgement, sealed, device.index)
+
+
+def _take_content(core: Core, judgement: Judgement, sealed: SealedOp, index: int) -> None:
     payload = judgement.payload
     if judgement.verdict is not Verdict.OK:
-        core.put_aside(device.index, seq, str(judgement))
+        core.put_aside(index, sealed.header.dev_seq, str(judgement))
         _complain(core, judgement, sealed.raw)
     elif payload is not None:
-        core.last_seen[device.index] = payload.wall_ms
+        if sealed.header.dev_seq == core.state.logs[index].seq:
+            core.last_seen[index] = payload.wall_ms
         if sealed.header.kind == Kind.RECORD:
-            core.merge(device.index, sealed, payload)
+            core.merge(index, sealed, payload)
         elif payload.verb is Verb.CHECKPOINT:
             core.checkpoint_epoch = max(core.checkpoint_epoch, sealed.header.epoch)
             core.ops_at_checkpoint = len(core.oplog.ops)
@@ -158,6 +183,12 @@ def _hold(core: Core, judgement: Judgement, sealed: SealedOp) -> None:
     if judgement.rule in ("chain", "key"):
         core.chain_due = True
     journal = None if core.fresh else core.journal
+    if judgement.device is None:
+        # Too many are dropped. If one of them was a new device's after all, the next receipt
+        # tells, and everything is pulled again.
+        if len(core.holds.strangers(core.state)) < STRANGERS_MAX:
+            core.holds.add(sealed, journal, room=FRESH_HOLDS_MAX)
+        return
     room = FRESH_HOLDS_MAX if core.fresh else HOLDS_MAX
     if not core.holds.add(sealed, journal, room=room):
         core.overflow = True
@@ -187,7 +218,8 @@ def _caught_up(core: Core) -> None:
         for refused in bootstrap.finish(core):
             _complain(core, refused, refused.sealed.raw if refused.sealed else b"")
         retry(core)
-    if core.overflow and not len(core.holds):
+    _turn_strangers_away(core)
+    if core.overflow and not any(core.holds.known(core.state)):
         core.overflow = False
         core.cursor = b""
         core.behind = True
@@ -196,17 +228,35 @@ def _caught_up(core: Core) -> None:
     upkeep.run(core)
 
 
+def _turn_strangers_away(core: Core) -> None:
+    """Who is not in the chain after it was fetched again is not of this account. The chain may
+    have been on its way when the op came; so it is asked for once more."""
+    if core.chain_due:
+        return
+    asked = core.holds.asked_about
+    strangers = core.holds.strangers(core.state)
+    for sealed in strangers:
+        if sealed.header.device_id in asked:
+            core.holds.remove(sealed, core.journal)
+            _complain(core, Judgement(Verdict.REJECT, "author", sealed), sealed.raw)
+        else:
+            core.chain_due = True
+    core.holds.asked_about = {
+        sealed.header.device_id for sealed in strangers if sealed.header.device_id not in asked
+    }
+
+
 def _check_withheld(core: Core) -> None:
-    if not len(core.holds) or core.progress:
+    waiting = next(core.holds.known(core.state), None)
+    if waiting is None or core.progress:
         core.holds.quiet_rounds = 0
-        if not len(core.holds):
+        if waiting is None:
             core.notices.forget("withheld", b"")
         return
     if core.chain_due:
         return  # the chain has not been asked yet
     core.holds.quiet_rounds += 1
     if core.holds.quiet_rounds >= _QUIET_ROUNDS_MAX and not core.fresh:
-        waiting = next(iter(core.holds))
         core.alarm(
             "withheld",
             "The service does not deliver records that others of your devices have seen.",
@@ -216,7 +266,9 @@ def _check_withheld(core: Core) -> None:
 
 def _check_orphans(core: Core) -> None:
     epoch = core.state.chain.epoch
-    if len(core.holds) or any(log.fork_seq is not None for log in core.state.logs):
+    if any(core.holds.known(core.state)) or any(
+        log.fork_seq is not None for log in core.state.logs
+    ):
         return  # the winner may be on hold, or one that we set aside ourselves
     for at in core.oplog.orphans:
         if at[0] == epoch:

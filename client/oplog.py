@@ -99,6 +99,16 @@ class OpLog:
         self._insert(place, _kept(self._arrivals, sealed))
         journal.set(_row(place), _ARRIVAL.pack(self._arrivals) + sealed.raw)
 
+    def fill(self, index: int, sealed: SealedOp, journal: Journal) -> None:
+        """The whole op where only its stub was kept."""
+        place = (index, sealed.header.dev_seq)
+        kept = self.ops[place]
+        self.ops[place] = kept._replace(raw=sealed.raw, stub=False)
+        at = (kept.epoch, kept.tag)
+        if kept.record and self.winners.get(at) == place:
+            self.orphans.discard(at)
+        journal.set(_row(place), _ARRIVAL.pack(kept.arrival) + sealed.raw)
+
     def drop(self, index: int, after_seq: int, journal: Journal) -> list[Kept]:
         """Forgets a device's ops beyond a seq, and works out the winners anew. O(n), rare."""
         gone = [place for place in self.ops if place[0] == index and place[1] > after_seq]

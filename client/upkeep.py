@@ -27,8 +27,10 @@ def run(core: Core) -> None:
 
 def _is_over(core: Core, old: int) -> bool:
     """Checkpoint and own publishing are done, and grace is over or everybody has moved."""
-    if core.checkpoint_epoch < core.state.chain.epoch or core.profile.stale or len(core.holds):
+    if core.checkpoint_epoch < core.state.chain.epoch or core.profile.stale:
         return False
+    if any(sealed.header.epoch <= old for sealed in core.holds.known(core.state)):
+        return False  # the key is still needed to read it
     if any(row.sealed.header.epoch <= old for row in core.outbox.flying.values()):
         return False
     return core.now_ms - core.epoch_seen_ms >= GRACE_MS or all_moved(core)
@@ -72,7 +74,7 @@ def cover_due(core: Core) -> bool:
 def checkpoint_due(core: Core) -> bool:
     """The leader of an epoch states the whole state once all of it is published again, and
     now and then later on, so that the service can forget what was superseded."""
-    if core.fresh or core.profile.stale or len(core.holds):
+    if core.fresh or core.profile.stale or any(core.holds.known(core.state)):
         return False
     if core.leader != core.identity.device_id:
         return False

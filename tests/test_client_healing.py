@@ -13,9 +13,10 @@ from client.steps import AppendLink, ChainItem, GetChain
 from crypto import link
 from crypto.link import SignedLink
 from crypto.names import tag
-from crypto.op import Verb
+from crypto.op import HEADER, Verb, parse_any
 from crypto.receipt import Receipt
 from tests.client_worlds import Phone, Refused, Service, first_phone, pair, settle
+from tests.crafted_ops import crafted
 from tests.judge_worlds import SeededRand, World, seeded
 
 DAY_MS = 86_400_000
@@ -539,3 +540,88 @@ def test_a_new_device_counts_ops_of_an_epoch_that_it_has_no_key_for(a: Phone) ->
     put(c, "k2", "v")
     settle(a, b, c)
     assert b.device.list("ui") == {"k1": "v", "k2": "v"}
+
+
+def forged_by_nobody(phone: Phone, seed: str) -> bytes:
+    """Nothing but a header that parses: unknown author, an epoch that does not exist."""
+    core = phone.device._core
+    header = HEADER.pack(
+        b"PSO1", 1, 1, 0, bytes(core.view.chain.account), 999, seeded(seed, 16), 1,
+        seeded("prev"), 5, seeded("tag", 16), seeded("nonce", 24), seeded("kc"), 512 + 16,
+    )  # fmt: skip
+    return header + seeded("ct", 528) + seeded("sig", 64)
+
+
+def test_forged_ops_of_nobody_stop_no_destruction_of_keys(a: Phone) -> None:
+    """Anybody can make an op of an unknown device: it waits until the chain was fetched, then
+    it is refused; meanwhile old keys go, and nothing of the account is crowded out."""
+    b = pair(a, "b")
+    put(a, "k1", "v")
+    settle(a, b)
+    forged = [forged_by_nobody(b, f"ghost {number}") for number in range(3000)]
+    b.device.on_page(forged, b.device.cursor, more=False, now_ms=b.now_ms)
+    b.store()
+    assert b.device.status.ops_on_hold <= 256
+    b.reload()
+    a.device.rotate()
+    settle(a, b)
+    settle(a, b)
+    settle(a, b)
+    assert sorted(b.device._core.view.keys) == [2]
+    assert b.device.status.ops_on_hold == 0
+    assert set(b.alarms) == {"author"}
+    assert not [name for name in b.rows if name.startswith("hold:")]
+
+
+def test_an_op_of_a_device_that_the_chain_shows_later_is_taken(a: Phone) -> None:
+    """Its author is unknown only until its link has come: also after a restart."""
+    b = pair(a, "b")
+    settle(a, b)
+    c = pair(a, "c")
+    a.device.rotate()
+    settle(a, c)
+    put(c, "k1", "v")
+    settle(c)
+    ops, cursor, _ = a.service.pull(b.device.cursor, 1000)
+    b.device.on_page(ops, cursor, more=False, now_ms=b.now_ms)
+    b.store()
+    assert b.device.status.ops_on_hold > 0
+    b.reload()
+    settle(b)
+    assert b.device.get("ui", "k1") == "v"
+    assert b.device.status.ops_on_hold == 0
+    assert b.alarms == []
+
+
+def test_a_stub_first_and_the_whole_op_later(a: Phone) -> None:
+    """A service that shows the stub of a live record first loses nobody the record."""
+    b = pair(a, "b")
+    settle(a, b)
+    put(a, "k1", "v")
+    a.sync()
+    ops, cursor, _ = a.service.pull(b.device.cursor, 1000)
+    stubs = [parse_any(raw).stub for raw in ops]
+    b.device.on_page(stubs, cursor, more=False, now_ms=b.now_ms)
+    b.store()
+    assert b.device.get("ui", "k1") is None
+    assert "payload-withheld" in b.alarms
+    b.device.on_page(ops, cursor, more=False, now_ms=b.now_ms)
+    b.store()
+    for _ in range(2):
+        assert b.device.get("ui", "k1") == "v"
+        assert not b.device._core.oplog.orphans
+        b.reload()
+
+
+def test_a_bad_op_whose_stub_came_first_is_judged_when_it_comes_whole(a: Phone) -> None:
+    """What its stub hid counts no more than it would have at first sight."""
+    b = pair(a, "b")
+    settle(a, b)
+    bad = crafted(b, b"UI SPACE!", b"k1", b"\x63abc")
+    for raw in (bad.stub, bad.raw):
+        a.device.on_page([raw], a.device.cursor, more=False, now_ms=a.now_ms)
+        a.store()
+    assert "name" in a.alarms
+    for _ in range(2):
+        assert a.device.collections() == ()
+        a.reload()
