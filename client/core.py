@@ -25,6 +25,19 @@ from crypto.keys import Identity
 from crypto.op import Payload, SealedOp, Verb
 
 
+class Owed:
+    """What the service's newest signed statement names and it has not delivered."""
+
+    def __init__(self) -> None:
+        self.receipt = b""
+        self.seqs: dict[int, int] = {}
+        """Device index to dev_seq."""
+        self.rounds = 0
+        """How often everything was fetched since, and it was not among it."""
+        self.told: dict[int, int] = {}
+        """What the person was told of: it is not looked for from the start again."""
+
+
 class Core:
     """One device's whole state. Everything that must survive is in rows."""
 
@@ -51,6 +64,8 @@ class Core:
         self.checkpoint_epoch = 0
         self.ops_at_checkpoint = 0
         self.last_receipt = b""
+        # stored in the row `heads`
+        self.last_heads = b""
         # in memory only: what is lost with it is found out again
         self.now_ms = 0
         self.behind = True
@@ -61,6 +76,7 @@ class Core:
         self.refusals = 0
         self.link_refusals = 0
         self.receipt_tries = 0
+        self.owed = Owed()
         self.stale_refusal = False
         self.rebox_refused = False
         self.progress = False
@@ -133,6 +149,7 @@ class Core:
         core.outbox = Outbox.load(rows)
         core.holds = Holds.load(rows)
         core.notices = Notices.load(rows)
+        core.last_heads = rows.get("heads", b"")
         if core.view.chain.hashes:
             core._load_state(rows)
         return core

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from client.core import Core
 from client.integrity import Verdict, judge_receipt
+from client.rows import pack, unpack
 from client.steps import AppendLink, Push
 from crypto import heads, link, receipt
 from crypto.errors import CryptoError
@@ -79,6 +80,12 @@ def _compare_chain(core: Core, told: Receipt, data: bytes) -> bool:
         core.receipt_tries += 1
         core.chain_due = True
         core.receipt_due = core.receipt_tries < _TRIES_MAX
+        if not core.receipt_due:
+            core.alarm(
+                "chain-withheld",
+                "The service signs that your device list is longer than what it delivers.",
+                data,
+            )
         return False
     if told.chain_head != chain.hashes[told.chain_seq]:
         core.alarm("receipt-chain", "The service holds another device list than this device.", data)
@@ -111,7 +118,10 @@ def _compare_heads(
     if digest != told.heads_digest:
         core.alarm("receipt-heads", "The service's statement contradicts itself.", data)
         return
+    _compare_with_last_heads(core, held, data)
     judgement = judge_receipt(held, state)
+    core.owed.seqs = _beyond(core, held)
+    core.owed.receipt, core.owed.rounds = data, 0
     if judgement.verdict is Verdict.HOLD:
         core.behind = True
     elif judgement.rule == "receipt" and judgement.missing is not None:
@@ -124,6 +134,71 @@ def _compare_heads(
         )
     elif judgement.rule == "rollback":
         _plan(core, held)
+
+
+def _compare_with_last_heads(core: Core, held: Sequence[Head], data: bytes) -> None:
+    """Two statements of one place in one device's history must name the same op."""
+    if core.last_heads:
+        last, rows = unpack(core.last_heads, 2)
+        before = {index: (seq, op_hash) for index, seq, op_hash in rows}
+        if any(
+            head.device_index in before
+            and before[head.device_index][0] == head.seq
+            and before[head.device_index][1] != head.op_hash
+            for head in held
+        ):
+            core.alarm(
+                "equivocation",
+                "The service signed two histories of one of your devices that contradict "
+                "each other.",
+                last,
+                data,
+                about=b"heads",
+            )
+    core.last_heads = pack(data, [[row.device_index, row.seq, bytes(row.op_hash)] for row in held])
+    core.journal.set("heads", core.last_heads)
+
+
+def _beyond(core: Core, held: Sequence[Head]) -> dict[int, int]:
+    """What the statement names and this device has not seen, but for what counts no more."""
+    state = core.state
+    return {
+        head.device_index: head.seq
+        for head in held
+        if head.seq > state.logs[head.device_index].seq
+        and state.logs[head.device_index].fork_seq is None
+        and state.chain.devices[head.device_index].cut is None
+    }
+
+
+def caught_up(core: Core) -> None:
+    """Everything was fetched: does it hold what the service signed that it has? If not, all of
+    it is fetched from the start; if it still is not there, the statement is the evidence."""
+    owed = core.owed
+    owed.seqs = {
+        index: seq
+        for index, seq in owed.seqs.items()
+        if seq > core.state.logs[index].seq
+        and core.state.logs[index].fork_seq is None
+        and core.state.chain.devices[index].cut is None
+    }
+    if not owed.seqs or core.fresh:
+        owed.rounds = 0
+        return
+    if all(owed.told.get(index, 0) >= seq for index, seq in owed.seqs.items()):
+        return
+    owed.rounds += 1
+    if owed.rounds < _TRIES_MAX:
+        core.cursor = b""
+        core.behind = True
+        return
+    owed.told, owed.rounds = dict(owed.seqs), 0
+    core.alarm(
+        "receipt-withheld",
+        "The service signs that it has records which it does not deliver to this device.",
+        owed.receipt,
+        about=repr(sorted(owed.seqs)).encode(),
+    )
 
 
 def _plan(core: Core, held: Sequence[Head]) -> None:
@@ -177,7 +252,10 @@ def next_link(core: Core) -> AppendLink | None:
 
 def pushed(core: Core, push: Push) -> None:
     """The service has them again."""
-    core.again = core.again[len(push.ops) :]
+    done = set(push.ops)
+    core.again = [
+        row for row in core.again if (kept := core.oplog.ops.get(row[2])) and kept.raw not in done
+    ]
 
 
 def appended(core: Core, raw: bytes) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from client import bootstrap, upkeep
+from client import bootstrap, healing, upkeep
 from client.core import Core
 from client.holds import FRESH_HOLDS_MAX, HOLDS_MAX, STRANGERS_MAX
 from client.integrity import Judgement, Verdict, apply, judge, reconsider, review
@@ -223,6 +223,7 @@ def _caught_up(core: Core) -> None:
         core.overflow = False
         core.cursor = b""
         core.behind = True
+    healing.caught_up(core)
     _check_withheld(core)
     _check_orphans(core)
     upkeep.run(core)

@@ -625,3 +625,93 @@ def test_a_bad_op_whose_stub_came_first_is_judged_when_it_comes_whole(a: Phone) 
     for _ in range(2):
         assert a.device.collections() == ()
         a.reload()
+
+
+def test_a_receipt_that_names_more_than_is_delivered_is_an_alarm(a: Phone) -> None:
+    """The service's own signature says that it withholds a record: once everything was
+    fetched from the start, that is told, with the receipt; and it is no storm."""
+    b = pair(a, "b")
+    settle(a, b)
+    put(a, "k1", "hidden")
+    a.sync()
+    service = b.service
+    b.service = copy.copy(service)
+    a_id = a.device.identity.device_id
+    b.service.hide = lambda sealed: sealed.header.device_id == a_id
+    b.device.check_in()
+    b.sync(steps_max=30)
+    assert b.alarms == ["receipt-withheld"]
+    assert b.device.notices[-1].evidence[0][:4] == b"PST1"
+    b.device.check_in()
+    b.sync(steps_max=6)
+    b.reload()
+    b.service = service
+    b.device.check_in()
+    b.sync()
+    assert b.device.get("ui", "k1") == "hidden"
+
+
+def test_what_the_cursor_skipped_is_fetched_from_the_start(a: Phone) -> None:
+    """A cursor beyond what was delivered: the receipt shows it, a full pull heals it."""
+    b = pair(a, "b")
+    settle(a, b)
+    put(a, "k1", "v")
+    a.sync()
+    _, end, _ = a.service.pull(b"", 1000)
+    b.device.on_page([], end, more=False, now_ms=b.now_ms)
+    b.poke()
+    assert b.device.get("ui", "k1") is None
+    b.device.check_in()
+    b.sync()
+    assert b.device.get("ui", "k1") == "v"
+    assert b.alarms == []
+
+
+def test_a_receipt_of_a_longer_chain_than_is_delivered_is_an_alarm(a: Phone) -> None:
+    """The service signs a link that it does not show."""
+    nonce = seeded("n", 16)
+    for _ in range(3):
+        told = Receipt(
+            a.device.account_id,
+            7,
+            a.device.chain.head,
+            a.service.receipt(nonce)[0][80:112],
+            1,
+            nonce,
+        )
+        data = a.service.key.sign(told)
+        a.device.on_receipt(data, [], server_key=a.service.key.public, nonce=nonce, now_ms=0)
+        a.device.on_chain([], lamport_max=0, more=False, now_ms=0)
+    assert a.alarms == ["chain-withheld"]
+
+
+def test_two_receipts_of_one_place_with_two_ops_prove_equivocation(a: Phone) -> None:
+    """One dev_seq, two op hashes, both signed by the service: also after a restart."""
+    b = pair(a, "b")
+    settle(a, b)
+    b.device.check_in()
+    b.sync()
+    b.reload()
+    a_id = a.device.identity.device_id
+    seq, op_hash = a.service.heads[a_id]
+    a.service.heads[a_id] = (seq, type(op_hash)(seeded("other")))
+    b.device.check_in()
+    b.sync()
+    assert "equivocation" in b.alarms
+
+
+def test_what_was_given_back_is_given_back_once(a: Phone) -> None:
+    """A change that this device dropped meanwhile takes no other one's place in what is left."""
+    for number in range(3):
+        put(a, f"k{number}", "v")
+        a.sync()
+    heads = dict(a.service.heads)
+    a.service.restore(0)
+    a.device.on_generation_changed()
+    while not a.device._core.again:
+        a.step()
+    core = a.device._core
+    core.again.insert(0, (1, 0, (0, 999)))
+    a.sync()
+    assert a.service.heads == heads
+    assert a.alarms == []
