@@ -84,7 +84,9 @@ def _seal_batch(core: Core, rand: Rand) -> None:
 
 
 def _control(core: Core, verb: Verb, value: bytes = b"") -> _Draft:
-    return _Draft(verb, None, value, max(1, core.state.lamport_max), core.now_ms)
+    """Above all before it: at the same lamport it would lose its tag to the device's last one,
+    and the other devices would never get it."""
+    return _Draft(verb, None, value, core.state.lamport_max + 1, core.now_ms)
 
 
 def _drafts(core: Core, rand: Rand) -> list[_Draft]:

@@ -27,7 +27,7 @@ from crypto.chain import EMPTY, Chain
 from crypto.errors import CryptoError
 from crypto.heads import Head
 from crypto.ids import DeviceId, OpHash, Tag
-from crypto.op import Kind, Order, SealedOp
+from crypto.op import Order, SealedOp
 from crypto.receipt import Receipt, ServerKey
 from tests.judge_worlds import NOW_MS, SeededRand, seeded
 
@@ -70,6 +70,8 @@ class Service:
     position: int = 0
     generation: int = 1
     grace: bool = True
+    pinned: set[OpHash] = field(default_factory=set)
+    """Checkpoints, as the pushes that carried them said."""
     hide: Callable[[SealedOp], bool] = lambda _: False
     """A fault: ops that are not delivered."""
 
@@ -138,7 +140,7 @@ class Service:
         self.position += 1
         row = Row(self.position, sealed, len(self.items))
         self.rows.append(row)
-        if sealed.header.kind != Kind.RECORD:
+        if sealed.op_hash in self.pinned:
             return
         at = (sealed.header.epoch, sealed.header.tag)
         other = self.winners.get(at)
@@ -304,6 +306,8 @@ class Phone:
                     data, rows, server_key=service.key.public, nonce=nonce, now_ms=now
                 )
             case Push():
+                if step.mark is not None:
+                    service.pinned.add(op.parse(step.ops[step.mark.op_index]).op_hash)
                 service.push(step.ops, device.identity.device_id)
                 if step.mark is not None:
                     self.marks.append(step.mark.covers)

@@ -6,7 +6,7 @@ import pytest
 
 from client.errors import BadName, BadValue, NoSuchDevice, NotAllowed
 from tests.client_worlds import Phone, Service, first_phone, pair, settle
-from tests.judge_worlds import seeded
+from tests.judge_worlds import NOW_MS, seeded
 
 DAY_MS = 86_400_000
 
@@ -268,3 +268,15 @@ def test_repr_shows_no_names_or_values(a: Phone) -> None:
     put(a, "theme", "mysecretvalue")
     text = repr(list(a.device._core.outbox.edits.values())) + repr(a.device)
     assert "mysecretvalue" not in text
+
+
+def test_a_quiet_account_still_shows_signs_of_life(a: Phone) -> None:
+    """In an account where nobody changes anything, weekly covers reach the other devices."""
+    b = pair(a, "b")
+    settle(a, b)
+    for day in (8, 16, 24):
+        a.now_ms = b.now_ms = NOW_MS + day * DAY_MS
+        b.poke()
+        a.poke()
+        of_b = next(row for row in a.device.devices if row.index == 1)
+        assert of_b.last_seen_ms == b.now_ms
