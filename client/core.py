@@ -13,7 +13,7 @@ from client.holds import Holds
 from client.notices import Notices
 from client.oplog import Kept, OpLog, Place
 from client.outbox import Outbox
-from client.profile import Entry, Name, Order, Profile
+from client.profile import Entry, Name, Order, Profile, part_of
 from client.rows import Journal, Rows, pack, unpack
 from client.steps import NoticeKind
 from crypto import names, op
@@ -77,6 +77,8 @@ class Core:
         self.link_refusals = 0
         self.receipt_tries = 0
         self.owed = Owed()
+        self.disputed: dict[Name, None] = {}
+        """Parts of scores that somebody else wrote: their own device writes them again."""
         self.stale_refusal = False
         self.rebox_refused = False
         self.progress = False
@@ -263,8 +265,48 @@ class Core:
             payload.wall_ms,
         )
         name = Name(payload.collection.decode("ascii"), payload.key.decode("ascii"))
-        if not self.profile.merge(name, entry):
+        if self._usurps(name, index, sealed) or not self.profile.merge(name, entry):
             self.put_aside(index, header.dev_seq, "REJECT:part")
+            self.disputed[name] = None
+            part = part_of(name.key)
+            if part is not None and self._is_cut_short(part[1]):
+                return  # it may be a copy of what counts no more: nobody is to blame
+            self.alarm(
+                "part",
+                "One of your devices wrote another one's share of a score; it was set aside.",
+                sealed.raw,
+                about=bytes(sealed.op_hash) + sealed.raw[-64:],
+                device_id=DeviceId(header.device_id),
+            )
+
+    def _is_cut_short(self, index: int) -> bool:
+        """Some of what this device wrote was held and counts no more."""
+        devices, logs = self.state.chain.devices, self.state.logs
+        if index >= len(devices):
+            return False
+        return devices[index].cut is not None or logs[index].fork_seq is not None
+
+    def _usurps(self, name: Name, index: int, sealed: SealedOp) -> bool:
+        """Whether an op overrides what a part's own device wrote in the same epoch: a copy
+        carries a lamport of an older epoch. Headers show it, also where only a stub is left."""
+        part = part_of(name.key)
+        if part is None or part[1] == index:
+            return False
+        header = sealed.header
+        lowest = self.oplog.lowest.get((header.epoch, header.tag, part[1]))
+        return lowest is not None and header.lamport > lowest
+
+    def look_again(self, index: int, sealed: SealedOp) -> None:
+        """After an op came: does it show that the record which beats it was none of its
+        author's to write?"""
+        at = (sealed.header.epoch, sealed.header.tag)
+        place = self.oplog.winners.get(at)
+        if place is None or place[0] == index or place[1] in self.state.logs[place[0]].aside:
+            return
+        payload = self.open_kept(self.oplog.ops[place])
+        part = part_of(payload.key.decode("ascii", "replace")) if payload is not None else None
+        if part is not None and part[1] == index:
+            self.rebuild()
 
     def put_aside(self, index: int, seq: int, verdict: str) -> None:
         """The op counts as held, its content does not."""
@@ -279,6 +321,11 @@ class Core:
     def rebuild(self) -> None:
         """Works out all winners anew from the kept ops. O(n), on loading and after a fork or
         a cut."""
+        while not self._rebuilt():
+            pass
+
+    def _rebuilt(self) -> bool:
+        """False if an op was set aside meanwhile: what it had beaten counts after all."""
         self.profile.clear()
         aside = {(i, seq) for i, log in enumerate(self.state.logs) for seq in log.aside}
         for (index, _), kept in self.oplog.best_readable(aside, self.view.keys):
@@ -288,6 +335,7 @@ class Core:
             except CryptoError:
                 continue
             self.merge(index, sealed, payload)
+        return len(aside) == sum(len(log.aside) for log in self.state.logs)
 
     def drop_ops(self, index: int, after_seq: int) -> list[Kept]:
         """Takes back a device's ops beyond a seq, and works out the winners anew."""

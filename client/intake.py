@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from client import bootstrap, healing, upkeep
+from client import bootstrap, healing, upkeep, views
 from client.core import Core
 from client.holds import FRESH_HOLDS_MAX, HOLDS_MAX, STRANGERS_MAX
 from client.integrity import Judgement, Verdict, apply, judge, reconsider, review
+from client.profile import part_of
 from client.rows import pack
 from crypto import op
 from crypto.ids import DeviceId
@@ -43,6 +44,7 @@ def page(core: Core, ops: Sequence[bytes], cursor: bytes, *, more: bool) -> None
         if judgement.verdict is Verdict.HOLD and judgement.sealed is not None:
             _hold(core, judgement, judgement.sealed)
     retry(core)
+    _write_disputed(core)
     core.cursor = cursor
     core.behind = more
     if not more:
@@ -106,6 +108,21 @@ def _count(core: Core, judgement: Judgement, sealed: SealedOp) -> None:
     core.oplog.add(device.index, sealed, core.journal)
     core.progress = True
     _take_content(core, judgement, sealed, device.index)
+    if sealed.header.kind == Kind.RECORD:
+        core.look_again(device.index, sealed)
+
+
+def _write_disputed(core: Core) -> None:
+    """Who has no proof of what a part's own device wrote learns it from that device: it
+    writes its part again, above whatever somebody else wrote there."""
+    me = core.me
+    for name in core.disputed:
+        part, entry = part_of(name.key), core.profile.find(name)
+        if me is None or part is None or part[1] != me.index or name in core.outbox.edits:
+            continue
+        if entry is not None and core.writes:
+            views.edit(core, name, entry.value, core.now_ms)
+    core.disputed.clear()
 
 
 def _take_content(core: Core, judgement: Judgement, sealed: SealedOp, index: int) -> None:

@@ -189,8 +189,8 @@ def _check_names(payload: Payload, device: Device, epoch: int) -> None:
         part = names.split_part(payload.key)
     except FormatError:
         raise _Refused(Verdict.REJECT, "name") from None
-    # From epoch 2 on, a rotation publishes other devices' parts again; the profile checks
-    # that such a copy is not newer than what the part's own device wrote.
+    # From epoch 2 on, a rotation publishes other devices' parts again; the profile and the
+    # core check that it is a copy of what the part's own device wrote.
     if part is not None and part[1] != device.index and epoch == 1:
         raise _Refused(Verdict.REJECT, "part")
 

@@ -63,6 +63,8 @@ class OpLog:
         """By (epoch, tag): what the service keeps whole. Only headers decide here."""
         self.orphans: set[tuple[int, Tag]] = set()
         """(epoch, tag) whose winner is a stub: somebody has to show the whole op (C14)."""
+        self.lowest: dict[tuple[int, Tag, int], int] = {}
+        """By (epoch, tag, device index): the smallest lamport, stubs included."""
         self._arrivals = 0
 
     @classmethod
@@ -87,6 +89,9 @@ class OpLog:
         self.ops[place] = kept
         if kept.record:
             at = (kept.epoch, kept.tag)
+            lowest = (*at, place[0])
+            lamport = kept.order.lamport
+            self.lowest[lowest] = min(lamport, self.lowest.get(lowest, lamport))
             best = self.winners.get(at)
             if best is None or kept.order > self.ops[best].order:
                 self.winners[at] = place
@@ -118,6 +123,7 @@ class OpLog:
             journal.drop(_row(place))
         if gone:
             rest, self.ops, self.winners, self.orphans = self.ops, {}, {}, set()
+            self.lowest = {}
             for place, kept in rest.items():
                 self._insert(place, kept)
         return dropped

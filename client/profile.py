@@ -49,12 +49,15 @@ class Profile:
     def __init__(self) -> None:
         self.epoch = 0
         self._collections: dict[str, dict[str, Entry]] = {}
+        self._own: dict[Name, Entry] = {}
+        """Parts of scores, as their own devices wrote them."""
         self.stale: dict[Name, None] = {}
         """Names whose winner is sealed under an older epoch: to be published again."""
 
     def clear(self) -> None:
         """Forgets everything but the epoch."""
         self._collections.clear()
+        self._own.clear()
         self.stale.clear()
 
     def set_epoch(self, epoch: int) -> None:
@@ -84,10 +87,22 @@ class Profile:
 
     def merge(self, name: Name, entry: Entry) -> bool:
         """Takes an entry if it wins. False if it is refused: somebody wrote another
-        device's part of a score and it is no copy of what that device wrote."""
+        device's part of a score and it is no copy of what that device wrote.
+
+        What a part's own device wrote counts before anything that others wrote, in whatever
+        order the two arrive: a copy of it says the same with the same lamport.
+        """
         held = self.find(name)
-        if not _may_write(name, entry, held):
-            return False
+        part = part_of(name.key)
+        if part is not None:
+            own = self._own.get(name)
+            if entry.device_index == part[1]:
+                if own is None or entry.order > own.order:
+                    self._own[name] = own = entry
+                if held is not None and not _fits(held, own):
+                    held = None  # its author had no business there
+            elif own is not None and not _fits(entry, own):
+                return False
         if held is None or entry.order > held.order:
             self._collections.setdefault(name.collection, {})[name.key] = entry
             if entry.order.epoch < self.epoch:
@@ -97,13 +112,11 @@ class Profile:
         return True
 
 
-def _may_write(name: Name, entry: Entry, held: Entry | None) -> bool:
-    part = part_of(name.key)
-    if part is None or part[1] == entry.device_index or held is None:
-        return True
-    if entry.order.lamport == held.order.lamport:
-        return entry.value == held.value
-    return entry.order.lamport < held.order.lamport
+def _fits(entry: Entry, own: Entry) -> bool:
+    """Whether an entry of a part is what the part's own device wrote, or older."""
+    if entry.order.lamport == own.order.lamport:
+        return entry.value == own.value
+    return entry.order.lamport < own.order.lamport
 
 
 def part_of(key: str) -> tuple[str, int] | None:
