@@ -18,6 +18,8 @@ CHECKPOINT_OPS = 4096
 
 def run(core: Core) -> None:
     """After a catch-up: destroys what is over."""
+    # A clock that was ahead once must not keep old keys for years: grace begins now.
+    core.epoch_seen_ms = min(core.epoch_seen_ms, core.now_ms)
     epoch = core.state.chain.epoch
     for old in sorted(core.view.keys):
         if old < epoch and _is_over(core, old):
@@ -68,7 +70,8 @@ def cover_due(core: Core) -> bool:
     kept = core.oplog.ops.get((me.index, core.state.logs[me.index].seq))
     if kept is None or kept.epoch < core.state.chain.epoch:
         return True
-    return core.now_ms - core.last_seen.get(me.index, 0) >= COVER_MS
+    age = core.now_ms - core.last_seen.get(me.index, 0)
+    return age >= COVER_MS or age <= -DAY_MS  # the clock was ahead when it wrote last
 
 
 def checkpoint_due(core: Core) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from client import upkeep
+from client import bootstrap, upkeep
 from client.values import Part
+from crypto.heads import Head
+from crypto.ids import OpHash
 from crypto.op import SealedOp
 from tests.client_worlds import Phone, Service, first_phone, pair, settle
 from tests.crafted_ops import crafted
@@ -90,3 +92,17 @@ def test_a_late_device_sets_a_lamport_far_ahead_aside(a: Phone) -> None:
     c = pair(a, "c")
     assert "lamport" in c.alarms
     assert c.device.get("ui", "far") is None
+
+
+def test_a_checkpoint_counts_up_to_a_later_cut(a: Phone) -> None:
+    """What a removed device wrote past its cut is no base for anybody, whoever vouches for it."""
+    b = writing(a)
+    a.device.rotate([b.device.identity.device_id])
+    settle(a)
+    core = a.device._core
+    cut = core.state.chain.devices[1].cut
+    assert cut is not None
+    beyond = Head(1, cut.seq + 1, OpHash(bytes(32)))
+    before = Head(1, cut.seq - 1, OpHash(bytes(32)))
+    assert bootstrap._base(core, beyond) == (cut.seq, cut.op_hash)
+    assert bootstrap._base(core, before) == (before.seq, before.op_hash)

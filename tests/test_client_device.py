@@ -223,6 +223,29 @@ def test_a_device_covers_itself_weekly(a: Phone) -> None:
     assert seen[a.device.identity.device_id] == a.now_ms
 
 
+def test_a_clock_that_was_ahead_once_stops_no_upkeep(a: Phone) -> None:
+    """One wall clock in 2035: covers go on, and old keys are destroyed after grace."""
+    b = pair(a, "b")
+    settle(a, b)
+    now, ahead = a.now_ms, a.now_ms + 10 * 365 * DAY_MS
+    a.now_ms = ahead
+    a.device.rotate()
+    put(a, "theme", "dark")
+    a.poke()
+    assert sorted(a.device._core.view.keys) == [1, 2]
+    a.now_ms = now
+    a.poke()
+    me = a.device.identity.device_id
+    assert next(row.last_seen_ms for row in a.device.devices if row.device_id == me) == now
+    before = a.service.position
+    a.now_ms += 8 * DAY_MS
+    a.poke()
+    assert a.service.position == before + 1
+    a.now_ms += 31 * DAY_MS
+    a.poke()
+    assert sorted(a.device._core.view.keys) == [2]
+
+
 def test_a_new_device_starts_from_a_checkpoint(a: Phone) -> None:
     """History before it is gone at the service: the state recomputes, and all is there."""
     b = pair(a, "b")

@@ -713,5 +713,7 @@ def test_what_was_given_back_is_given_back_once(a: Phone) -> None:
     core = a.device._core
     core.again.insert(0, (1, 0, (0, 999)))
     a.sync()
+    given = [raw for push in a.pushes if push.again for raw in push.ops]
+    assert len(given) == len(set(given)) == heads[a.device.identity.device_id][0]
     assert a.service.heads == heads
     assert a.alarms == []
