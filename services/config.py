@@ -115,6 +115,18 @@ class Config:
         5.0, "Calls per address and second that fail to authenticate.", at_least=0
     )
     ip_failures_burst: int = _setting(200, "Failures an address may save up.", at_least=1)
+    ip_mailboxes_per_s: float = _setting(
+        0.2, "Pairing mailboxes that an address may make a second.", at_least=0
+    )
+    ip_mailboxes_burst: int = _setting(40, "Mailboxes an address may save up.", at_least=1)
+    nonces_max: int = _setting(
+        4_000_000,
+        "Signed calls within five minutes, all accounts together; 100 bytes of memory each.",
+        at_least=1,
+    )
+    nonces_account_max: int = _setting(
+        100_000, "The same of one account; more than its rate lets through.", at_least=1
+    )
     rate_keys_max: int = _setting(
         100_000, "Addresses and accounts whose rates are remembered.", at_least=1
     )
@@ -125,6 +137,9 @@ class Config:
     )  # fmt: skip
     pulls_max: int = _setting(256, "Pulls at once.", at_least=0)
     streams_max: int = _setting(20_000, "Open streams.", at_least=0)
+    guests_max: int = _setting(
+        64, "Open calls that watch the health, or ask for reflection.", at_least=1
+    )
     streams_per_account_max: int = _setting(64, "Open streams of one account.", at_least=1)
     pairing_waits_max: int = _setting(2_000, "Waiting calls of FetchMessage.", at_least=1)
 

@@ -7,7 +7,8 @@ the front gets an answer or a `Refused` that holds one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from crypto.ids import AccountId
@@ -24,7 +25,7 @@ from services.call import (
     SignedUnary,
     Write,
 )
-from services.errors import DEFECT, Draining, Failure, failure, row_of
+from services.errors import DEFECT, Draining, Failure, RequestError, failure, row_of
 from services.limits import Buckets, Gate, rate_key
 from services.telemetry import Telemetry
 
@@ -58,6 +59,7 @@ class Edge:
         *,
         audience: str,
         gates: Mapping[Lane, Gate],
+        guests: Gate,
         unsigned: Buckets,
         telemetry: Telemetry,
         clock: Clock,
@@ -71,6 +73,7 @@ class Edge:
             for method, route in self.routes.items()
         }
         self._gates = gates
+        self._guests = guests
         self._unsigned = unsigned
         self._telemetry = telemetry
         self._clock = clock
@@ -109,6 +112,21 @@ class Edge:
                 account=account,
                 now_ms=call.now_ms,
             )
+
+    @contextmanager
+    def guest(self, ip: str) -> Iterator[None]:
+        """Room for a call that is none of ours and stays open; Refused."""
+        try:
+            if self.draining:
+                raise self._farewell()
+            self._unsigned.take(rate_key(ip), self._clock.monotonic_s())
+            self._guests.__enter__()
+        except RequestError as error:
+            raise Refused(failure(error)) from None
+        try:
+            yield
+        finally:
+            self._guests.__exit__(None, None, None)
 
     async def stream(self, route: SignedStream, raw: bytes, caller: Caller, write: Write) -> None:
         """Runs one stream to its end; Refused."""

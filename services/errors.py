@@ -188,6 +188,9 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     store.EpochUnknown: Row(StatusCode.FAILED_PRECONDITION, "EPOCH_UNKNOWN", {"epoch": "epoch"}),
     store.DeviceCut: Row(StatusCode.FAILED_PRECONDITION, "DEVICE_CUT"),
     store.LamportAhead: Row(StatusCode.FAILED_PRECONDITION, "LAMPORT_AHEAD"),
+    store.CallsExceeded: Row(
+        StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", {"limit": "limit"}, retry_ms=10_000
+    ),
     store.QuotaExceeded: Row(
         StatusCode.RESOURCE_EXHAUSTED, "QUOTA", {"limit": "limit", "value": "maximum"}
     ),

@@ -20,12 +20,14 @@ from services.edge import Caller, Edge, Refused
 from services.errors import Malformed, failure
 from services.limits import forwarded_ip, peer_ip
 
-EXEMPT = (
+EXEMPT = "/grpc.health.v1.Health/Check"
+"""Served as it is: it says nothing of any account, and a probe must see a full service, too."""
+GUESTS = (
     "/grpc.health.v1.Health/",
     "/grpc.reflection.v1.ServerReflection/",
     "/grpc.reflection.v1alpha.ServerReflection/",
 )
-"""Served as they are: they say nothing of any account."""
+"""Say nothing of any account, but stay open: within the bounds of unsigned calls."""
 
 
 class SignatureInterceptor(grpc.aio.ServerInterceptor):
@@ -45,9 +47,36 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
         """The handler of a method; None, which gRPC answers UNIMPLEMENTED, if it has none."""
         method = handler_call_details.method
         handler = self._handlers.get(method)
-        if handler is None and method.startswith(EXEMPT):
+        if handler is not None:
+            return handler
+        if method == EXEMPT:
             return _lenient(await continuation(handler_call_details))
-        return handler
+        if method.startswith(GUESTS):
+            return self._bounded(_lenient(await continuation(handler_call_details)))
+        return None
+
+    def _bounded(self, handler: Any) -> Any:
+        """The handler, as long as there is room for guests."""
+        if handler is None:
+            return None
+        asks = "stream" if handler.request_streaming else "unary"
+        answers = "stream" if handler.response_streaming else "unary"
+        kind = f"{asks}_{answers}"
+        behaviour = getattr(handler, kind)
+
+        async def bounded(request: Any, context: Any) -> Any:
+            try:
+                with self._edge.guest(self._caller(context).ip):
+                    running = behaviour(request, context)
+                    if not hasattr(running, "__aiter__"):
+                        return await running
+                    async for message in running:
+                        await context.write(message)
+                    return None
+            except Refused as refused:
+                raise await _abort(context, refused) from None
+
+        return handler._replace(**{kind: bounded})
 
     def _handler(self, route: Route) -> Any:
         # No (de)serialiser: the message is bytes on both sides.

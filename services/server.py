@@ -98,20 +98,29 @@ class Server:
             Lane.STREAM: Gate(config.streams_max, jitter),
             Lane.OTHER: Gate(0, jitter),
         }
+        self.cursors = Cursors(store.secret, store.generation)
         desk = Desk(
             store,
-            Cursors(store.secret, store.generation),
+            self.cursors,
             clock,
             lambda: max(gates[Lane.PUSH].backoff_ms, gates[Lane.PULL].backoff_ms),
         )
         self.push_gate = gates[Lane.PUSH]
-        self.pairing = Pairing(desk, Gate(config.pairing_waits_max, jitter), self.hub.farewell)
+        mailboxes = Buckets(
+            "pairing_mailboxes",
+            per_s=config.ip_mailboxes_per_s,
+            burst=config.ip_mailboxes_burst,
+            keys_max=config.rate_keys_max,
+        )
+        waits = Gate(config.pairing_waits_max, jitter)
+        self.pairing = Pairing(desk, waits, mailboxes, self.hub.farewell)
         self.verifiers = ThreadPoolExecutor(config.verify_threads, "verify")
         self.edge = Edge(
             self._routes(desk, secrets),
             _authenticator(config, store),
             audience=config.audience,
             gates=gates,
+            guests=Gate(config.guests_max, jitter),
             unsigned=Buckets(
                 "unsigned_calls",
                 per_s=config.ip_unsigned_per_s,
@@ -265,12 +274,19 @@ def grpc_options(config: Config) -> Mapping[str, int]:
 
 async def open_server(config: Config, secrets: Secrets) -> Server:
     """A started server on its own store."""
-    store = await SqliteStore.open(Path(config.database), limits=config.limits())
+    store = await SqliteStore.open(
+        Path(config.database),
+        limits=config.limits(),
+        nonces_max=config.nonces_max,
+        nonces_account_max=config.nonces_account_max,
+    )
     try:
         telemetry = Telemetry(
             configure(config.log_level, config.log_format),
             access_share=config.access_log_share,
         )
+        if store.restored:
+            telemetry.event("store_restored")
         server = Server(config, store, secrets, telemetry=telemetry)
         await server.start()
     except BaseException:

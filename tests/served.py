@@ -234,6 +234,12 @@ class Service:
         message = sync_pb2.PullRequest(cursor=cursor, limit=limit)
         return sync_pb2.PullResponse.FromString(await self.signed(world, PULL, message, by=by))
 
+    async def position(self, world: World) -> int:
+        """Where the account stands in the store."""
+        tip = await self.server.store.tip(world.account_id)
+        assert tip is not None
+        return tip.position
+
     async def chain(self, world: World, *, by: int = 0) -> accounts_pb2.GetChainResponse:
         """The whole chain."""
         answer = await self.signed(world, CHAIN, accounts_pb2.GetChainRequest(), by=by)
@@ -298,6 +304,7 @@ def config(path: Path, **settings: Any) -> Config:
         "account_ops_per_s": 0.0,
         "ip_unsigned_per_s": 0.0,
         "ip_failures_per_s": 0.0,
+        "ip_mailboxes_per_s": 0.0,
         "access_log_share": 1.0,
         "drain_s": 5.0,
     }

@@ -480,6 +480,16 @@ async def test_a_field_out_of_range_is_named(
     assert (refused.reason, refused.metadata) == ("MALFORMED", {"field": name})
 
 
+async def test_one_address_can_not_take_all_mailboxes(tmp_path: Path) -> None:
+    """Whoever makes mailboxes in a row is slowed down before others find none."""
+    async with serving(tmp_path, ip_mailboxes_per_s=0.1, ip_mailboxes_burst=2) as service:
+        for number in range(2):
+            await service.post(bytes([number]) * 16, 1, b"m1")
+        refused = await refusal(service.post(RENDEZVOUS, 1, b"m1"))
+        assert (refused.reason, refused.metadata["limit"]) == ("RATE_LIMITED", "pairing_mailboxes")
+        await service.post(bytes(16), 2, b"m2")
+
+
 async def test_mailboxes_are_bounded(tmp_path: Path) -> None:
     """One more than the service holds is QUOTA, with a time to try again."""
     async with serving(tmp_path, pairing_mailboxes_max=1) as service:

@@ -53,7 +53,7 @@ async def world(service: Service) -> AsyncIterator[World]:
     made = World.create("hostile")
     made.add()
     await service.create(made)
-    kept = made.op()
+    kept = made.op(key="kept")
     await service.push(made, kept)
     yield made
     assert kept.raw in list((await service.pull(made)).ops)

@@ -251,6 +251,23 @@ async def test_a_full_account_says_so_and_can_still_change(tmp_path: Path) -> No
         assert (await service.push(world, world.op(0, "key/0"))).committed == 1
 
 
+async def test_a_cursor_beyond_the_end_says_that_the_service_was_restored(
+    service: Service, world: World
+) -> None:
+    """GENERATION_CHANGED for Pull, Subscribe and a checkpoint's mark: what stood there is gone,
+    and what is written next must not be taken for it."""
+    before = await service.position(world)
+    beyond = service.server.cursors.seal(world.account_id, before + 1)
+    assert (await refusal(service.pull(world, beyond))).reason == "GENERATION_CHANGED"
+    assert (await service.subscribe(world, beyond).end()).reason == "GENERATION_CHANGED"
+    request = push_request(world.fork().cover(0))
+    request.checkpoint.covers = beyond
+    refused = await refusal(service.signed(world, PUSH, request))
+    assert refused.reason == "GENERATION_CHANGED"
+    at_end = service.server.cursors.seal(world.account_id, before)
+    assert not (await service.pull(world, at_end)).ops
+
+
 async def test_a_push_without_ops_is_malformed(service: Service, world: World) -> None:
     """An empty batch has no meaning."""
     refused = await refusal(service.push(world))

@@ -264,6 +264,32 @@ async def test_calls_in_flight_finish_and_new_ones_are_sent_elsewhere(service: S
         await stopping
 
 
+async def test_health_is_watched_within_the_bounds_of_unsigned_calls(tmp_path: Path) -> None:
+    """Watch stays open, so it wants room like any stream and a token like any unsigned call;
+    Check is answered all the same."""
+    request = health_pb2.HealthCheckRequest()
+    async with serving(tmp_path, guests_max=2) as service:
+        stub: Any = health_pb2_grpc.HealthStub(service.channel)
+        watches = [stub.Watch(request) for _ in range(2)]
+        for watch in watches:
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Watch(request).read()
+        assert Refusal.of(refused.value).reason == "OVERLOADED"
+        assert await stub.Check(request)
+        for watch in watches:
+            watch.cancel()
+    async with serving(tmp_path, ip_unsigned_per_s=0.01, ip_unsigned_burst=1) as service:
+        stub = health_pb2_grpc.HealthStub(service.channel)
+        watch = stub.Watch(request)
+        assert await watch.read()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Watch(request).read()
+        assert Refusal.of(refused.value).reason == "RATE_LIMITED"
+        assert await stub.Check(request)
+        watch.cancel()
+
+
 async def test_health_follows_the_server(service: Service) -> None:
     """SERVING for the whole and for each service, NOT_SERVING once it drains."""
     stub: Any = health_pb2_grpc.HealthStub(service.channel)

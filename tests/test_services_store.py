@@ -270,6 +270,17 @@ async def test_deleted_account_can_be_made_again_empty(store: Store) -> None:
     assert (await again.push(fresh.op())).position == 1
 
 
+async def test_deletion_looks_at_the_chain_of_its_moment(store: Store) -> None:
+    """A device that was revoked while its call waited deletes nothing."""
+    client = await Client.create(store, devices=2)
+    revoked = client.world.authors[1].device_id
+    await client.rotate(revoke=[1])
+    assert await store.delete_account(client.world.account_id, revoked) is None
+    assert await store.tip(client.world.account_id) is not None
+    by = client.world.authors[0].device_id
+    assert await store.delete_account(client.world.account_id, by) is not None
+
+
 async def test_deleting_one_account_spares_the_others(store: Store) -> None:
     """Accounts before and after it keep all of theirs."""
     clients = [await Client.create(store, seed, devices=2) for seed in range(3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -15,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from crypto import op
+from crypto.ids import AccountId
 from crypto.op import Verb
-from services.store import nonces, sqlite_read as read, sqlite_schema as schema
+from services.store import mark, nonces, sqlite_read as read, sqlite_schema as schema
 from services.store.base import Committed, Limits
-from services.store.errors import StoreUnavailable
+from services.store.errors import CallsExceeded, StoreUnavailable
+from services.store.nonces import NonceWindow
 from services.store.sqlite import SqliteStore
 from services.store.sqlite_transaction import Transaction
 from tests.store_child import ACCOUNTS, OPS_PER_PUSH, next_push
@@ -172,7 +175,7 @@ async def test_files_are_for_their_owner_alone(store: SqliteStore, path: Path) -
     await Client.create(store)
     files = sorted(file for file in path.parent.iterdir() if file.name.startswith(path.name))
     assert [file.name for file in files] == [
-        path.name + suffix for suffix in ("", "-shm", "-wal", ".lock")
+        path.name + suffix for suffix in ("", "-shm", "-wal", ".lock", ".mark")
     ]
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
@@ -426,7 +429,92 @@ async def test_account_number_is_never_given_twice(store: SqliteStore, path: Pat
     assert seen == [1, 2, 3]
 
 
+# --- restored files ---
+
+
+async def test_restored_older_file_gets_a_new_generation_by_itself(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to remember a command: a database behind its mark says so to every client."""
+    monkeypatch.setattr(mark, "BEAT_S", 0.0)
+    store = await SqliteStore.open(path)
+    client = await Client.create(store)
+    await store.close()
+    backup = path.with_name("backup")
+    await asyncio.to_thread(shutil.copy, path, backup)
+    store = client.store = await SqliteStore.open(path)
+    assert not store.restored
+    first = store.generation
+    await client.push(client.world.op())
+    await store.close()
+    await asyncio.to_thread(shutil.copy, backup, path)
+    store = await SqliteStore.open(path)
+    assert store.restored
+    second = store.generation
+    assert second != first
+    await store.close()
+    store = await SqliteStore.open(path)
+    assert (store.restored, store.generation) == (False, second)
+    await store.close()
+
+
+async def test_file_without_its_mark_counts_as_restored(path: Path) -> None:
+    """A database that was carried elsewhere alone may be an older copy."""
+    store = await SqliteStore.open(path)
+    await store.close()
+    path.with_name(path.name + ".mark").unlink()
+    store = await SqliteStore.open(path)
+    assert store.restored
+    await store.close()
+
+
+async def test_mark_is_never_ahead_of_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash at any commit is no restored backup."""
+    monkeypatch.setattr(mark, "BEAT_S", 0.0)
+    store = await SqliteStore.open(path)
+    client = await Client.create(store)
+    for number in range(5):
+        await client.push(client.world.op())
+        copy = path.with_name(f"copy{number}.db")
+        for tail in (".mark", "", "-wal"):
+            file = path.with_name(path.name + tail)
+            copy.with_name(copy.name + tail).write_bytes(file.read_bytes())
+        again = await SqliteStore.open(copy)
+        assert not again.restored
+        await again.close()
+    await store.close()
+
+
 # --- bounds ---
+
+
+async def test_one_account_s_calls_leave_room_for_the_others(path: Path) -> None:
+    """An account at its own bound is told to slow down; nobody else notices."""
+    store = await SqliteStore.open(path, nonces_account_max=3)
+    one, other = AccountId(bytes(32)), AccountId(bytes([1] * 32))
+    for number in range(3):
+        assert await store.remember_nonce(one, bytes([number] * 16), now_ms=NOW_MS)
+    with pytest.raises(CallsExceeded):
+        await store.remember_nonce(one, b"n" * 16, now_ms=NOW_MS)
+    assert await store.remember_nonce(other, b"n" * 16, now_ms=NOW_MS)
+    assert await store.remember_nonce(one, b"n" * 16, now_ms=NOW_MS + 600_000)
+    await store.close()
+
+
+def test_nonces_are_kept_hardly_longer_than_they_must() -> None:
+    """A steady load holds what came within 320 s: not twice the time, and not for ever."""
+    window = NonceWindow(100_000, 100_000)
+    held = []
+    for second in range(2_000):
+        now_ms = NOW_MS + 1_000 * second
+        for number in range(10):
+            nonce = (second * 10 + number).to_bytes(16, "big")
+            assert window.remember(bytes(32), nonce, now_ms=now_ms)
+        if second >= 299:
+            early = ((second - 299) * 10).to_bytes(16, "big")
+            assert not window.remember(bytes(32), early, now_ms=now_ms)
+        held.append(len(window))
+    assert max(held) <= 3_200
 
 
 async def test_nonces_are_refused_at_their_bound_and_not_forgotten(path: Path) -> None:

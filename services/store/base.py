@@ -200,9 +200,12 @@ class Store(Protocol):
         in one transaction. AccountAbsent."""
         ...
 
-    async def delete_account(self, account_id: AccountId) -> tuple[Chain, Sequence[Head]] | None:
+    async def delete_account(
+        self, account_id: AccountId, by: DeviceId | None = None
+    ) -> tuple[Chain, Sequence[Head]] | None:
         """Deletes every row of the account in one transaction; what it held for the receipt.
-        None if there was none. Subject rows go as well."""
+        None if there was none, or if `by` is no active device of it at that moment. Subject
+        rows go as well."""
         ...
 
     async def post_message(
@@ -218,7 +221,7 @@ class Store(Protocol):
 
     async def remember_nonce(self, account_id: AccountId, nonce: bytes, *, now_ms: int) -> bool:
         """False if this account used the nonce within the last 300 s. Only ever called after
-        the request's signature was verified."""
+        the request's signature was verified. CallsExceeded at the account's own bound."""
         ...
 
     async def sweep(self, *, now_ms: int) -> None:

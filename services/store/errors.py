@@ -68,6 +68,14 @@ class LamportAhead(StoreError):
     """The op's lamport is more than 4096 above the account's largest."""
 
 
+class CallsExceeded(StoreError):
+    """An account calls more often than it can be told apart. `limit` names the bound."""
+
+    def __init__(self, limit: str, maximum: int) -> None:
+        super().__init__(f"{limit} is {maximum}")
+        self.limit = limit
+
+
 class QuotaExceeded(StoreError):
     """A limit is reached. `limit` names it, `maximum` is its value."""
 

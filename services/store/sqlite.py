@@ -7,8 +7,9 @@ Deleting. `delete_account` overwrites the rows' bytes in the file (secure_delete
 the write-ahead log before it returns, unless an outside reader holds the log: then after the
 next commit. Nothing is promised of backups, file system snapshots and worn flash cells.
 
-Restoring a backup: call `new_generation()` before serving, or clients can't know that
-cursors which they hold point to what is gone.
+Restoring a backup: a database that is older than the mark beside it gets a new generation
+when it is opened (`services.store.mark`). Call `new_generation()` where the mark was restored
+as well, or clients can't know that cursors which they hold point to what is gone.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from services.store import (
 )
 from services.store.base import Batch, Committed, Limits, Page, Poke, StoredLink, Tip
 from services.store.errors import AccountAbsent, StoreUnavailable
+from services.store.mark import Mark
 from services.store.nonces import NonceWindow
 from services.store.replay import replay
 from services.store.sqlite_ops import commit_ops
@@ -61,7 +63,8 @@ class SqliteStore:
         writes: sqlite3.Connection,
         reads: sqlite3.Connection,
         limits: Limits,
-        nonces_max: int,
+        nonces: NonceWindow,
+        mark: Mark,
     ) -> None:
         self._lock = lock
         self._writes = writes
@@ -73,14 +76,20 @@ class SqliteStore:
         self._entries: OrderedDict[AccountId, Entry] = OrderedDict()
         self._positions: dict[AccountId, dict[DeviceId, int]] = {}
         self._positions_count = 0
-        self._nonces = NonceWindow(nonces_max)
+        self._nonces = nonces
+        self._mark = mark
         self._closed = False
-        transaction = Transaction(writes, limits, ACCOUNTS_CACHED)
+        transaction = Transaction(writes, limits, ACCOUNTS_CACHED, mark)
         self._writer = Writer(transaction, self._loop, self._delivered)
 
     @classmethod
     async def open(
-        cls, path: Path | str, *, limits: Limits | None = None, nonces_max: int = 1_000_000
+        cls,
+        path: Path | str,
+        *,
+        limits: Limits | None = None,
+        nonces_max: int = 4_000_000,
+        nonces_account_max: int = 100_000,
     ) -> SqliteStore:
         """Opens the file, makes it (mode 0600) if there is none, brings it up to date.
 
@@ -93,6 +102,8 @@ class SqliteStore:
             writes = schema.connect(file, cache_kib=_WRITER_CACHE_KIB)
             try:
                 schema.migrate(writes)
+                mark = Mark(file)
+                mark.judge(writes)
                 reads = schema.connect(file, cache_kib=_READER_CACHE_KIB, read_only=True)
             except BaseException:
                 writes.close()
@@ -100,7 +111,13 @@ class SqliteStore:
         except BaseException:
             os.close(lock)
             raise
-        return cls(lock, writes, reads, limits or Limits(), nonces_max)
+        nonces = NonceWindow(nonces_max, nonces_account_max)
+        return cls(lock, writes, reads, limits or Limits(), nonces, mark)
+
+    @property
+    def restored(self) -> bool:
+        """Whether opening found an older database than was here, and renewed its generation."""
+        return self._mark.restored
 
     @property
     def generation(self) -> bytes:
@@ -135,6 +152,7 @@ class SqliteStore:
 
         await self._writer.submit(work)
         self._generation = fresh
+        self._mark.renew(fresh)
         return fresh
 
     # --- accounts and chains ---
@@ -188,11 +206,13 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise unavailable(error) from error
 
-    async def delete_account(self, account_id: AccountId) -> tuple[Chain, Sequence[Head]] | None:
+    async def delete_account(
+        self, account_id: AccountId, by: DeviceId | None = None
+    ) -> tuple[Chain, Sequence[Head]] | None:
         """See `Store.delete_account`."""
         self._forget_positions(account_id)
         held: tuple[Chain, Sequence[Head]] | None = await self._writer.submit(
-            lambda tx: accounts.delete_account(tx, account_id)
+            lambda tx: accounts.delete_account(tx, account_id, by)
         )
         return held
 

@@ -206,10 +206,15 @@ def unpack_grants(packed: bytes) -> tuple[SealedGrant, ...]:
     )
 
 
-def delete_account(tx: Transaction, account_id: AccountId) -> tuple[Chain, Sequence[Head]] | None:
+def delete_account(
+    tx: Transaction, account_id: AccountId, by: DeviceId | None
+) -> tuple[Chain, Sequence[Head]] | None:
     """See `Store.delete_account`."""
     account = tx.find(account_id)
     if account is None:
+        return None
+    device = None if by is None else account.chain.find(by)
+    if by is not None and (device is None or not device.active):
         return None
     account_n = account.account_n
     heads = [head for _, head in read_heads(tx.db, account_n, account.chain)]

@@ -193,7 +193,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     for number in range(version, len(MIGRATIONS)):
         _step(connection, number)
     with_defaults = (("generation", secrets.token_bytes(8)), ("secret", secrets.token_bytes(32)))
-    for name, value in (*with_defaults, ("accounts_ever", 0)):
+    for name, value in (*with_defaults, ("accounts_ever", 0), ("beats", 0)):
         connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
 
 

@@ -15,6 +15,7 @@ from crypto.op import HEADER_BYTES
 from crypto.primitives import SIG_BYTES
 from services.store.base import Limits
 from services.store.errors import AccountAbsent
+from services.store.mark import Mark
 from services.store.sqlite_bulk import ByKeys, Insert, Value
 from services.store.sqlite_state import Account, Entry, load
 
@@ -50,7 +51,9 @@ _TO_STUBS = ByKeys(
 class Transaction:
     """One at a time, used by the writer thread alone."""
 
-    def __init__(self, connection: sqlite3.Connection, limits: Limits, accounts_max: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, limits: Limits, accounts_max: int, mark: Mark
+    ) -> None:
         self.limits = limits
         self.changed: dict[AccountId, bool] = {}
         """Accounts that this transaction changed, and whether their readers want to know."""
@@ -60,6 +63,7 @@ class Transaction:
         self.deleted = False
         """Ciphertext was deleted and still lingers in the WAL. Outlives the transaction."""
         self._connection = connection
+        self._mark = mark
         self._accounts_max = accounts_max
         self._accounts: OrderedDict[AccountId, Account] = OrderedDict()
         self._clear_pending()
@@ -141,7 +145,10 @@ class Transaction:
 
     def commit(self) -> None:
         """Durable when it returns."""
-        self.db.execute("COMMIT")
+        counted = self._mark.beat(self.db)
+        self._connection.execute("COMMIT")
+        if counted:
+            self._mark.written()
         while len(self._accounts) > self._accounts_max:
             self._accounts.popitem(last=False)
 

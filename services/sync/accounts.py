@@ -117,7 +117,7 @@ class Accounts:
         if request.account_id != call.account:
             raise Malformed("account_id")
         call.check_live()
-        gone = await self._desk.store.delete_account(call.account)
+        gone = await self._desk.store.delete_account(call.account, call.device)
         if gone is None:
             raise Unauthenticated
         chain, rows = gone

@@ -11,9 +11,9 @@ from google.protobuf.message import DecodeError
 from crypto.chain import Device
 from crypto.ids import AccountId, DeviceId
 from services import wire
-from services.call import Clock
+from services.call import Clock, SignedCall
 from services.cursor import Cursors
-from services.errors import Malformed, Unauthenticated
+from services.errors import GenerationChanged, Malformed, Unauthenticated
 from services.store.base import Store, Tip
 
 M = TypeVar("M")
@@ -35,6 +35,14 @@ class Desk:
     def info_field(self, chain_seq: int = 0) -> bytes:
         """The field `info = 1` that every unary answer starts with."""
         return wire.data(1, self.info(chain_seq))
+
+    def position(self, call: SignedCall, token: bytes) -> int:
+        """The position of a cursor. GenerationChanged also if it is beyond the account's end:
+        what stood there is gone, and what comes next would be taken for it."""
+        position = self.cursors.open(call.account, token)
+        if position > call.tip.position:
+            raise GenerationChanged
+        return position
 
     async def member(self, account: AccountId, device: DeviceId) -> Tip:
         """The account as it is now; Unauthenticated if it or the device is no longer in it.

@@ -10,7 +10,7 @@ from rookery.v1 import pairing_pb2
 from services import wire
 from services.call import Call, OpenUnary, Route
 from services.errors import Draining, Malformed, MessageAbsent
-from services.limits import Gate
+from services.limits import Buckets, Gate, rate_key
 from services.store.errors import QuotaExceeded
 from services.sync.desk import Desk, parse
 
@@ -24,9 +24,12 @@ _LOOK_AGAIN_S = 1.0
 class Pairing:
     """Handlers of the Pairing service."""
 
-    def __init__(self, desk: Desk, waits: Gate, farewell: Callable[[], Draining]) -> None:
+    def __init__(
+        self, desk: Desk, waits: Gate, mailboxes: Buckets, farewell: Callable[[], Draining]
+    ) -> None:
         self._desk = desk
         self._waits = waits
+        self._mailboxes = mailboxes
         self._farewell = farewell
         self._arrivals: dict[bytes, asyncio.Event] = {}
         self._draining = False
@@ -58,6 +61,8 @@ class Pairing:
         if len(request.body) > MESSAGE_BYTES_MAX:
             raise QuotaExceeded("pairing_message_bytes", MESSAGE_BYTES_MAX)
         call.check_live()
+        if request.number == 1:
+            self._mailboxes.take(rate_key(call.ip), call.clock.monotonic_s())
         await self._desk.store.post_message(
             request.rendezvous, request.number, request.body, now_ms=call.now_ms
         )

@@ -25,7 +25,7 @@ class Pull:
         if request.limit > OPS_PER_PAGE_MAX:
             raise Malformed("limit")
         desk = self._desk
-        after = desk.cursors.open(call.account, request.cursor)
+        after = desk.position(call, request.cursor)
         page = await desk.store.read_ops(
             call.account,
             after,

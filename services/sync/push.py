@@ -65,7 +65,7 @@ class Push:
         if request.HasField("checkpoint"):
             mark = request.checkpoint.op_index
             check_mark(rows, mark, call.device)
-            covers = self._desk.cursors.open(call.account, request.checkpoint.covers)
+            covers = self._desk.position(call, request.checkpoint.covers)
         self._op_rate.take(call.account, call.clock.monotonic_s(), len(rows))
         if foreign:
             loop = asyncio.get_running_loop()

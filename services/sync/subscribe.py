@@ -39,8 +39,8 @@ class Subscribe:
 
     async def __call__(self, raw: bytes, call: SignedCall, write: Write) -> None:
         """One stream, until its client leaves or it may not go on."""
-        position = self._desk.cursors.open(
-            call.account, parse(sync_pb2.SubscribeRequest.FromString, raw).cursor
+        position = self._desk.position(
+            call, parse(sync_pb2.SubscribeRequest.FromString, raw).cursor
         )
         if position:
             await self._desk.store.passed(call.account, call.device, position)
