@@ -273,12 +273,6 @@ def refused(core: Core, push: Push, reason: str) -> None:
     if reason == "CHAIN_GAP" and core.refusals < _TRIES_MAX:
         core.receipt_due = True  # somebody else gave some of it back in between
         return
-    if reason == "PAYLOAD_MISSING":
-        core.tell(
-            "service-lost-stub",
-            "The service lost data that this device can't give back alone; another device can.",
-        )
-        return
     core.alarm(
         "restore-refused",
         f"The service has lost some of your data and does not take it back ({reason}).",
