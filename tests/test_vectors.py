@@ -265,15 +265,10 @@ def test_strange_sections_are_failures_or_nothing(section: str) -> None:
         judge({section: strange})
 
 
-def test_a_missing_section_is_no_failure() -> None:
-    """A file need not have every section."""
-    assert judge({}).lines == ["0 passed, 0 failed"]
-
-
 def test_an_unknown_section_is_named() -> None:
     """What isn't checked is said to be unchecked."""
-    report = judge({"zebra": [1]})
-    assert report.lines == ["note: unknown section 'zebra' is not checked", "0 passed, 0 failed"]
+    report = judge({"zebra": [1], "primitives": own()["primitives"][:1]})
+    assert report.lines == ["note: unknown section 'zebra' is not checked", "1 passed, 0 failed"]
 
 
 def test_a_malformed_entry_fails_and_the_rest_is_run() -> None:
@@ -298,3 +293,13 @@ def test_what_cant_be_read_is_said_plainly(tmp_path: Path) -> None:
     """Exit code 2 for a file that isn't there or is a folder."""
     assert ran(tmp_path / "absent.json")[0] == 2
     assert ran(tmp_path)[0] == 2
+
+
+@pytest.mark.parametrize("file", [{}, {"unheard-of": [1]}])
+def test_a_file_without_cases_is_a_failure(file: dict[str, object]) -> None:
+    """A run that checked nothing must not look like one that went well; sections that are not
+    known are named."""
+    report = judge(file)
+    assert report.exit_code == 1
+    assert any("no case" in line for line in report.lines)
+    assert [name for name in file if not any(name in note for note in report.notes)] == []

@@ -71,6 +71,8 @@ def judge(file: Entry) -> Report:
     known = _NO_CASES.union(*(keys for keys, _ in SECTIONS))
     report.notes += [f"unknown section {name!r} is not checked" for name in file.keys() - known]
     report.notes.sort()
+    if not report.passed and not report.failures:
+        report.fail("file", "holds no case that this version knows")
     return report
 
 
