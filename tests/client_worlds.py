@@ -353,7 +353,7 @@ def pair(existing: Phone, seed: str, *, sync: bool = True) -> Phone:
     inviter.on_m3(joiner.on_m2(m2, now_ms=now, rand=rand), now_ms=now)
     inviter.enter(joiner.code, now_ms=now)
     existing.sync()
-    phone = Phone(joiner.join(now_ms=now), existing.service, seed)
+    phone = type(existing)(joiner.join(now_ms=now), existing.service, seed)
     phone.now_ms = now
     if sync:
         phone.sync()
