@@ -79,6 +79,7 @@ class Authenticator:
             device=auth.device_id,
             nonce=auth.nonce,
             tip=tip,
+            ts_ms=auth.ts_ms,
         )
 
 

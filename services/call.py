@@ -54,6 +54,8 @@ class SignedCall(Call):
     device: DeviceId
     nonce: bytes
     tip: Tip
+    ts_ms: int
+    """When it was signed, as its caller's clock says."""
 
 
 Write = Callable[[bytes], Awaitable[None]]

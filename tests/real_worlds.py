@@ -148,7 +148,7 @@ class RealService:
         assert tip is not None
         clock = Clock(lambda: self.now_ms, lambda: 0.0)
         return SignedCall(
-            "", "", self.now_ms, clock, None, self._known(), caller, bytes(16), tip
+            "", "", self.now_ms, clock, None, self._known(), caller, bytes(16), tip, self.now_ms
         )  # fmt: skip
 
     def push(self, push: Push, caller: DeviceId) -> None:

@@ -25,6 +25,7 @@ from tests.served import (
     FETCH,
     RECEIPT,
     SECRETS,
+    Moment,
     Refusal,
     Service,
     append_request,
@@ -478,6 +479,22 @@ async def test_a_field_out_of_range_is_named(
     """MALFORMED names the field."""
     refused = await refusal(service.raw(FETCH, message.SerializeToString()))
     assert (refused.reason, refused.metadata) == ("MALFORMED", {"field": name})
+
+
+async def test_a_deletion_signed_before_a_restart_is_to_be_signed_again(tmp_path: Path) -> None:
+    """Nonces do not outlive the process: a deletion that was captured must not delete the
+    account that was made again from the same genesis link."""
+    world = World.create("again")
+    message = accounts_pb2.DeleteAccountRequest(account_id=world.account_id).SerializeToString()
+    async with serving(tmp_path) as service:
+        await service.create(world)
+        auth = service.auth(world.authors[0].identity, world, DELETE, message)
+        await service.raw(DELETE, message, [auth])
+    async with serving(tmp_path, moment=Moment(1_000)) as service:
+        await service.create(world)
+        assert (await refusal(service.raw(DELETE, message, [auth]))).reason == "CLOCK_SKEW"
+        await service.pull(world)
+        await service.signed(world, DELETE, message)
 
 
 async def test_one_address_can_not_take_all_mailboxes(tmp_path: Path) -> None:

@@ -14,7 +14,14 @@ from crypto.receipt import Receipt, ServerKey
 from rookery.v1 import accounts_pb2, common_pb2
 from services.call import Call, OpenUnary, Route, SignedCall, SignedUnary
 from services.enrolment import Enrolment
-from services.errors import GrantsInvalid, LinkInvalid, Malformed, RequestError, Unauthenticated
+from services.errors import (
+    ClockSkew,
+    GrantsInvalid,
+    LinkInvalid,
+    Malformed,
+    RequestError,
+    Unauthenticated,
+)
 from services.store.base import StoredLink
 from services.store.errors import QuotaExceeded
 from services.sync.desk import Desk, parse
@@ -33,6 +40,7 @@ class Accounts:
         self._desk = desk
         self._enrolment = enrolment
         self._server_key = server_key
+        self._started_ms = desk.clock.wall_ms()
 
     def routes(self) -> list[Route]:
         """What to serve."""
@@ -116,6 +124,10 @@ class Accounts:
         request = parse(accounts_pb2.DeleteAccountRequest.FromString, raw)
         if request.account_id != call.account:
             raise Malformed("account_id")
+        if call.ts_ms < self._started_ms:
+            # The process before may have seen this very call: what it knew of nonces is gone,
+            # and the account may have been made again since.
+            raise ClockSkew(call.now_ms)
         call.check_live()
         gone = await self._desk.store.delete_account(call.account, call.device)
         if gone is None:
