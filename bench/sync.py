@@ -127,22 +127,20 @@ async def pushes(report: Report) -> None:
             report.goal("push 1 x 32 of the echo", middle["echo"], 0.5)
 
 
-async def _pages(service: processes.Child, account: Account) -> tuple[list[bytes], float]:
+async def _pages(one: grpc.aio.Channel, account: Account) -> tuple[list[bytes], float]:
     """All pages of a profile from an empty cursor, and the seconds it took."""
     pages, cursor, more = [], b"", True
-    async with load.channel(service.address) as one:
-        call = load.unary(one, PULL)
-        await one.channel_ready()
-        start = time.perf_counter()
-        while more:
-            request = sync_pb2.PullRequest(cursor=cursor).SerializeToString()
-            raw = await call(
-                request, metadata=((METADATA_KEY, account.sign(PULL, request)),), timeout=60
-            )
-            answer = sync_pb2.PullResponse.FromString(raw)
-            pages.append(raw)
-            cursor, more = answer.cursor, answer.more
-        return pages, time.perf_counter() - start
+    call = load.unary(one, PULL)
+    start = time.perf_counter()
+    while more:
+        request = sync_pb2.PullRequest(cursor=cursor).SerializeToString()
+        raw = await call(
+            request, metadata=((METADATA_KEY, account.sign(PULL, request)),), timeout=60
+        )
+        answer = sync_pb2.PullResponse.FromString(raw)
+        pages.append(raw)
+        cursor, more = answer.cursor, answer.more
+    return pages, time.perf_counter() - start
 
 
 async def _canned(bare: processes.Child, pages: list[bytes]) -> Callable[[], Any]:
@@ -170,16 +168,18 @@ async def pulls(report: Report) -> None:
     ):
         await load.create_accounts(service, [account])
         await load.push(service, [(account, requests)])
-        pages, _ = await _pages(service, account)
+        one = load.channel(service.address)
+        pages, _ = await _pages(one, account)
         held = sum(len(sync_pb2.PullResponse.FromString(page).ops) for page in pages)
         if held != 10_000:
             raise RuntimeError(f"pulled {held} ops instead of 10,000")
         again = await _canned(bare, pages)
         pulled, echoed, read = [], [], []
         for _ in range(3 if report.quick else 9):
-            pulled.append((await _pages(service, account))[1])
+            pulled.append((await _pages(one, account))[1])
             echoed.append(await again())
             read.append(_bare_read(Path(folder) / "rookery.db"))
+        await one.close()
     ratio = statistics.median(e / p for e, p in zip(echoed, pulled, strict=True))
     report.row(
         "pull of 10,000 ops",
