@@ -168,5 +168,5 @@ def join(old: Home, new: Home, *, spoil: bool = False, by: str = "typed") -> tup
         joining.say(pair.until(event="code")[by])
         digits = joining.until(event="digits")["digits"]
         pair.until(event="reader")
-        pair.say("x" * 6 if spoil else digits)
+        pair.say(f"{(int(digits) + 1) % 10**6:06}" if spoil else digits)
         return pair.wait(), -1 if spoil else joining.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import sys
 from pathlib import Path
 
 from client import vault
@@ -74,12 +75,24 @@ def new_unlock(arguments: argparse.Namespace) -> Unlock:
         return KeyFile(arguments.key_file)
     text = os.environ.get("ROOKERY_PASSPHRASE")
     if text is None:
-        text = getpass.getpass("passphrase for this device's state: ")
-        if getpass.getpass("again: ") != text:
+        text = _ask("passphrase for this device's state: ")
+        if _ask("again: ") != text:
             raise UserError("the two passphrases differ; start again")
     if not text:
         raise UserError("an empty passphrase protects nothing; choose another")
     return Passphrase(text)
+
+
+def _ask(prompt: str) -> str:
+    """A passphrase from the terminal, which need not be standard input."""
+    try:
+        if not sys.stdin.isatty():
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        return getpass.getpass(prompt)
+    except (EOFError, OSError):
+        raise UserError(
+            "a passphrase is needed and there is no terminal to ask at: set ROOKERY_PASSPHRASE"
+        ) from None
 
 
 def unlock_for(arguments: argparse.Namespace, path: Path) -> Unlock:
@@ -87,7 +100,7 @@ def unlock_for(arguments: argparse.Namespace, path: Path) -> Unlock:
     if not vault.needs_passphrase(path):
         return KeyFile(arguments.key_file)
     text = os.environ.get("ROOKERY_PASSPHRASE")
-    return Passphrase(getpass.getpass("passphrase: ") if text is None else text)
+    return Passphrase(_ask("passphrase: ") if text is None else text)
 
 
 def endpoint(arguments: argparse.Namespace, stored: Endpoint | None) -> Endpoint:

@@ -77,6 +77,25 @@ def show(value: Value) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=_other)
 
 
+BRIEF_CHARS = 200
+
+
+def clean(text: str) -> str:
+    """What a terminal can be given: control characters but line ends and tabs are escaped."""
+    return "".join(c if c in "\n\t" or c.isprintable() else _escape(c) for c in text)
+
+
+def brief(value: Value) -> str:
+    """A value in one line of bounded length."""
+    text = show(value)
+    more = f"… ({len(text):,} characters)" if len(text) > BRIEF_CHARS else ""
+    return "".join(c if c.isprintable() else _escape(c) for c in text[:BRIEF_CHARS]) + more
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns of the width they need."""
     lines = [tuple(head), *map(tuple, rows)]

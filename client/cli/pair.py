@@ -11,6 +11,7 @@ from client.cli.typed import read_line
 from client.errors import PairingError
 from client.pairflow import Invitation
 
+_DIGITS = 6
 _PAIR_TEXT = """\
 {qr}
 On the new device, run `rookery device join`, and scan this or type:
@@ -18,6 +19,16 @@ On the new device, run `rookery device join`, and scan this or type:
     {typed}
 
 Nobody but you should see this. It is good for five minutes."""
+
+
+async def _digits(out: Output) -> str:
+    """Six digits. Anything else is no attempt: it is asked for again."""
+    while True:
+        typed = "".join((await read_line()).split())
+        if len(typed) == _DIGITS and typed.isascii() and typed.isdigit():
+            return typed
+        out.note("these are not six digits: type them again")
+        out.ask("the six digits: ")
 
 
 async def pair(arguments: argparse.Namespace, out: Output) -> int:
@@ -33,7 +44,7 @@ async def pair(arguments: argparse.Namespace, out: Output) -> int:
         await invitation.wait_for_reader()
         out.step({"event": "reader"}, "The new device shows six digits.")
         out.ask("the six digits: ")
-        await invitation.enter(await read_line())
+        await invitation.enter(await _digits(out))
         added = [row for row in synced.core.devices if row.device_id not in before]
         if not added:
             raise PairingError("Another device changed the account meanwhile; start again.")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from client.cli import options
 from client.cli.output import EXIT_CODES
+from client.cli.version import Version
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -37,6 +38,7 @@ def parser(wanted: str) -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    root.add_argument("--version", action=Version, help="print the version and end")
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     _add_device(commands)
     for name, text in _OTHERS.items():
@@ -100,6 +102,13 @@ def _add_start(add: _Adder) -> None:
     add("recovery-key", "start:recovery_key", "make a recovery key, or another one")
 
 
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 < days < 1e6:
+        raise argparse.ArgumentTypeError("--half-life is more than 0, and less than 1,000,000")
+    return days
+
+
 def _add_profile(add: _Adder) -> None:
     edits = argparse.ArgumentParser(add_help=False)
     edits.add_argument("name", metavar="COLLECTION/KEY")
@@ -107,11 +116,19 @@ def _add_profile(add: _Adder) -> None:
     offline.add_argument("--offline", action="store_true", help="don't ask the service")
     decay = argparse.ArgumentParser(add_help=False)
     decay.add_argument(
-        "--half-life", type=float, metavar="DAYS", help="scores halve in so many days"
+        "--half-life",
+        type=_days,
+        metavar="DAYS",
+        help="more than 0: a score halves in so many days, before it is added to or shown",
     )
     set_ = add("set", "profile:set_", "set a setting", edits, offline)
     set_.add_argument("value", metavar="VALUE", help="- reads it from standard input")
-    set_.add_argument("--type", choices=TYPES, default="text", help="default: text")
+    set_.add_argument(
+        "--type",
+        choices=TYPES,
+        default="text",
+        help="default: text; bool is true or false, bytes is base64, json is any JSON",
+    )
     add("unset", "profile:unset", "remove a setting", edits, offline)
     like = add("like", "profile:like", "add to a score", edits, offline, decay)
     like.add_argument("amount", type=float, nargs="?", default=1.0, help="default: 1")

@@ -7,7 +7,7 @@ from typing import Any
 
 from client import snapshot
 from client.cli import session
-from client.cli.output import NOT_FOUND, OK, Output, show
+from client.cli.output import NOT_FOUND, OK, Output, brief, clean, show
 from client.cli.typed import parse_value, read_line, split_name
 from client.device import Device
 from client.snapshot import Item, Snapshot
@@ -41,7 +41,7 @@ async def set_(arguments: argparse.Namespace, out: Output) -> int:
     def change(core: Device, now_ms: int) -> None:
         core.put(collection, key, value, now_ms=now_ms)
 
-    return await _edit(arguments, out, change, f"{arguments.name} = {show(value)}")
+    return await _edit(arguments, out, change, f"{arguments.name} = {brief(value)}")
 
 
 async def unset(arguments: argparse.Namespace, out: Output) -> int:
@@ -82,7 +82,7 @@ async def remove(arguments: argparse.Namespace, out: Output) -> int:
     def change(core: Device, now_ms: int) -> None:
         core.remove_member(collection, member, now_ms=now_ms)
 
-    return await _edit(arguments, out, change, f"{member} is not in {collection}")
+    return await _edit(arguments, out, change, f"{member} is removed from {collection}")
 
 
 def _take(synced: SyncedDevice, arguments: argparse.Namespace) -> Snapshot:
@@ -103,7 +103,7 @@ async def get(arguments: argparse.Namespace, out: Output) -> int:
         out.failure("NOT_FOUND", f"there is no {arguments.name}")
         return NOT_FOUND
     item = rows[0]
-    out.result(_data(item) | {"synced": done}, show(item.value))
+    out.result(_data(item) | {"synced": done}, clean(show(item.value)))
     return OK
 
 
@@ -165,4 +165,4 @@ def _data(item: Item) -> dict[str, Any]:
 def _line(item: Item) -> str:
     if item.value is None:
         return f"{item.name}  removed"
-    return f"{item.name} = {show(item.value)}"
+    return f"{item.name} = {brief(item.value)}"
