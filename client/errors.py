@@ -27,6 +27,10 @@ class ValueTooLong(UserError):
     """This value is too long: a record holds at most 30,000 bytes."""
 
 
+class NothingThere(UserError):
+    """There is nothing of this name."""
+
+
 class NoSuchDevice(UserError):
     """There is no active device with this id."""
 

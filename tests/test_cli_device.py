@@ -346,9 +346,40 @@ def test_another_audience_is_refused_by_the_service(a: Home) -> None:
 
 def test_a_wrong_server_key_is_noticed(a: Home) -> None:
     """A receipt that the pinned key did not sign is an alarm in the status."""
-    a.run("sync", "--server-key", "11" * 32)
+    assert "1 alarm: see" in a.run("sync", "--server-key", "11" * 32).err
     rules = [row["rule"] for row in a.run("status", "--json").json["notices"]]
     assert "receipt-signature" in rules
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [("--server-key", "11" * 32, "another key"), ("--audience", "other", "--audience")],
+)
+def test_init_at_a_service_that_is_not_meant_writes_nothing(
+    tmp_path: Path, service: ServiceProcess, option: str, value: str, word: str
+) -> None:
+    """No state, no kit: the person corrects the option and starts again."""
+    done = Home(tmp_path, "a", service).run("init", option, value, service=True, code=1)
+    assert word in done.err
+    assert not done.out
+    assert not [row for row in tmp_path.iterdir() if row.name.startswith("a.db")]
+
+
+def test_ctrl_c_in_a_join_leaves_nothing(tmp_path: Path, a: Home, service: ServiceProcess) -> None:
+    """The next attempt finds no half of a device in its way."""
+    home = Home(tmp_path, "c", service)
+    with a.start("pair") as pair, home.start("join", service=True) as joining:
+        joining.say(pair.until(event="code")["typed"])
+        joining.until(event="digits")
+        joining.process.send_signal(signal.SIGINT)
+        assert joining.wait() == 130
+    assert not [row for row in tmp_path.iterdir() if row.name.startswith("c.db")]
+
+
+def test_what_is_not_there_is_not_said_to_be_removed(a: Home) -> None:
+    """`unset` and `--dismiss` have the exit code of names that are not there."""
+    a.run("unset", "a/zip", "--offline", code=3)
+    a.run("status", "--dismiss", "77", "--offline", code=3)
 
 
 def test_status_tells_and_forgets_notices(a: Home, b: Home) -> None:

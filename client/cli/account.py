@@ -7,7 +7,7 @@ from typing import Any
 
 from client import snapshot
 from client.cli import session
-from client.cli.output import OK, Output
+from client.cli.output import NOT_FOUND, OK, Output
 from client.cli.times import ago
 from client.cli.typed import read_line
 from client.errors import UserError
@@ -22,6 +22,11 @@ _SURE = "delete"
 async def status(arguments: argparse.Namespace, out: Output) -> int:
     """Shows where this device stands."""
     async with session.opened(arguments, patient=False) as synced:
+        known = {row.number for row in synced.core.notices}
+        for number in arguments.dismiss:
+            if number not in known:
+                out.failure("NOT_FOUND", f"there is no notice {number}")
+                return NOT_FOUND
         for number in arguments.dismiss:
             synced.core.dismiss(number)
         synced.save()

@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from client.cli.output import FAILED, GONE, PAIRING, STOPPED, UNREACHABLE, Output
+from client.cli.output import FAILED, GONE, NOT_FOUND, PAIRING, STOPPED, UNREACHABLE, Output
 from client.cli.parser import command, parser
 from client.endpoint import EndpointError
-from client.errors import AccountGone, ClientError, PairingError, Revoked
+from client.errors import AccountGone, ClientError, NothingThere, PairingError, Revoked
 from client.remoteerrors import ProtocolBreach, RemoteError
 from client.vaulterrors import VaultError
 
@@ -44,6 +44,8 @@ def _judge(error: BaseException) -> tuple[int, str]:
             return (UNREACHABLE if error.transient else FAILED), error.reason
         case AccountGone() | Revoked():
             return GONE, "ACCOUNT_GONE"
+        case NothingThere():
+            return NOT_FOUND, "NOT_FOUND"
         case PairingError():
             return PAIRING, "PAIRING"
         case BrokenPipeError():

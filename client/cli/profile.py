@@ -10,6 +10,7 @@ from client.cli import session
 from client.cli.output import NOT_FOUND, OK, Output, brief, clean, show
 from client.cli.typed import parse_value, read_line, split_name
 from client.device import Device
+from client.errors import NothingThere, Revoked
 from client.snapshot import Item, Snapshot
 from client.sync import SyncedDevice
 from client.watch import Watch
@@ -24,6 +25,8 @@ def _half_life(arguments: argparse.Namespace) -> int | None:
 
 async def _edit(arguments: argparse.Namespace, out: Output, change: Any, text: str) -> int:
     async with session.opened(arguments, patient=False) as synced:
+        if synced.core.status.revoked:
+            raise Revoked
         synced.edit(change)
         done = await session.try_sync(synced, arguments, out)
         waiting = synced.core.status.edits_waiting
@@ -49,6 +52,8 @@ async def unset(arguments: argparse.Namespace, out: Output) -> int:
     collection, key = split_name(arguments.name)
 
     def change(core: Device, now_ms: int) -> None:
+        if core.get(collection, key) is None:
+            raise NothingThere(f"there is no setting {arguments.name} here")
         core.remove(collection, key, now_ms=now_ms)
 
     return await _edit(arguments, out, change, f"{arguments.name} is removed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from client.errors import AccountGone
 from client.localkey import KeyFile
 from client.remoteerrors import RemoteError
 from client.rows import Rows
+from client.steps import NoticeKind
 from client.sync import SyncedDevice, core_rows
 from client.transport import Transport
 from client.vault import FileVault
@@ -49,6 +51,7 @@ async def opened(
         synced = SyncedDevice(Device.load(core_rows(rows)), vault, transport)
         try:
             yield synced
+            _count_alarms(synced, arguments)
         finally:
             _keep_clock(synced, rows)
             await transport.close()
@@ -111,6 +114,13 @@ async def try_sync(synced: SyncedDevice, arguments: argparse.Namespace, out: Out
         out.note(f"rookery: not synced: {error}")
         return False
     return True
+
+
+def _count_alarms(synced: SyncedDevice, arguments: argparse.Namespace) -> None:
+    """An alarm is not only for who asks for the status."""
+    count = sum(row.kind is NoticeKind.ALARM for row in synced.core.notices)
+    if count and arguments.run != "account:status":
+        print(f"{count} alarm{'s' * (count > 1)}: see `rookery device status`", file=sys.stderr)
 
 
 def _clock_offset(rows: Rows) -> int:

@@ -8,11 +8,12 @@ import textwrap
 from typing import Any
 
 from client.cli import session
+from client.cli.introduce import introduce
 from client.cli.output import OK, UNREACHABLE, Output
 from client.cli.tokencommand import token_for
 from client.cli.typed import read_line
 from client.device import Device
-from client.errors import PairingError, UserError
+from client.errors import UserError
 from client.pairflow import Admission, find_invite, read_code
 from client.recoverflow import recover as recover_device
 from client.remoteerrors import RemoteError
@@ -46,6 +47,8 @@ async def init(arguments: argparse.Namespace, out: Output) -> int:
             recovery_secret=paper, now_ms=transport.clock.wall_ms(), rand=secrets.token_bytes
         )
         token = await token_for(arguments.token_command, core)
+        # Before anything is stored or shown: a mistyped service is no account.
+        reached = await introduce(core, transport, token, out)
         synced = session.settle(core, vault, transport)
         synced.token = token
         kit = recovery.to_paper(paper) if paper is not None else None
@@ -54,7 +57,7 @@ async def init(arguments: argparse.Namespace, out: Output) -> int:
             _show_kit(out, synced, kit)
         made = False
         try:
-            made = await _first_sync(synced, out)
+            made = reached and await _first_sync(synced, out)
         finally:
             data = _identity(synced) | {"account_made": made}
             if kit is not None:
@@ -100,9 +103,11 @@ async def join(arguments: argparse.Namespace, out: Output) -> int:
             {"event": "digits", "digits": digits},
             f"Type these six digits on the other device:  {digits[:3]} {digits[3:]}",
         )
+        out.note("Waiting for the other device (Ctrl-C ends it; run `join` again then).")
         try:
             await admission.wait()
-        except PairingError:
+        except BaseException:
+            # Ctrl-C, too: a device that does not belong is in the way of the next attempt.
             session.disown(vault)
             raise
         synced = settled[0]
