@@ -83,7 +83,10 @@ def judge(raw: bytes, state: State) -> Judgement:
 
 
 def _unknown_author(sealed: SealedOp, state: State) -> Judgement:
-    """A ghost, unless the op itself shows that the chain has links that we don't know yet."""
+    """A ghost, unless the op itself shows that the chain has links that we don't know yet. A
+    stub shows nothing either way: the chain has to be asked."""
+    if sealed.ct is None:
+        return Judgement(Verdict.HOLD, "chain", sealed)
     keys = state.keys.get(sealed.header.epoch)
     try:
         newer = keys is not None and op.open_(sealed, keys).chain_seq > state.chain.seq

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from client.integrity import State, apply, judge, judge_receipt
+from crypto import op
 from crypto.cert import Role
 from crypto.heads import Head
 from crypto.ids import LinkHash, OpHash
@@ -74,6 +75,16 @@ def test_a_device_that_a_newer_chain_may_know_is_held(world: World) -> None:
     assert client.take(
         world.op("c", dev_seq=1, prev=client.state.logs[2].init, salt="x", vector=Vector.of(()))
     ) == ["OK"]
+
+
+def test_a_stub_by_an_unknown_author_waits_for_the_chain(world: World) -> None:
+    """A stub can't be opened to see which chain its author knew; it may be a new device's."""
+    client = Client(World(world.chain, keys=world.keys))
+    world.add("c")
+    stub = op.parse_stub(world.op("c").stub)
+    assert client.take(stub) == ["HOLD:chain"]
+    client.state.set_chain(world.chain)
+    assert client.take(stub) == ["OK"]
 
 
 def test_the_recovery_key_writes_no_ops(world: World) -> None:
