@@ -75,7 +75,10 @@ class RemoteError(Exception):
         super().__init__(self._sentence())
 
     def _sentence(self) -> str:
-        advice = _ADVICE.get(self.reason, "the service refused the call")
+        advice = _ADVICE.get(self.reason)
+        if advice is not None and "limit" not in self.metadata:
+            return advice
+        advice = advice or "the service refused the call"
         limit = self.metadata.get("limit")
         return f"{advice} [{self.reason}{f', {limit}' if limit else ''}]"
 

@@ -12,6 +12,7 @@ from client.cli import pair
 from client.cli.main import main
 from client.cli.output import Output, brief, clean
 from client.localkey import Passphrase
+from client.remoteerrors import RemoteError
 from client.vault import FileVault
 from tests.cli_process import PROGRAM
 from tests.service_process import environment
@@ -65,3 +66,9 @@ def test_what_is_no_six_digits_is_asked_for_again(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(pair, "read_line", line)
     assert asyncio.run(pair._digits(Output(as_json=False))) == "123456"
+
+
+def test_a_code_is_only_shown_where_there_are_no_words_for_it() -> None:
+    """People get the sentence; the reason stands in --json."""
+    assert "[" not in str(RemoteError("UNREACHABLE", status="UNAVAILABLE"))
+    assert "[NEW]" in str(RemoteError("NEW", status="INTERNAL"))
