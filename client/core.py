@@ -73,6 +73,8 @@ class Core:
         self.chain_due = True
         self.gone = False
         self.blocked = False
+        self.held_back: dict[Name, int] = {}
+        """Names that the service refused to take, and when they are tried again."""
         self.refusals = 0
         self.link_refusals = 0
         self.receipt_tries = 0

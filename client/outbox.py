@@ -7,6 +7,7 @@ it is acknowledged, or dropped as a whole; either way no edit is lost.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from heapq import nsmallest
 from typing import NamedTuple
 
@@ -86,10 +87,15 @@ class Outbox:
         if self.edits.pop(name, None) is not None:
             journal.drop(_edit_row(name))
 
-    def waiting(self, count: int) -> list[Edit]:
-        """The oldest edits that no op in flight carries, in the order they were made."""
+    def waiting(self, count: int, but: Container[Name] = ()) -> list[Edit]:
+        """The oldest edits that no op in flight carries, in the order they were made, without
+        those of some names."""
         carried = {(row.name, row.lamport) for row in self.flying.values()}
-        rows = (edit for edit in self.edits.values() if (edit.name, edit.lamport) not in carried)
+        rows = (
+            edit
+            for edit in self.edits.values()
+            if (edit.name, edit.lamport) not in carried and edit.name not in but
+        )
         return nsmallest(count, rows, key=lambda edit: (edit.lamport, edit.name))
 
     def fly(self, rows: list[Flying], mark: CheckpointMark | None, journal: Journal) -> None:

@@ -22,6 +22,8 @@ from crypto.ids import OpHash
 from crypto.op import Payload, SealedOp, Vector, Verb
 
 _REFUSALS_MAX = 3
+_AGAIN_MS = 3_600_000
+"""When a change that the service did not take is tried again; also after every restart."""
 
 
 class _Draft(NamedTuple):
@@ -92,6 +94,8 @@ def _control(core: Core, verb: Verb, value: bytes = b"") -> _Draft:
 def _drafts(core: Core, rand: Rand) -> list[_Draft]:
     """Edits in the order they were made; then records of older epochs, shuffled, so that
     the service can't tell old tags from new ones by their order."""
+    for name in [name for name, at in core.held_back.items() if at <= core.now_ms]:
+        del core.held_back[name]
     drafts = [
         _Draft(
             Verb.TOMBSTONE if edit.value is None else Verb.PUT,
@@ -101,9 +105,10 @@ def _drafts(core: Core, rand: Rand) -> list[_Draft]:
             edit.wall_ms,
             edit.delta,
         )
-        for edit in core.outbox.waiting(OPS_MAX)
+        for edit in core.outbox.waiting(OPS_MAX, core.held_back)
     ]
     names = upkeep.to_publish_again(core) if len(drafts) < OPS_MAX else []
+    names = [name for name in names if name not in core.held_back]
     for name in _drawn(names, OPS_MAX - len(drafts), rand):
         entry = core.profile.find(name)
         if entry is not None:
@@ -192,7 +197,8 @@ def refused(core: Core, push: Push, reason: str, metadata: Mapping[str, str]) ->
         case "OP_INVALID":
             _give_up(core, push, metadata)
         case "QUOTA":
-            core.blocked = True
+            if metadata.get("limit") != "records_per_account" or not _without_new_names(core):
+                core.blocked = True
             core.tell(
                 "quota",
                 f"The service takes no more: its limit {metadata.get('limit', '?')} is reached. "
@@ -209,18 +215,41 @@ def refused(core: Core, push: Push, reason: str, metadata: Mapping[str, str]) ->
         )
 
 
+def _without_new_names(core: Core) -> bool:
+    """Holds the names back that would be new at the service, so that changes of those that
+    it has go on. False if there are none: then nothing helps.
+
+    The refused batch can be dropped: an equal one that had been committed before would have
+    been acknowledged.
+    """
+    epoch = core.state.chain.epoch
+    new = []
+    for row in core.outbox.flying.values():
+        entry = core.profile.find(row.name) if row.name is not None else None
+        if row.name is not None and (entry is None or entry.order.epoch != epoch):
+            new.append(row.name)
+    if not new:
+        return False
+    core.outbox.ground(core.journal)
+    core.held_back |= dict.fromkeys(new, core.now_ms + _AGAIN_MS)
+    core.refusals = 0
+    return True
+
+
 def _give_up(core: Core, push: Push, metadata: Mapping[str, str]) -> None:
-    """One op that is refused for its form must not hold up the others."""
+    """One op that is refused for its form must not hold up the others. The change itself stays
+    here: the service's word alone takes nothing away from this device."""
     index = metadata.get("index", "0")
     at = int(index) if index.isdigit() and int(index) < len(push.ops) else 0
     seq = op.parse(push.ops[at]).header.dev_seq
     row = core.outbox.flying.get(seq)
     core.outbox.ground(core.journal)
     if row is not None and row.name is not None:
-        core.outbox.remove(row.name, core.journal)
+        core.held_back[row.name] = core.now_ms + _AGAIN_MS
     core.alarm(
         "op-invalid",
-        f"The service refused one of your changes ({metadata.get('rule', '?')}); it was given up.",
+        f"The service refuses one of your changes ({metadata.get('rule', '?')}). It stays on "
+        "this device and is tried again later.",
         push.ops[at],
         about=push.ops[at][:100],
     )

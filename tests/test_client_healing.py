@@ -10,7 +10,7 @@ from client.device import Device
 from client.errors import NotAllowed, RowsError
 from client.recovery import Recovery
 from client.steps import AppendLink, ChainItem, GetChain
-from crypto import link
+from crypto import link, op
 from crypto.link import SignedLink
 from crypto.names import tag
 from crypto.op import HEADER, Verb, parse_any
@@ -354,10 +354,30 @@ def test_a_quota_is_told_by_its_name(a: Phone) -> None:
     assert push is not None
     a.device.on_push_refused(push, "QUOTA", {"limit": "records_per_account"}, now_ms=0)
     assert "records_per_account" in a.device.notices[-1].sentence
-    assert a.device.next_push(now_ms=0, rand=a.rand) is None
+    after = a.device.next_push(now_ms=0, rand=a.rand)
+    assert after is None or [op.parse(raw).header.kind for raw in after.ops] == [op.Kind.CONTROL]
     assert a.device.status.edits_waiting >= 1
-    put(a, "k2", "v")
-    assert a.device.next_push(now_ms=0, rand=a.rand) == push
+    assert a.device.get("ui", "k1") == "v"
+
+
+def test_a_full_account_still_takes_changes_of_what_it_has(a: Phone) -> None:
+    """A new name that finds no room waits by itself; known names, and later it, go out."""
+    put(a, "known", "v1")
+    a.sync()
+    put(a, "new", "v")
+    put(a, "known", "v2")
+    push = a.device.next_push(now_ms=a.now_ms, rand=a.rand)
+    assert push is not None
+    quota = {"limit": "records_per_account"}
+    a.device.on_push_refused(push, "QUOTA", quota, now_ms=a.now_ms)
+    a.sync()
+    assert a.device.status.edits_waiting == 1
+    b = pair(a, "b")
+    assert b.device.list("ui") == {"known": "v2"}
+    a.now_ms += 3_600_000
+    settle(a, b)
+    assert b.device.list("ui") == {"known": "v2", "new": "v"}
+    assert a.device.status.edits_waiting == 0
 
 
 def test_a_record_without_its_winner_is_told(a: Phone) -> None:
@@ -449,7 +469,7 @@ def test_a_service_that_refuses_everything_gets_no_storm(a: Phone, reason: str) 
 
 
 def test_a_refused_op_does_not_hold_up_the_others(a: Phone) -> None:
-    """OP_INVALID: the one edit is given up with an alarm, the rest is sent."""
+    """OP_INVALID: the rest is sent; the one change stays here with an alarm and is tried again."""
     for key in ("k1", "k2", "k3"):
         put(a, key, "v")
     push = a.device.next_push(now_ms=a.now_ms, rand=a.rand)
@@ -457,8 +477,23 @@ def test_a_refused_op_does_not_hold_up_the_others(a: Phone) -> None:
     a.device.on_push_refused(push, "OP_INVALID", {"index": "1", "rule": "x"}, now_ms=a.now_ms)
     a.sync()
     assert a.alarms == ["op-invalid"]
-    assert len(a.device.list("ui")) == 2
+    assert len(a.device.list("ui")) == 3
+    assert a.device.status.edits_waiting == 1
+    a.reload()
+    a.sync()
     assert a.device.status.edits_waiting == 0
+
+
+def test_the_service_can_not_empty_the_outbox(a: Phone) -> None:
+    """A service that calls everything invalid, again and again, takes no change away."""
+    for key in ("k1", "k2", "k3"):
+        put(a, key, "v")
+    for _ in range(5):
+        push = a.device.next_push(now_ms=a.now_ms, rand=a.rand)
+        if push is not None:
+            a.device.on_push_refused(push, "OP_INVALID", {"index": "0"}, now_ms=a.now_ms)
+    a.reload()
+    assert len(a.device.list("ui")) == 3
 
 
 def test_a_link_that_is_always_refused_gets_no_storm(a: Phone) -> None:
