@@ -21,7 +21,8 @@ from crypto.link import Add, SignedLink
 
 
 class Recovery:
-    """Ask `next_step`, make the call signed as `paper`, tell the outcome; then `device`."""
+    """Ask `next_step`; store `device` before an AppendLink is sent; make the call signed as
+    `paper`; tell the outcome."""
 
     def __init__(self, secret: bytes, account_id: AccountId, *, rand: Rand) -> None:
         self.paper = recovery.identity(secret)
@@ -87,8 +88,8 @@ class Recovery:
         self._more, self._item = True, None
 
     def device(self, *, now_ms: int) -> Device:
-        """The new device, to go on with."""
-        assert self._done
+        """The new device as the link adds it that is to be appended: stored before that link is
+        sent, because from then on the account may have it."""
         assert self._item is not None
         parsed = link.parse(self._item.link.raw)
         return Device.join(

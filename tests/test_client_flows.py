@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from client import methods, remoteerrors as reasons
+from client.device import Device
 from client.errors import AccountGone, CodeWrong, NotAllowed, PairingError
 from client.pairflow import Admission, Invitation, find_invite, read_code
 from client.recoverflow import recover
 from client.remote import Remote
-from client.remoteerrors import ProtocolBreach
-from client.transport import Signer
+from client.remoteerrors import ProtocolBreach, RemoteError
+from client.transport import Signer, Transport
 from client.vault import MemoryVault
 from crypto.cert import Role
 from rookery.v1 import accounts_pb2
@@ -172,7 +175,9 @@ async def test_the_paper_brings_everything_back(tmp_path: Path) -> None:
         put(a, "theme", "dark")
         await a.sync_once()
         transport = devices.transport()
-        core = await recover(transport, paper, a.core.account_id)
+        stored: list[Device] = []
+        await recover(transport, paper, a.core.account_id, stored.append)
+        [core] = stored
         b = devices.adopt(core, MemoryVault(), transport)
         await b.sync_once()
         assert shown(b) == {"ui/theme": "dark"}
@@ -185,9 +190,41 @@ async def test_the_paper_brings_everything_back(tmp_path: Path) -> None:
             await a.sync_once()
 
 
+class Forgetful(Transport):
+    """Every link arrives, and the answer never does."""
+
+    async def call(self, method: Any, *arguments: Any) -> Any:
+        answered = await super().call(method, *arguments)
+        if method is methods.APPEND_LINK:
+            raise RemoteError(reasons.UNREACHABLE, status="UNAVAILABLE")
+        return answered
+
+
+async def test_a_recovery_whose_answer_is_lost_leaves_a_device_and_no_orphan(
+    tmp_path: Path,
+) -> None:
+    """The new device is stored before the link that adds it is sent, so it goes on."""
+    paper = secrets.token_bytes(20)
+    async with serving(tmp_path) as service, fleet(endpoint_of(service)) as devices:
+        a = await devices.first(paper=paper)
+        put(a, "theme", "dark")
+        await a.sync_once()
+        forgetful = Forgetful(endpoint_of(service))
+        stored: list[Device] = []
+        with pytest.raises(RemoteError):
+            await recover(forgetful, paper, a.core.account_id, stored.append)
+        await forgetful.close()
+        b = devices.adopt(stored[-1], MemoryVault(), devices.transport())
+        await b.sync_once()
+        assert shown(b) == {"ui/theme": "dark"}
+        assert len(b.core.devices) == 3
+
+
 async def test_another_paper_recovers_nothing(tmp_path: Path) -> None:
     """A key that does not belong to the account is refused in words."""
     async with serving(tmp_path) as service, fleet(endpoint_of(service)) as devices:
         a = await devices.first()
         with pytest.raises(NotAllowed, match="no such account"):
-            await recover(devices.transport(), secrets.token_bytes(20), a.core.account_id)
+            await recover(
+                devices.transport(), secrets.token_bytes(20), a.core.account_id, lambda _: None
+            )

@@ -13,7 +13,7 @@ from client.cli.output import OK, UNREACHABLE, Output
 from client.cli.tokencommand import token_for
 from client.cli.typed import read_line
 from client.device import Device
-from client.errors import UserError
+from client.errors import ClientError, UserError
 from client.pairflow import Admission, find_invite, read_code
 from client.recoverflow import recover as recover_device
 from client.remoteerrors import RemoteError
@@ -117,6 +117,12 @@ async def join(arguments: argparse.Namespace, out: Output) -> int:
     return OK
 
 
+_MAYBE_RECOVERED = (
+    "Whether the account took this device is not known; its keys are kept. `rookery device sync`"
+    " finds out. If it was not taken, remove this state and recover again."
+)
+
+
 async def recover(arguments: argparse.Namespace, out: Output) -> int:
     """Becomes a device by the recovery key, and can remove all others at once."""
     try:
@@ -129,10 +135,24 @@ async def recover(arguments: argparse.Namespace, out: Output) -> int:
             secret = recovery.from_paper(await read_line())
         except CryptoError as error:
             raise UserError(str(error)) from None
-        core = await recover_device(transport, secret, account)
-        synced = session.settle(core, vault, transport)
+        settled: list[SyncedDevice] = []
+        try:
+            await recover_device(
+                transport,
+                secret,
+                account,
+                lambda core: settled.append(session.settle(core, vault, transport)),
+            )
+        except RemoteError as error:
+            if settled and error.transient:
+                out.note(_MAYBE_RECOVERED)
+            raise
+        except ClientError:
+            session.disown(vault)
+            raise
+        synced = settled[-1]
         await synced.sync_once()
-        lost = [row for row in core.devices if row.active and not row.this_device]
+        lost = [row for row in synced.core.devices if row.active and not row.this_device]
         lost = [row for row in lost if row.role is Role.FULL] if arguments.revoke_others else []
         if lost:
             synced.edit(lambda core, _: core.rotate([row.device_id for row in lost]))
