@@ -34,6 +34,9 @@ STEPS_MAX = 20_000
 """A sync that takes more calls than this is kept busy by the service."""
 SHELL_ROWS = "shell/"
 """Rows of the vault that are not the core's."""
+RENEWED_ROW = SHELL_ROWS + "renewed"
+"""When this device last became another one, u64 milliseconds."""
+RENEWAL_MS = 86_400_000
 T = TypeVar("T")
 
 
@@ -127,11 +130,16 @@ class SyncedDevice:
         raise ProtocolBreach("the service keeps this device busy without getting anywhere")
 
     def _take_new_identity(self) -> bool:
-        """A copy of this device wrote under its number: it becomes another device."""
-        status = self.core.status
+        """A copy of this device wrote under its number: it becomes another device. Once a day at
+        most: a service that says so again and again must not use up the account's devices."""
+        status, now_ms = self.core.status, self.now_ms()
         if not status.cloned or status.revoked:
             return False
-        self.core.reidentify(now_ms=self.now_ms(), rand=secrets.token_bytes)
+        last_ms = int.from_bytes(self.vault.load().get(RENEWED_ROW, b""), "big")
+        if last_ms <= now_ms < last_ms + RENEWAL_MS:
+            return False
+        self.vault.apply({RENEWED_ROW: now_ms.to_bytes(8, "big")})
+        self.core.reidentify(now_ms=now_ms, rand=secrets.token_bytes)
         self.save()
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,25 @@ async def test_a_copied_state_makes_itself_another_device(tmp_path: Path) -> Non
         for synced in (a, b, copy, a):
             await synced.sync_once()
         assert shown(a) == shown(b) == shown(copy) == {"ui/theme": "original", "ui/lang": "copy"}
+
+
+async def test_a_device_becomes_another_one_at_most_once_a_day(tmp_path: Path) -> None:
+    """A service that calls it a clone again and again gets one new device out of it."""
+    async with serving(tmp_path) as service, fleet(endpoint_of(service)) as devices:
+        a = await devices.first()
+        for number in range(3):
+            put(a, "lang", f"v{number}")
+            push = a.core.next_push(now_ms=a.now_ms(), rand=secrets.token_bytes)
+            assert push is not None
+            a.save()
+            a.core.on_push_refused(push, "DEVICE_FORKED", {}, now_ms=a.now_ms())
+            a.save()
+            await a.sync_once()
+            if a.core.status.cloned:
+                break
+        assert len(a.core.devices) == 2
+        assert a.core.status.cloned
+        assert set(shown(a)) == {"ui/lang"}
 
 
 async def test_a_restored_backup_of_the_state_is_a_clone_too(tmp_path: Path) -> None:
