@@ -12,7 +12,7 @@ from client.held import State
 from client.holds import Holds
 from client.notices import Notices
 from client.oplog import Kept, OpLog, Place
-from client.outbox import Outbox
+from client.outbox import Doubt, Outbox
 from client.profile import Entry, Name, Order, Profile, part_of
 from client.rows import Journal, Rows, pack, unpack
 from client.steps import NoticeKind
@@ -75,6 +75,9 @@ class Core:
         self.blocked = False
         self.held_back: dict[Name, int] = {}
         """Names that the service refused to take, and when they are tried again."""
+        self.doubt: Doubt | None = None
+        self.new_names_max: int | None = None
+        """How many names that the service does not have go into a batch; None: as many as fit."""
         self.refusals = 0
         self.link_refusals = 0
         self.receipt_tries = 0

@@ -49,6 +49,15 @@ class Flying(NamedTuple):
         return self.sealed.header.lamport
 
 
+class Doubt(NamedTuple):
+    """The batch in flight was refused. Whether it may be dropped, a signed receipt must say."""
+
+    hold_back: frozenset[Name]
+    """Names to leave out for a while once it was dropped."""
+    smaller: bool = False
+    """The next batch asks for less than this one did."""
+
+
 class Outbox:
     """Edits by name, and at most one batch in flight."""
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from client import healing, intake, upkeep
 from client.core import Core
 from client.healing import OPS_MAX, PUSH_BYTES_MAX
-from client.outbox import Flying
+from client.outbox import Doubt, Flying
 from client.profile import Name
 from client.steps import CheckpointMark, Push, Rand
 from crypto import op
@@ -22,8 +22,6 @@ from crypto.ids import OpHash
 from crypto.op import Payload, SealedOp, Vector, Verb
 
 _REFUSALS_MAX = 3
-_AGAIN_MS = 3_600_000
-"""When a change that the service did not take is tried again; also after every restart."""
 
 
 class _Draft(NamedTuple):
@@ -48,7 +46,7 @@ def next_push(core: Core, rand: Rand) -> Push | None:
         return None
     if core.outbox.flying:
         _ground_if_stale(core)
-    if core.blocked:
+    if core.blocked or core.doubt is not None:
         return None
     if not core.outbox.flying:
         _seal_batch(core, rand)
@@ -96,6 +94,7 @@ def _drafts(core: Core, rand: Rand) -> list[_Draft]:
     the service can't tell old tags from new ones by their order."""
     for name in [name for name, at in core.held_back.items() if at <= core.now_ms]:
         del core.held_back[name]
+    most = OPS_MAX if core.new_names_max is None else len(core.outbox.edits)
     drafts = [
         _Draft(
             Verb.TOMBSTONE if edit.value is None else Verb.PUT,
@@ -105,7 +104,7 @@ def _drafts(core: Core, rand: Rand) -> list[_Draft]:
             edit.wall_ms,
             edit.delta,
         )
-        for edit in core.outbox.waiting(OPS_MAX, core.held_back)
+        for edit in core.outbox.waiting(most, core.held_back)
     ]
     names = upkeep.to_publish_again(core) if len(drafts) < OPS_MAX else []
     names = [name for name in names if name not in core.held_back]
@@ -115,7 +114,23 @@ def _drafts(core: Core, rand: Rand) -> list[_Draft]:
             verb = Verb.TOMBSTONE if entry.value is None else Verb.PUT
             lamport = entry.order.lamport
             drafts.append(_Draft(verb, name, entry.value or b"", lamport, entry.wall_ms))
-    return drafts
+    return _few_new(core, drafts)[:OPS_MAX]
+
+
+def _few_new(core: Core, drafts: list[_Draft]) -> list[_Draft]:
+    """Without the new names that are too many after a refusal."""
+    if core.new_names_max is None:
+        return drafts
+    room, kept = core.new_names_max, []
+    for draft in drafts:
+        if draft.name is not None and _is_new(core, draft.name):
+            if not room:
+                continue
+            room -= 1
+        kept.append(draft)
+    if len(kept) == len(drafts):
+        core.new_names_max = None
+    return kept
 
 
 def _drawn(names: list[Name], count: int, rand: Rand) -> list[Name]:
@@ -197,7 +212,7 @@ def refused(core: Core, push: Push, reason: str, metadata: Mapping[str, str]) ->
         case "OP_INVALID":
             _give_up(core, push, metadata)
         case "QUOTA":
-            if metadata.get("limit") != "records_per_account" or not _without_new_names(core):
+            if metadata.get("limit") != "records_per_account" or not _ask_for_less(core):
                 core.blocked = True
             core.tell(
                 "quota",
@@ -215,25 +230,35 @@ def refused(core: Core, push: Push, reason: str, metadata: Mapping[str, str]) ->
         )
 
 
-def _without_new_names(core: Core) -> bool:
-    """Holds the names back that would be new at the service, so that changes of those that
-    it has go on. False if there are none: then nothing helps.
+def _is_new(core: Core, name: Name) -> bool:
+    """Whether the service would store one record more for this name, as far as we know."""
+    entry = core.profile.find(name)
+    return entry is None or entry.order.epoch != core.state.chain.epoch
 
-    The refused batch can be dropped: an equal one that had been committed before would have
-    been acknowledged.
-    """
-    epoch = core.state.chain.epoch
-    new = []
-    for row in core.outbox.flying.values():
-        entry = core.profile.find(row.name) if row.name is not None else None
-        if row.name is not None and (entry is None or entry.order.epoch != epoch):
-            new.append(row.name)
+
+def _ask_for_less(core: Core) -> bool:
+    """Half as many new names next time; when not even one fits, none for a while, so that
+    changes of what the service has go on. False if there were none: then nothing helps."""
+    new = [row.name for row in core.outbox.flying.values() if row.name and _is_new(core, row.name)]
     if not new:
         return False
-    core.outbox.ground(core.journal)
-    core.held_back |= dict.fromkeys(new, core.now_ms + _AGAIN_MS)
-    core.refusals = 0
+    if len(new) > 1:
+        core.new_names_max = len(new) // 2
+        _doubt(core, Doubt(frozenset(), smaller=True))
+        return True
+    core.new_names_max = None
+    waiting = [*core.outbox.edits, *upkeep.to_publish_again(core)]
+    new += [name for name in waiting if _is_new(core, name)]
+    _doubt(core, Doubt(frozenset(new), smaller=True))
     return True
+
+
+def _doubt(core: Core, doubt: Doubt) -> None:
+    """The service says that it did not take the batch. Before other ops may bear its numbers, it
+    has to sign that it does not hold them: else it could take the batch, deny it, and show
+    the two versions as a fork of ours."""
+    core.doubt = doubt
+    core.receipt_due = True
 
 
 def _give_up(core: Core, push: Push, metadata: Mapping[str, str]) -> None:
@@ -241,11 +266,9 @@ def _give_up(core: Core, push: Push, metadata: Mapping[str, str]) -> None:
     here: the service's word alone takes nothing away from this device."""
     index = metadata.get("index", "0")
     at = int(index) if index.isdigit() and int(index) < len(push.ops) else 0
-    seq = op.parse(push.ops[at]).header.dev_seq
-    row = core.outbox.flying.get(seq)
-    core.outbox.ground(core.journal)
-    if row is not None and row.name is not None:
-        core.held_back[row.name] = core.now_ms + _AGAIN_MS
+    row = core.outbox.flying.get(op.parse(push.ops[at]).header.dev_seq)
+    name = row.name if row is not None else None
+    _doubt(core, Doubt(frozenset(() if name is None else (name,))))
     core.alarm(
         "op-invalid",
         f"The service refuses one of your changes ({metadata.get('rule', '?')}). It stays on "

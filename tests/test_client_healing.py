@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +12,7 @@ from client.errors import NotAllowed, RowsError
 from client.recovery import Recovery
 from client.steps import AppendLink, ChainItem, GetChain
 from crypto import link, op
+from crypto.ids import DeviceId
 from crypto.link import SignedLink
 from crypto.names import tag
 from crypto.op import HEADER, Verb, parse_any
@@ -349,35 +351,94 @@ def test_the_account_is_gone_and_the_data_is_not(a: Phone) -> None:
 
 def test_a_quota_is_told_by_its_name(a: Phone) -> None:
     """brave-browser #35042: never lie about what is stored; the limit has a name."""
+    refuse_new_names(a, room=0)
     put(a, "k1", "v")
-    push = a.device.next_push(now_ms=0, rand=a.rand)
-    assert push is not None
-    a.device.on_push_refused(push, "QUOTA", {"limit": "records_per_account"}, now_ms=0)
+    a.sync()
     assert "records_per_account" in a.device.notices[-1].sentence
-    after = a.device.next_push(now_ms=0, rand=a.rand)
-    assert after is None or [op.parse(raw).header.kind for raw in after.ops] == [op.Kind.CONTROL]
     assert a.device.status.edits_waiting >= 1
     assert a.device.get("ui", "k1") == "v"
+    assert a.alarms == []
 
 
 def test_a_full_account_still_takes_changes_of_what_it_has(a: Phone) -> None:
     """A new name that finds no room waits by itself; known names, and later it, go out."""
     put(a, "known", "v1")
     a.sync()
+    allow = refuse_new_names(a, room=0)
     put(a, "new", "v")
     put(a, "known", "v2")
-    push = a.device.next_push(now_ms=a.now_ms, rand=a.rand)
-    assert push is not None
-    quota = {"limit": "records_per_account"}
-    a.device.on_push_refused(push, "QUOTA", quota, now_ms=a.now_ms)
     a.sync()
     assert a.device.status.edits_waiting == 1
     b = pair(a, "b")
     assert b.device.list("ui") == {"known": "v2"}
+    allow()
     a.now_ms += 3_600_000
     settle(a, b)
     assert b.device.list("ui") == {"known": "v2", "new": "v"}
     assert a.device.status.edits_waiting == 0
+
+
+@pytest.mark.parametrize("room", [1, 7, 19])
+def test_as_many_new_names_go_out_as_there_is_room_for(a: Phone, room: int) -> None:
+    """A batch that fits in part is made smaller until it fits, and no call is wasted on more."""
+    a.sync()
+    refuse_new_names(a, room=room)
+    for number in range(20):
+        put(a, f"k{number:02}", "v")
+    a.sync()
+    assert a.device.status.edits_waiting == 20 - room
+    assert a.alarms == []
+
+
+def refuse_new_names(a: Phone, *, room: int) -> Callable[[], None]:
+    """The service takes `room` more names. Gives what lifts the limit."""
+    take = a.service.push
+    known = {row.sealed.header.tag for row in a.service.rows}
+
+    def push(ops: tuple[bytes, ...], caller: DeviceId) -> None:
+        headers = [op.parse(raw).header for raw in ops]
+        new = {row.tag for row in headers if row.kind == op.Kind.RECORD} - known
+        if len(new) > limit[0]:
+            raise Refused("QUOTA", limit="records_per_account")
+        take(ops, caller)
+        limit[0] -= len(new)
+        known.update(new)
+
+    limit = [room]
+    a.service.push = push  # type: ignore[method-assign]
+
+    def allow() -> None:
+        limit[0] = 1 << 30
+
+    return allow
+
+
+@pytest.mark.parametrize(
+    ("reason", "metadata"),
+    [("QUOTA", {"limit": "records_per_account"}), ("OP_INVALID", {"index": "0", "rule": "x"})],
+)
+def test_a_service_that_takes_a_batch_and_denies_it_frames_nobody(
+    a: Phone, reason: str, metadata: dict[str, str]
+) -> None:
+    """A refused batch is dropped only once the service has signed that it does not hold it."""
+    b = pair(a, "b")
+    take = a.service.push
+
+    def lie(ops: tuple[bytes, ...], caller: DeviceId) -> None:
+        take(ops, caller)
+        a.service.push = take  # type: ignore[method-assign]
+        raise Refused(reason, **metadata)
+
+    a.service.push = lie  # type: ignore[method-assign]
+    put(a, "k1", "v")
+    put(a, "k2", "v")
+    a.sync()
+    put(a, "k3", "v")
+    settle(a, b)
+    assert not a.device.status.cloned
+    assert a.alarms[-1:] == ["refused-but-held"]
+    assert b.alarms == []
+    assert b.device.list("ui") == {"k1": "v", "k2": "v", "k3": "v"}
 
 
 def test_a_record_without_its_winner_is_told(a: Phone) -> None:
@@ -470,11 +531,16 @@ def test_a_service_that_refuses_everything_gets_no_storm(a: Phone, reason: str) 
 
 def test_a_refused_op_does_not_hold_up_the_others(a: Phone) -> None:
     """OP_INVALID: the rest is sent; the one change stays here with an alarm and is tried again."""
+    a.sync()
     for key in ("k1", "k2", "k3"):
         put(a, key, "v")
-    push = a.device.next_push(now_ms=a.now_ms, rand=a.rand)
-    assert push is not None
-    a.device.on_push_refused(push, "OP_INVALID", {"index": "1", "rule": "x"}, now_ms=a.now_ms)
+    take = a.service.push
+
+    def once(ops: tuple[bytes, ...], caller: DeviceId) -> None:
+        a.service.push = take  # type: ignore[method-assign]
+        raise Refused("OP_INVALID", index="1", rule="x")
+
+    a.service.push = once  # type: ignore[method-assign]
     a.sync()
     assert a.alarms == ["op-invalid"]
     assert len(a.device.list("ui")) == 3
@@ -486,14 +552,19 @@ def test_a_refused_op_does_not_hold_up_the_others(a: Phone) -> None:
 
 def test_the_service_can_not_empty_the_outbox(a: Phone) -> None:
     """A service that calls everything invalid, again and again, takes no change away."""
+    a.sync()
     for key in ("k1", "k2", "k3"):
         put(a, key, "v")
+
+    def refuse(ops: tuple[bytes, ...], caller: DeviceId) -> None:
+        raise Refused("OP_INVALID", index="0", rule="x")
+
+    a.service.push = refuse  # type: ignore[method-assign]
     for _ in range(5):
-        push = a.device.next_push(now_ms=a.now_ms, rand=a.rand)
-        if push is not None:
-            a.device.on_push_refused(push, "OP_INVALID", {"index": "0"}, now_ms=a.now_ms)
+        a.poke()
     a.reload()
     assert len(a.device.list("ui")) == 3
+    assert a.device.status.edits_waiting == 3
 
 
 def test_a_link_that_is_always_refused_gets_no_storm(a: Phone) -> None:
