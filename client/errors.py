@@ -43,11 +43,6 @@ class Revoked(UserError):
     """This device was removed from the account; what it holds stays readable here."""
 
 
-class Cloned(UserError):
-    """This device's identity is in use elsewhere too (a copy or a restored backup): give it a
-    new identity; nothing that you changed is lost."""
-
-
 class PairingError(UserError):
     """The pairing did not work; start again with a new code."""
 
@@ -84,10 +79,6 @@ class PeerError(ClientError):
 
 class ServiceError(PeerError):
     """The service sent something that an honest one would not."""
-
-
-class DeviceError(PeerError):
-    """Another device of the account sent something that an honest one would not."""
 
 
 class RowsError(ClientError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from client import remoteerrors as reasons
 from client.core import Core
 from client.integrity import Verdict, judge_receipt
 from client.rows import pack, unpack
@@ -295,7 +296,7 @@ def appended(core: Core, raw: bytes) -> bool:
 def refused(core: Core, push: Push, reason: str) -> None:
     """It does not take back what it lost."""
     core.again = []
-    if reason == "CHAIN_GAP" and core.refusals < _TRIES_MAX:
+    if reason == reasons.CHAIN_GAP and core.refusals < _TRIES_MAX:
         core.receipt_due = True  # somebody else gave some of it back in between
         return
     core.alarm(

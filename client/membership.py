@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from client import healing, intake
+from client import healing, intake, remoteerrors as reasons
 from client.chainview import pack_item, unpack_item
 from client.core import Core
 from client.errors import NoSuchDevice, NotAllowed
@@ -16,6 +16,7 @@ from client.steps import AppendLink, ChainItem, Rand
 from client.values import Part
 from crypto import chain as chains, epoch as epochs, grant, link
 from crypto.cert import DeviceCert, Role
+from crypto.chain import Chain
 from crypto.epoch import EpochKeys
 from crypto.grant import SealedGrant
 from crypto.ids import DeviceId, OpHash
@@ -133,7 +134,7 @@ def _rebox_due(core: Core) -> bool:
     return chain.epoch > 1 and last < began
 
 
-def _build(core: Core, body: Add | Rotate | Rebox) -> SignedLink:
+def _build(core: Core, body: Rotate | Rebox) -> SignedLink:
     chain = core.state.chain
     return link.build(
         core.identity, body, account=chain.account, seq=chain.seq + 1, prev=chain.head
@@ -167,20 +168,26 @@ def draft_add(core: Core, cert: DeviceCert) -> tuple[SignedLink, tuple[SealedGra
     """An ADD link without its proof of possession, and the new device's grants: the current
     epoch's, and the one before while records still live in it."""
     chain = core.state.chain
+    live = [chain.epoch, chain.epoch - 1] if core.profile.stale else [chain.epoch]
+    keys = [core.view.keys[number] for number in live if number in core.view.keys]
+    return unproven_add(core.identity, chain, cert, keys)
+
+
+def unproven_add(
+    signer: Identity, chain: Chain, cert: DeviceCert, keys: Sequence[EpochKeys]
+) -> tuple[SignedLink, tuple[SealedGrant, ...]]:
+    """The ADD link that follows `chain`, without its proof of possession, and the grants of
+    these keys for the new device."""
+    seq = chain.seq + 1
     recipient = chains.Device(
         len(chain.devices), cert.device_id, cert.ik_pk, cert.box_pk, cert.box_gen, cert.role,
-        chain.seq + 1, core.identity.device_id,
+        seq, signer.device_id,
     )  # fmt: skip
-    live = [chain.epoch, chain.epoch - 1] if core.profile.stale else [chain.epoch]
     grants = tuple(
-        grant.make(
-            core.identity, recipient, core.view.keys[number],
-            link_seq=chain.seq + 1, link_prev=chain.head,
-        )
-        for number in live
-        if number in core.view.keys
-    )  # fmt: skip
-    return _build(core, Add(cert, chain.epoch, grant.digest(grants))), grants
+        grant.make(signer, recipient, each, link_seq=seq, link_prev=chain.head) for each in keys
+    )
+    body = Add(cert, chain.epoch, grant.digest(grants))
+    return link.build(signer, body, account=chain.account, seq=seq, prev=chain.head), grants
 
 
 def take_chain(
@@ -323,9 +330,9 @@ def refused(core: Core, wish: Membership, raw: bytes, reason: str) -> None:
     if healing.link_refused(core, raw, reason):
         return
     core.link_refusals += 1
-    if reason in ("CHAIN_CONFLICT", "CHAIN_GAP"):
+    if reason in (reasons.CHAIN_CONFLICT, reasons.CHAIN_GAP):
         core.chain_due = True
-        if reason == "CHAIN_GAP":
+        if reason == reasons.CHAIN_GAP:
             core.receipt_due = True
         return
     pending = wish.pending

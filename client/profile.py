@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from client.values import Part
 from crypto.errors import FormatError
 from crypto.ids import DeviceId
 from crypto.names import split_part
@@ -128,10 +127,3 @@ def part_of(key: str) -> tuple[str, int] | None:
     except FormatError:
         return None
     return None if part is None else (part[0].decode(), part[1])
-
-
-def part_value(entry: Entry | None) -> Part:
-    """A part's total; zero if there is none, or something else stands there."""
-    if entry is None or entry.value is None:
-        return Part(0, 0)
-    return Part.decode(entry.value) or Part(0, 0)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from client import remoteerrors as reasons
 from client.chainview import ChainView, Pin
 from client.device import Device
 from client.errors import NotAllowed, PeerError
+from client.membership import unproven_add
 from client.rows import Journal
 from client.steps import AppendLink, ChainItem, GetChain, Rand
-from crypto import chain as chains, grant, link, recovery
+from crypto import link, recovery
 from crypto.cert import DeviceCert, Role
 from crypto.ids import AccountId
 from crypto.keys import Identity
-from crypto.link import Add, SignedLink
+from crypto.link import SignedLink
 
 
 class Recovery:
@@ -50,20 +52,9 @@ class Recovery:
             raise NotAllowed("This recovery key does not belong to this account.")
         if chain.epoch not in self._view.keys:
             raise NotAllowed("The service does not deliver the key that this paper may open.")
-        cert, seq = DeviceCert.of(self._new), chain.seq + 1
-        recipient = chains.Device(
-            len(chain.devices), cert.device_id, cert.ik_pk, cert.box_pk, 1, Role.FULL, seq,
-            self.paper.device_id,
-        )  # fmt: skip
         live = [number for number in (chain.epoch, chain.epoch - 1) if number in self._view.keys]
-        grants = tuple(
-            grant.make(
-                self.paper, recipient, self._view.keys[number], link_seq=seq, link_prev=chain.head
-            )
-            for number in live
-        )
-        body = Add(cert, chain.epoch, grant.digest(grants))
-        draft = link.build(self.paper, body, account=chain.account, seq=seq, prev=chain.head)
+        keys = [self._view.keys[number] for number in live]
+        draft, grants = unproven_add(self.paper, chain, DeviceCert.of(self._new), keys)
         pop = link.prove_possession(self._new, draft.raw)
         return ChainItem(SignedLink(draft.raw, draft.sig, pop), grants)
 
@@ -83,7 +74,7 @@ class Recovery:
 
     def on_append_refused(self, reason: str) -> None:
         """Somebody else appended first: reads the chain again."""
-        if reason not in ("CHAIN_CONFLICT", "CHAIN_GAP"):
+        if reason not in (reasons.CHAIN_CONFLICT, reasons.CHAIN_GAP):
             raise NotAllowed(f"The service refused to add this device ({reason}).")
         self._more, self._item = True, None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from client import healing, intake, upkeep
+from client import healing, intake, remoteerrors as reasons, upkeep
 from client.core import Core
 from client.healing import OPS_MAX, PUSH_BYTES_MAX
 from client.outbox import Doubt, Flying
@@ -195,23 +195,23 @@ def pushed(core: Core, push: Push) -> None:
 
 
 def refused(core: Core, push: Push, reason: str, metadata: Mapping[str, str]) -> None:
-    """Nothing of the batch was committed."""
+    """The service says that it committed nothing of the batch."""
     core.refusals += 1
     if push.again:
         healing.refused(core, push, reason)
         return
     match reason:
-        case "EPOCH_STALE":
+        case reasons.EPOCH_STALE:
             core.stale_refusal = core.chain_due = True
-        case "DEVICE_FORKED":
+        case reasons.DEVICE_FORKED:
             core.set_cloned(*push.ops[:1])
-        case "DEVICE_CUT":
+        case reasons.DEVICE_CUT:
             core.chain_due = core.blocked = True
-        case "CHAIN_GAP" | "LAMPORT_AHEAD" | "EPOCH_UNKNOWN":
+        case reasons.CHAIN_GAP | reasons.LAMPORT_AHEAD | reasons.EPOCH_UNKNOWN:
             core.receipt_due = True
-        case "OP_INVALID":
+        case reasons.OP_INVALID:
             _give_up(core, push, metadata)
-        case "QUOTA":
+        case reasons.QUOTA:
             if metadata.get("limit") != "records_per_account" or not _ask_for_less(core):
                 core.blocked = True
             core.tell(

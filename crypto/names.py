@@ -11,7 +11,6 @@ from crypto.errors import FormatError
 from crypto.ids import DeviceId, Tag
 from crypto.primitives import prf
 
-NAME_BYTES_MAX = 128
 _NAME = re.compile(rb"[a-z0-9._/-]{1,128}")
 # A score's part is named `key#index`: '#' is the protocol's, so that no name that an app
 # chooses can collide with it (docs/adr).

@@ -239,14 +239,11 @@ class SqliteStore:
         """See `Store.heads`."""
         self._check_open()
         try:
-            self._reads.execute("BEGIN")
-            try:
+            with schema.one_moment(self._reads):
                 account = load(self._reads, account_id)
                 if account is None:
                     raise AccountAbsent("no such account")
                 return account.chain, read_heads(self._reads, account.account_n, account.chain)
-            finally:
-                self._reads.execute("COMMIT")
         except sqlite3.Error as error:
             raise unavailable(error) from error
 
@@ -310,11 +307,8 @@ class SqliteStore:
             return entry
         self._check_open()
         try:
-            self._reads.execute("BEGIN")
-            try:
+            with schema.one_moment(self._reads):
                 account = load(self._reads, account_id)
-            finally:
-                self._reads.execute("COMMIT")
         except sqlite3.Error as error:
             raise unavailable(error) from error
         if account is None:

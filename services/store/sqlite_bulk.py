@@ -18,11 +18,10 @@ _NOTHING = b""
 class Insert:
     """An INSERT of any number of rows, in statements of a few fixed sizes."""
 
-    __slots__ = ("_columns", "_statements")
+    __slots__ = ("_statements",)
 
     def __init__(self, into: str, columns: int, conflict: str = "") -> None:
         row = f"({','.join('?' * columns)})"
-        self._columns = columns
         self._statements = tuple(
             (size * columns, f"INSERT INTO {into} VALUES {','.join([row] * size)} {conflict}")  # noqa: S608
             for size in _SIZES

@@ -10,6 +10,7 @@ from itertools import accumulate
 from crypto.link import SignedLink
 from services.store.base import Page, StoredLink
 from services.store.sqlite_accounts import unpack_grants
+from services.store.sqlite_schema import one_moment
 from services.store.sqlite_state import POSITION_BITS, Entry
 
 _BLOCK = 128
@@ -20,11 +21,8 @@ def read_page(
 ) -> Page:
     """See `Store.read_ops`. All of one moment, that of the file and not that of the loop's
     cache: a stub of an op that was superseded a moment ago comes with its winner."""
-    connection.execute("BEGIN")
-    try:
+    with one_moment(connection):
         return _page(connection, entry.account_n, after, ops_max, bytes_max)
-    finally:
-        connection.execute("COMMIT")
 
 
 def _page(

@@ -10,6 +10,8 @@ import fcntl
 import os
 import secrets
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from services.store.errors import StoreUnavailable
@@ -173,6 +175,16 @@ def connect(path: Path, *, cache_kib: int, read_only: bool = False) -> sqlite3.C
     if read_only:
         run("PRAGMA query_only = ON")
     return connection
+
+
+@contextmanager
+def one_moment(connection: sqlite3.Connection) -> Iterator[None]:
+    """All reads inside see the file as it is at the first of them."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")
 
 
 def migrate(connection: sqlite3.Connection) -> None:
