@@ -27,6 +27,7 @@ from services.enrolment import Enrolment
 from services.hub import Hub
 from services.interceptor import SignatureInterceptor
 from services.limits import Buckets, Gate
+from services.listen import bind
 from services.store.base import Store
 from services.store.errors import StoreError
 from services.store.sqlite import SqliteStore
@@ -181,15 +182,8 @@ class Server:
             reflection.enable_server_reflection(
                 (*SERVED, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
             )
-        host, _, _ = config.listen.rpartition(":")
-        credentials = _credentials(config)
-        port = (
-            server.add_insecure_port(config.listen)
-            if credentials is None
-            else server.add_secure_port(config.listen, credentials)
-        )
+        self.address = bind(server, config)
         await server.start()
-        self.address = f"{host}:{port}"
         self._grpc = server
         self.hub.start()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
@@ -240,13 +234,6 @@ def _authenticator(config: Config, store: Store) -> Authenticator:
             keys_max=config.rate_keys_max,
         ),
     )
-
-
-def _credentials(config: Config) -> grpc.ServerCredentials | None:
-    if not config.tls_cert_file:
-        return None
-    pair = (Path(config.tls_key_file).read_bytes(), Path(config.tls_cert_file).read_bytes())
-    return grpc.ssl_server_credentials([pair])
 
 
 def grpc_options(config: Config) -> Mapping[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -200,3 +201,56 @@ def test_a_server_without_keys_does_not_start(tmp_path: Path) -> None:
     assert (started.returncode, out) == (1, "")
     assert "keys init" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def _said(folder: Path, *arguments: str, **environ: str) -> tuple[int, str]:
+    """(exit code, standard error) of a server that can't start."""
+    with process(folder, *arguments, **environ) as started:
+        out, err = started.communicate(timeout=30)
+    assert out == ""
+    return started.returncode, err
+
+
+def test_a_busy_port_is_one_sentence(tmp_path: Path) -> None:
+    """It names the address and what to do; gRPC's own lines stay out."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        code, err = _said(tmp_path, "serve", "--dev", "--listen", address)
+    assert code == 1
+    assert err == f"rookery-server: {address} is in use: choose another --listen\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "word"),
+    [("192.0.2.1:7443", "not an address of this machine"), ("nowhere.invalid:7443", "not known")],
+)
+def test_an_address_that_is_not_ours_is_one_sentence(
+    tmp_path: Path, address: str, word: str
+) -> None:
+    """Of another machine, or of none."""
+    code, err = _said(tmp_path, "serve", "--dev", "--listen", address)
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert address in err
+    assert word in err
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_a_certificate_that_is_none_is_one_sentence(tmp_path: Path, command: str) -> None:
+    """`check` finds it, too."""
+    with process(tmp_path, "keys", "init") as made:
+        assert made.wait(30) == 0
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("no PEM")
+    code, err = _said(
+        tmp_path, command, listen="127.0.0.1:0", tls_cert_file="cert.pem", tls_key_file="key.pem"
+    )
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "tls_cert_file" in err
+
+
+def test_the_server_tells_its_version(tmp_path: Path) -> None:
+    """`--version` is a line and code 0."""
+    with process(tmp_path, "--version") as started:
+        out, _ = started.communicate(timeout=30)
+    assert started.returncode == 0
+    assert out.startswith("rookery-server ")

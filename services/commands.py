@@ -1,0 +1,142 @@
+"""What `rookery-server` does: one function a command, which ends by itself or by an error."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import json
+import os
+import secrets as randomness
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from services import keys
+from services.config import Config, ConfigError, Value, commented_toml, load
+from services.keys import KeyFileError
+from services.listen import ListenError, credentials
+from services.server import Secrets, Server, open_server, until_signal
+from services.store.errors import StoreError
+from services.store.sqlite import SqliteStore
+
+FORESEEN = (ConfigError, KeyFileError, ListenError, StoreError, OSError)
+KEPT_BYTES = 32 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc keep what a page's worth of ops took, for the next page.
+
+    By default it gives buffers of that size back to the system at once, and every copy of
+    a page of ops then pays for as many page faults: three times the copy itself. Other C
+    libraries have no such call, and are left alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 2 * KEPT_BYTES)
+
+
+SWITCH_SECONDS = 0.001
+"""How long the loop may keep the interpreter lock from the thread that writes. By default it is
+5 ms, longer than a commit takes."""
+
+
+def _load(arguments: argparse.Namespace) -> Config:
+    given: dict[str, Value] = {
+        name: value
+        for name in ("listen", "database", "audience")
+        if (value := getattr(arguments, name, None)) is not None
+    }
+    return load(arguments.config, os.environ, given)
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Runs the service until it is told to stop."""
+    config = _load(arguments)
+    if arguments.dev:
+        _make_keys(config, missing_only=True)
+    secrets = Secrets.read(config)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    _keep_freed_memory()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(config, secrets))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _run(config: Config, secrets: Secrets) -> None:
+    server = await open_server(config, secrets)
+    _announce(server, secrets)
+    await until_signal()
+    server.telemetry.event("draining")
+    await server.stop()
+    server.telemetry.event("stopped")
+
+
+def _announce(server: Server, secrets: Secrets) -> None:
+    """One line on standard output: where, under which name, with which key to pin."""
+    ready = {
+        "listening": server.address,
+        "audience": server.config.audience,
+        "server_key": secrets.server_key.public.hex(),
+    }
+    print(json.dumps(ready), flush=True)
+    server.telemetry.event("serving")
+
+
+def _make_keys(config: Config, *, missing_only: bool) -> None:
+    for name in (config.identity_key_file, config.pepper_file):
+        if not missing_only or not Path(name).exists():
+            keys.create(Path(name), randomness.token_bytes(keys.KEY_BYTES))
+
+
+def keys_init(arguments: argparse.Namespace) -> None:
+    """Makes the service's own keys."""
+    config = _load(arguments)
+    _make_keys(config, missing_only=False)
+    print(f"server_key {Secrets.read(config).server_key.public.hex()}")
+
+
+def show_config(arguments: argparse.Namespace) -> None:
+    """Prints every setting with its default."""
+    del arguments
+    print(commented_toml(), end="")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Judges settings, keys and store; serves nothing."""
+    config = _load(arguments)
+    secrets = Secrets.read(config)
+    credentials(config)
+
+    async def look() -> None:
+        store = await SqliteStore.open(Path(config.database), limits=config.limits())
+        await store.close()
+
+    asyncio.run(look())
+    print(f"ok: audience {config.audience}, server_key {secrets.server_key.public.hex()}")
+
+
+def new_generation(arguments: argparse.Namespace) -> None:
+    """Voids every cursor: the store is not the one that clients knew."""
+    config = _load(arguments)
+    if not Path(config.database).exists():
+        raise ConfigError(f"database: {config.database} is not there")
+
+    async def renew() -> None:
+        store = await SqliteStore.open(Path(config.database), limits=config.limits())
+        try:
+            await store.new_generation()
+        finally:
+            await store.close()
+
+    asyncio.run(renew())
+    print("ok: every cursor that clients hold is void; they compare heads and push again")
