@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from services.store.base import Store
+from tests.cli_process import Home, join
+from tests.service_process import ServiceProcess
 from tests.store_worlds import BACKENDS, Factory
 
 
@@ -25,6 +27,46 @@ async def store(store_factory: Factory) -> Store:
     """A fresh store with the usual limits."""
     opened: Store = await store_factory()
     return opened
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """One service process for a file of tests; each test has an account of its own."""
+    with ServiceProcess(tmp_path_factory.mktemp("service")) as process:
+        yield process
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[ServiceProcess]:
+    """A service process that the test may stop."""
+    folder = tmp_path / "service"
+    folder.mkdir()
+    with ServiceProcess(folder) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory, server: ServiceProcess) -> Home:
+    """A device whose account nobody changes."""
+    home = Home(tmp_path_factory.mktemp("calm"), "calm", server)
+    home.run("init", "--no-recovery", "--json", service=True)
+    return home
+
+
+@pytest.fixture
+def first(tmp_path: Path, server: ServiceProcess) -> Home:
+    """The first device of an account."""
+    home = Home(tmp_path, "a", server)
+    home.run("init", "--no-recovery", "--json", service=True)
+    return home
+
+
+@pytest.fixture
+def second(tmp_path: Path, server: ServiceProcess, first: Home) -> Home:
+    """A second one."""
+    home = Home(tmp_path, "b", server)
+    assert join(first, home) == (0, 0)
+    return home
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

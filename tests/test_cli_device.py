@@ -3,68 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
 import signal
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from client.cli.qr import terminal_qr
 from client.cli.times import ago
-from tests.cli_process import PROGRAM, Home, join
+from tests.cli_process import PROGRAM, Home
 from tests.service_process import ServiceProcess, environment
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """One service for all; each test has an account of its own."""
-    with ServiceProcess(tmp_path_factory.mktemp("service")) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory, service: ServiceProcess) -> Home:
-    """A device whose account nobody changes."""
-    home = Home(tmp_path_factory.mktemp("calm"), "calm", service)
-    home.run("init", "--no-recovery", "--json", service=True)
-    return home
-
-
-@pytest.fixture
-def mortal(tmp_path: Path) -> Iterator[ServiceProcess]:
-    """A service that the test may stop."""
-    folder = tmp_path / "service"
-    folder.mkdir()
-    with ServiceProcess(folder) as process:
-        yield process
-
-
-@pytest.fixture
-def a(tmp_path: Path, service: ServiceProcess) -> Home:
-    """The first device of an account."""
-    home = Home(tmp_path, "a", service)
-    home.run("init", "--no-recovery", "--json", service=True)
-    return home
-
-
-@pytest.fixture
-def b(tmp_path: Path, service: ServiceProcess, a: Home) -> Home:
-    """A second one."""
-    home = Home(tmp_path, "b", service)
-    assert join(a, home) == (0, 0)
-    return home
-
-
-def test_init_prints_the_recovery_kit_once(tmp_path: Path, service: ServiceProcess) -> None:
+def test_init_prints_the_recovery_kit_once(tmp_path: Path, server: ServiceProcess) -> None:
     """The kit stands on standard output; nothing of it is stored, and later commands need no
     address of the service."""
-    home = Home(tmp_path, "a", service)
+    home = Home(tmp_path, "a", server)
     done = home.run("init", service=True)
     key = re.search(r"([A-Z2-7]{4}-){8}[A-Z2-7]{4}", done.out)
     assert key is not None
@@ -76,11 +31,9 @@ def test_init_prints_the_recovery_kit_once(tmp_path: Path, service: ServiceProce
     assert stat.S_IMODE(home.state.stat().st_mode) == 0o600
 
 
-def test_init_without_recovery_says_what_that_means(
-    tmp_path: Path, service: ServiceProcess
-) -> None:
+def test_init_without_recovery_says_what_that_means(tmp_path: Path, server: ServiceProcess) -> None:
     """Who declines the recovery key is told what is lost with all devices."""
-    done = Home(tmp_path, "a", service).run("init", "--no-recovery", service=True)
+    done = Home(tmp_path, "a", server).run("init", "--no-recovery", service=True)
     assert "loses the data" in done.err
 
 
@@ -93,47 +46,29 @@ def test_a_second_init_on_one_state_is_refused(calm: Home) -> None:
 
 
 def test_init_without_a_service_names_what_is_missing(
-    tmp_path: Path, service: ServiceProcess
+    tmp_path: Path, server: ServiceProcess
 ) -> None:
     """The sentence names the three options and where their values come from."""
-    home = Home(tmp_path, "a", service)
+    home = Home(tmp_path, "a", server)
     done = home.run("init", code=1)
     assert "--server, --audience and --server-key" in done.err
     assert not home.state.exists()
 
 
 def test_init_while_the_service_is_away_goes_on_later(
-    tmp_path: Path, mortal: ServiceProcess
+    tmp_path: Path, own_server: ServiceProcess
 ) -> None:
     """The device is kept, the exit code says unreachable, and `sync` makes the account."""
-    mortal.stop()
-    home = Home(tmp_path, "a", mortal)
+    own_server.stop()
+    home = Home(tmp_path, "a", own_server)
     done = home.run("init", "--json", service=True, code=4)
     assert done.json["recovery_key"]
     assert not done.json["account_made"]
     home.run("set", "ui/theme", "dark")
-    mortal.start()
+    own_server.start()
     home.run("sync")
     assert home.run("status", "--json").json["account_made"]
     assert home.run("get", "ui/theme").out == "dark\n"
-
-
-@pytest.mark.parametrize(
-    ("kind", "text", "value"),
-    [
-        ("text", "dark", "dark"),
-        ("text", "7", "7"),
-        ("int", "7", 7),
-        ("float", "0.5", 0.5),
-        ("bool", "yes", True),
-        ("json", '["a", {"b": null}]', ["a", {"b": None}]),
-        ("bytes", "AAEC", {"base64": "AAEC"}),
-    ],
-)
-def test_values_have_types(calm: Home, kind: str, text: str, value: object) -> None:
-    """What was set as a type comes back as that type."""
-    calm.run("set", "ui/theme", text, "--type", kind, "--offline")
-    assert calm.run("get", "ui/theme", "--json", "--offline").json["value"] == value
 
 
 @pytest.mark.parametrize(
@@ -159,114 +94,33 @@ def test_what_can_not_be_done_is_said_in_a_sentence(
     assert word in done.json["message"]
 
 
-def test_a_name_that_is_not_there_has_its_own_exit_code(calm: Home) -> None:
-    """Scripts can tell nothing from an error."""
-    assert calm.run("get", "ui/none", "--json", code=3).json["error"] == "NOT_FOUND"
-
-
-def test_a_value_can_come_from_standard_input(calm: Home) -> None:
-    """`-` keeps a value out of the process list."""
-    calm.run("set", "ui/secret", "-", "--offline", typed="hush\n")
-    assert calm.run("get", "ui/secret", "--offline").out == "hush\n"
-
-
-def test_settings_scores_and_sets_travel(a: Home, b: Home) -> None:
-    """Everything that one device sets, the other lists; removed things are gone."""
-    a.run("set", "ui/theme", "dark")
-    a.run("like", "cuisine/thai", "2")
-    b.run("like", "cuisine/thai")
-    a.run("add", "allergens/nuts")
-    a.run("add", "allergens/milk")
-    b.run("sync")
-    b.run("remove", "allergens/milk")
-    b.run("set", "ui/lang", "fr")
-    b.run("unset", "ui/lang")
-    wanted = {"allergens/nuts": True, "cuisine/thai": 3, "ui/theme": "dark"}
-    for home in (a, b):
-        rows = home.run("list", "--json").json
-        assert rows["synced"]
-        assert {row["name"]: row["value"] for row in rows["items"]} == wanted
-    assert "cuisine/thai = 3" in a.run("list", "cui").out
-    exported = a.run("export", "--offline").json
-    assert exported["settings"] == {"allergens/nuts": True, "ui/theme": "dark"}
-    assert exported["scores"] == {"cuisine/thai": 3}
-
-
-def test_edits_without_a_service_wait_and_are_sent_later(
-    tmp_path: Path, mortal: ServiceProcess
-) -> None:
-    """A set succeeds while the service is away, says that it waits, and arrives later."""
-    a, b = Home(tmp_path, "a", mortal), Home(tmp_path, "b", mortal)
-    a.run("init", "--no-recovery", service=True)
-    assert join(a, b) == (0, 0)
-    mortal.stop()
-    done = a.run("set", "ui/theme", "dark", "--json")
-    assert done.json == {"name": "ui/theme", "synced": False, "waiting": 1}
-    assert "not synced" in done.err
-    assert a.run("get", "ui/theme").out == "dark\n"
-    a.run("sync", code=4)
-    mortal.start()
-    a.run("sync")
-    assert b.run("get", "ui/theme").out == "dark\n"
-
-
-def test_pairing_by_qr_text_works_too(tmp_path: Path, a: Home, service: ServiceProcess) -> None:
-    """The text of the QR is as good as the typed characters."""
-    assert join(a, Home(tmp_path, "c", service), by="qr") == (0, 0)
-
-
-def test_wrong_digits_end_the_pairing(tmp_path: Path, a: Home, service: ServiceProcess) -> None:
-    """`pair` fails with its own exit code, and nobody was added."""
-    codes = join(a, Home(tmp_path, "c", service), spoil=True)
-    assert codes[0] == 5
-    assert len(a.run("devices", "--json").json["devices"]) == 1
-
-
-def test_a_wrong_code_leaves_no_state_behind(
-    tmp_path: Path, a: Home, service: ServiceProcess
-) -> None:
-    """A failed join can simply be repeated."""
-    home = Home(tmp_path, "c", service)
-    done = home.run("join", typed="A" * 26 + "\n", service=True, code=5)
-    assert "typing error" in done.err
-    assert not [row for row in tmp_path.iterdir() if row.name.startswith("c.db")]
-
-
-def test_a_qr_fits_a_terminal() -> None:
-    """An invitation's QR has at most 60 columns and 30 lines of half blocks."""
-    lines = terminal_qr("0" * 224).splitlines()
-    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
-    assert len(plain) <= 30
-    assert max(map(len, plain)) <= 60
-
-
-def test_a_removed_device_is_told_and_can_still_export(a: Home, b: Home) -> None:
+def test_a_removed_device_is_told_and_can_still_export(first: Home, second: Home) -> None:
     """revoke makes a new epoch; the removed device keeps what it has and says so."""
-    a.run("set", "ui/theme", "dark")
-    b.run("sync")
-    device = b.run("status", "--json").json["device"]
-    assert a.run("revoke", device[:8], "--json").json == {"epoch": 2, "revoked": [device]}
-    done = b.run("sync", code=6)
+    first.run("set", "ui/theme", "dark")
+    second.run("sync")
+    device = second.run("status", "--json").json["device"]
+    assert first.run("revoke", device[:8], "--json").json == {"epoch": 2, "revoked": [device]}
+    done = second.run("sync", code=6)
     assert "stays" in done.err
-    assert b.run("export", "--offline").json["settings"] == {"ui/theme": "dark"}
-    rows = a.run("devices", "--json").json["devices"]
+    assert second.run("export", "--offline").json["settings"] == {"ui/theme": "dark"}
+    rows = first.run("devices", "--json").json["devices"]
     assert [row["active"] for row in rows] == [True, False]
 
 
-def test_a_new_key_without_removing_anybody(a: Home, b: Home) -> None:
+def test_a_new_key_without_removing_anybody(first: Home, second: Home) -> None:
     """rotate begins an epoch that all devices follow."""
-    a.run("set", "ui/theme", "dark")
-    assert a.run("rotate", "--json").json["epoch"] == 2
-    assert b.run("get", "ui/theme").out == "dark\n"
-    assert b.run("status", "--json").json["epoch"] == 2
+    first.run("set", "ui/theme", "dark")
+    assert first.run("rotate", "--json").json["epoch"] == 2
+    assert second.run("get", "ui/theme").out == "dark\n"
+    assert second.run("status", "--json").json["epoch"] == 2
 
 
-def test_recovery_removes_the_lost_devices(tmp_path: Path, service: ServiceProcess) -> None:
+def test_recovery_removes_the_lost_devices(tmp_path: Path, server: ServiceProcess) -> None:
     """The kit makes a new device with the whole profile, and the lost one is out."""
-    lost = Home(tmp_path, "lost", service)
+    lost = Home(tmp_path, "lost", server)
     kit = lost.run("init", "--json", service=True).json
     lost.run("set", "ui/theme", "dark")
-    new = Home(tmp_path, "new", service)
+    new = Home(tmp_path, "new", server)
     done = new.run(
         "recover", "--account", kit["account"], "--revoke-others", "--json",
         typed=kit["recovery_key"].lower() + "\n", service=True,
@@ -284,50 +138,40 @@ def test_a_typing_error_in_the_recovery_key_is_named(calm: Home, tmp_path: Path)
     assert "typing error" in done.err
 
 
-def test_a_recovery_key_can_be_made_later(a: Home) -> None:
+def test_a_recovery_key_can_be_made_later(first: Home) -> None:
     """An account without one gets one, and all devices list it."""
-    key = a.run("recovery-key", "--json").json["recovery_key"]
+    key = first.run("recovery-key", "--json").json["recovery_key"]
     assert len(key.replace("-", "")) == 36
-    roles = [row["role"] for row in a.run("devices", "--json").json["devices"]]
+    roles = [row["role"] for row in first.run("devices", "--json").json["devices"]]
     assert roles == ["full", "recovery"]
 
 
-def test_deleting_wants_a_yes_and_prints_the_signed_receipt(a: Home, b: Home) -> None:
+def test_deleting_wants_a_yes_and_prints_the_signed_receipt(first: Home, second: Home) -> None:
     """Without the typed word nothing happens; with it the receipt is printed."""
-    done = a.run("delete-account", typed="no\n", code=1)
+    done = first.run("delete-account", typed="no\n", code=1)
     assert "nothing was deleted" in done.err
-    data = a.run("delete-account", "--json", typed="delete\n").json
+    data = first.run("delete-account", "--json", typed="delete\n").json
     assert len(bytes.fromhex(data["receipt"])) == 200
-    b.run("sync", code=6)
+    second.run("sync", code=6)
 
 
-def test_two_processes_on_one_state_are_refused_in_words(a: Home) -> None:
+def test_two_processes_on_one_state_are_refused_in_words(first: Home) -> None:
     """While a watch runs, another command says who is in the way."""
-    with a.start("watch") as watch:
+    with first.start("watch") as watch:
         watch.until(event="live")
-        done = a.run("set", "ui/theme", "dark", code=1)
+        done = first.run("set", "ui/theme", "dark", code=1)
         assert "another process is using" in done.err
         watch.process.send_signal(signal.SIGINT)
         assert watch.wait() == 130
         assert "Traceback" not in watch.err
-    a.run("set", "ui/theme", "dark")
+    first.run("set", "ui/theme", "dark")
 
 
-def test_ctrl_c_while_something_is_to_be_typed_ends_at_once(calm: Home) -> None:
-    """A prompt does not hold the process."""
-    with calm.start("pair") as pair:
-        pair.until(event="code")
-        pair.process.send_signal(signal.SIGINT)
-        assert pair.wait() == 130
-        assert "Traceback" not in pair.err
-        assert "Fatal" not in pair.err
-
-
-def test_a_passphrase_protects_the_state(tmp_path: Path, service: ServiceProcess) -> None:
+def test_a_passphrase_protects_the_state(tmp_path: Path, server: ServiceProcess) -> None:
     """Without a key file, the passphrase opens; a wrong one says so."""
-    home = Home(tmp_path, "p", service)
+    home = Home(tmp_path, "p", server)
     init = [*home.arguments("init", "--no-recovery", "--passphrase")]
-    right = environment(**service.variables, ROOKERY_PASSPHRASE="right")
+    right = environment(**server.variables, ROOKERY_PASSPHRASE="right")
     subprocess.run(init, env=right, check=True, capture_output=True)
     assert not home.state.with_name("p.db.key").exists()
     status = home.arguments("status", "--offline")
@@ -338,16 +182,16 @@ def test_a_passphrase_protects_the_state(tmp_path: Path, service: ServiceProcess
     assert "does not open" in run.stderr
 
 
-def test_another_audience_is_refused_by_the_service(a: Home) -> None:
+def test_another_audience_is_refused_by_the_service(first: Home) -> None:
     """A signature for one deployment is worth nothing at another."""
-    done = a.run("sync", "--audience", "elsewhere", code=6)
+    done = first.run("sync", "--audience", "elsewhere", code=6)
     assert "does not know this device" in done.err
 
 
-def test_a_wrong_server_key_is_noticed(a: Home) -> None:
+def test_a_wrong_server_key_is_noticed(first: Home) -> None:
     """A receipt that the pinned key did not sign is an alarm in the status."""
-    assert "1 alarm: see" in a.run("sync", "--server-key", "11" * 32).err
-    rules = [row["rule"] for row in a.run("status", "--json").json["notices"]]
+    assert "1 alarm: see" in first.run("sync", "--server-key", "11" * 32).err
+    rules = [row["rule"] for row in first.run("status", "--json").json["notices"]]
     assert "receipt-signature" in rules
 
 
@@ -356,57 +200,21 @@ def test_a_wrong_server_key_is_noticed(a: Home) -> None:
     [("--server-key", "11" * 32, "another key"), ("--audience", "other", "--audience")],
 )
 def test_init_at_a_service_that_is_not_meant_writes_nothing(
-    tmp_path: Path, service: ServiceProcess, option: str, value: str, word: str
+    tmp_path: Path, server: ServiceProcess, option: str, value: str, word: str
 ) -> None:
     """No state, no kit: the person corrects the option and starts again."""
-    done = Home(tmp_path, "a", service).run("init", option, value, service=True, code=1)
+    done = Home(tmp_path, "a", server).run("init", option, value, service=True, code=1)
     assert word in done.err
     assert not done.out
     assert not [row for row in tmp_path.iterdir() if row.name.startswith("a.db")]
 
 
-def test_ctrl_c_in_a_join_leaves_nothing(tmp_path: Path, a: Home, service: ServiceProcess) -> None:
-    """The next attempt finds no half of a device in its way."""
-    home = Home(tmp_path, "c", service)
-    with a.start("pair") as pair, home.start("join", service=True) as joining:
-        joining.say(pair.until(event="code")["typed"])
-        joining.until(event="digits")
-        joining.process.send_signal(signal.SIGINT)
-        assert joining.wait() == 130
-    assert not [row for row in tmp_path.iterdir() if row.name.startswith("c.db")]
-
-
-def test_what_is_not_there_is_not_said_to_be_removed(a: Home) -> None:
-    """`unset` and `--dismiss` have the exit code of names that are not there."""
-    a.run("unset", "a/zip", "--offline", code=3)
-    a.run("status", "--dismiss", "77", "--offline", code=3)
-
-
-def test_status_tells_and_forgets_notices(a: Home, b: Home) -> None:
+def test_status_tells_and_forgets_notices(first: Home, second: Home) -> None:
     """All devices announce a new one, until the person has read it."""
-    notices = a.run("status", "--json").json["notices"]
+    notices = first.run("status", "--json").json["notices"]
     assert ["was added" in row["message"] for row in notices] == [True]
     number = str(notices[0]["number"])
-    assert a.run("status", "--json", "--dismiss", number).json["notices"] == []
-
-
-def test_a_person_at_a_terminal_is_asked(calm: Home) -> None:
-    """At a terminal `pair` shows QR, typed code and what to do."""
-    main, other = pty.openpty()
-    process = subprocess.Popen(
-        calm.arguments("pair"), stdin=other, stdout=other, stderr=other, env=calm.variables()
-    )
-    os.close(other)
-    seen = b""
-    while b"five minutes" not in seen:
-        ready, _, _ = select.select([main], [], [], 30)
-        assert ready, seen
-        seen += os.read(main, 65536)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
-    os.close(main)
-    assert b"rookery device join" in seen
-    assert re.search(rb"([A-Z2-7]{4} ){6}[A-Z2-7]{2}", seen)
+    assert first.run("status", "--json", "--dismiss", number).json["notices"] == []
 
 
 @pytest.mark.parametrize("arguments", [(), ("device",), ("device", "set"), ("device", "nothing")])

@@ -8,7 +8,6 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,18 +25,9 @@ from tests.shell_worlds import Fleet, fleet, like, put, rules, shown
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[ServiceProcess]:
-    """A service of its own."""
-    folder = tmp_path / "service"
-    folder.mkdir()
-    with ServiceProcess(folder) as process:
-        yield process
-
-
-@pytest.fixture
-def homes(tmp_path: Path, service: ServiceProcess) -> tuple[Home, Home]:
+def homes(tmp_path: Path, own_server: ServiceProcess) -> tuple[Home, Home]:
     """Two devices of one account."""
-    a, b = Home(tmp_path, "a", service), Home(tmp_path, "b", service)
+    a, b = Home(tmp_path, "a", own_server), Home(tmp_path, "b", own_server)
     a.run("init", "--no-recovery", service=True)
     assert join(a, b) == (0, 0)
     return a, b
@@ -49,7 +39,7 @@ def _alarms(home: Home) -> list[str]:
 
 
 def test_a_value_set_in_one_process_appears_in_another(
-    homes: tuple[Home, Home], service: ServiceProcess
+    homes: tuple[Home, Home], own_server: ServiceProcess
 ) -> None:
     """A subscribed process prints what another one sets, also after the service came back."""
     a, b = homes
@@ -62,20 +52,20 @@ def test_a_value_set_in_one_process_appears_in_another(
         }  # fmt: skip
         a.run("like", "cuisine/thai", "2")
         assert watch.until(event="change", name="cuisine/thai")["value"] == 2
-        service.kill()
+        own_server.kill()
         watch.until(event="offline")
-        service.start()
+        own_server.start()
         watch.until(event="live")
         a.run("unset", "ui/theme")
         assert watch.until(event="change", name="ui/theme")["value"] is None
 
 
 def test_a_copied_state_file_becomes_a_device_of_its_own(
-    homes: tuple[Home, Home], tmp_path: Path, service: ServiceProcess
+    homes: tuple[Home, Home], tmp_path: Path, own_server: ServiceProcess
 ) -> None:
     """The copy says so, takes a new identity, and no edit of either is lost."""
     a, b = homes
-    copy = Home(tmp_path, "copy", service)
+    copy = Home(tmp_path, "copy", own_server)
     for ending in ("", ".key"):
         shutil.copy(f"{a.state}{ending}", f"{copy.state}{ending}")
     a.run("set", "ui/theme", "original")
@@ -249,12 +239,12 @@ class _Storm:
 
 
 async def test_a_service_that_is_killed_again_and_again_keeps_its_word(
-    service: ServiceProcess,
+    own_server: ServiceProcess,
 ) -> None:
     """SIGKILL in the middle of concurrent pushes: every acknowledged op is there after each
     restart, none is there that nobody sent, and in the end all devices hold everything."""
     chance = random.Random(11)
-    async with fleet(service.endpoint) as devices:
+    async with fleet(own_server.endpoint) as devices:
         a = await devices.first()
         phones = [a, await devices.another(a), await devices.another(a)]
         before = await _held(a)
@@ -262,9 +252,9 @@ async def test_a_service_that_is_killed_again_and_again_keeps_its_word(
         auditor = devices.again(a)
         for _ in range(6):
             await storm.some_progress(chance.randrange(1, 6))
-            await asyncio.to_thread(service.kill)
+            await asyncio.to_thread(own_server.kill)
             acknowledged = set(storm.acknowledged)
-            await asyncio.to_thread(service.start)
+            await asyncio.to_thread(own_server.start)
             held = await _held(auditor)
             assert acknowledged <= held
             assert held - before <= storm.sent
