@@ -76,6 +76,9 @@ class Core:
         self.held_back: dict[Name, int] = {}
         """Names that the service refused to take, and when they are tried again."""
         self.doubt: Doubt | None = None
+        self.claim: bytes | None = None
+        """A receipt that came after the service said that our identity is in use elsewhere."""
+        self.push_after_ms = 0
         self.new_names_max: int | None = None
         """How many names that the service does not have go into a batch; None: as many as fit."""
         self.refusals = 0
@@ -84,7 +87,6 @@ class Core:
         self.owed = Owed()
         self.disputed: dict[Name, None] = {}
         """Parts of scores that somebody else wrote: their own device writes them again."""
-        self.stale_refusal = False
         self.rebox_refused = False
         self.progress = False
         self.last_seen: dict[int, int] = {}

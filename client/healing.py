@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from client import remoteerrors as reasons
+from client import doubt, remoteerrors as reasons
 from client.core import Core
 from client.integrity import Verdict, judge_receipt
 from client.rows import pack, unpack
@@ -23,8 +23,6 @@ from crypto.receipt import Receipt
 
 OPS_MAX = 256
 PUSH_BYTES_MAX = 1_000_000
-_AGAIN_MS = 3_600_000
-"""When a change that the service did not take is tried again; also after every restart."""
 _TRIES_MAX = 3
 
 
@@ -122,7 +120,7 @@ def _compare_heads(
         core.alarm("receipt-heads", "The service's statement contradicts itself.", data)
         return
     _compare_with_last_heads(core, held, data)
-    _settle_doubt(core, held, data)
+    doubt.settle(core, held, data)
     judgement = judge_receipt(held, state)
     core.owed.seqs = _beyond(core, held)
     core.owed.receipt, core.owed.rounds = data, 0
@@ -138,28 +136,6 @@ def _compare_heads(
         )
     elif judgement.rule == "rollback":
         _plan(core, held)
-
-
-def _settle_doubt(core: Core, held: Sequence[Head], data: bytes) -> None:
-    """Drops a refused batch now that the service has signed that it holds none of it. If it
-    signs that it does hold some, the batch stays what it is, and comes back by a pull."""
-    doubt, core.doubt = core.doubt, None
-    me, flying = core.me, core.outbox.flying
-    if doubt is None or me is None or not flying:
-        return
-    signed = next((head.seq for head in held if head.device_index == me.index), 0)
-    if signed >= min(flying):
-        core.alarm(
-            "refused-but-held",
-            "The service refused a change of this device and signs that it holds it.",
-            data,
-        )
-        core.behind = True
-        return
-    core.outbox.ground(core.journal)
-    core.held_back |= dict.fromkeys(doubt.hold_back, core.now_ms + _AGAIN_MS)
-    if doubt.smaller:
-        core.refusals = 0
 
 
 def _compare_with_last_heads(core: Core, held: Sequence[Head], data: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from client import bootstrap, healing, upkeep, views
+from client import bootstrap, doubt, healing, upkeep, views
 from client.core import Core
 from client.holds import FRESH_HOLDS_MAX, HOLDS_MAX, STRANGERS_MAX
 from client.integrity import Judgement, Verdict, apply, judge, reconsider, review
@@ -241,6 +241,8 @@ def _caught_up(core: Core) -> None:
         core.cursor = b""
         core.behind = True
     healing.caught_up(core)
+    if not core.behind:
+        doubt.weigh_claim(core)
     _check_withheld(core)
     _check_orphans(core)
     upkeep.run(core)

@@ -52,10 +52,14 @@ class Flying(NamedTuple):
 class Doubt(NamedTuple):
     """The batch in flight was refused. Whether it may be dropped, a signed receipt must say."""
 
-    hold_back: frozenset[Name]
+    hold_back: frozenset[Name] = frozenset()
     """Names to leave out for a while once it was dropped."""
     smaller: bool = False
     """The next batch asks for less than this one did."""
+    stale: bool = False
+    """Its epoch is said to be over: it is dropped only if the chain shows the same."""
+    forked: bool = False
+    """Another version of it is said to stand at the service: it is not dropped at all."""
 
 
 class Outbox:

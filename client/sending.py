@@ -1,8 +1,8 @@
 """Sealing edits into ops, and what follows from the answer to a push.
 
 Build, store, then send: a batch is stored before it leaves, and leaves again byte for byte
-until it is acknowledged. It is dropped only when the verified chain itself shows that its
-epoch is over; the service's word alone never changes what this device signed.
+until it is acknowledged. It is dropped only once the service has signed that it holds none of
+it (`client.doubt`); the service's word alone never changes what this device signed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from client import healing, intake, remoteerrors as reasons, upkeep
+from client import doubt, healing, intake, remoteerrors as reasons, upkeep
 from client.core import Core
 from client.healing import OPS_MAX, PUSH_BYTES_MAX
 from client.outbox import Doubt, Flying
@@ -44,9 +44,7 @@ def next_push(core: Core, rand: Rand) -> Push | None:
         return again
     if not core.writes:
         return None
-    if core.outbox.flying:
-        _ground_if_stale(core)
-    if core.blocked or core.doubt is not None:
+    if core.blocked or doubt.waits(core):
         return None
     if not core.outbox.flying:
         _seal_batch(core, rand)
@@ -54,16 +52,6 @@ def next_push(core: Core, rand: Rand) -> Push | None:
     if not rows:
         return None
     return Push(tuple(rows[seq].sealed.raw for seq in sorted(rows)), core.outbox.mark)
-
-
-def _ground_if_stale(core: Core) -> None:
-    epoch = core.state.chain.epoch
-    if core.stale_refusal and all(
-        row.sealed.header.epoch < epoch for row in core.outbox.flying.values()
-    ):
-        core.outbox.ground(core.journal)
-        core.stale_refusal = False
-        core.blocked = False
 
 
 def _seal_batch(core: Core, rand: Rand) -> None:
@@ -186,6 +174,7 @@ def _seal_one(
 def pushed(core: Core, push: Push) -> None:
     """Committed: the edits are done. The cursor stays where it is."""
     core.refusals = 0
+    core.push_after_ms = 0
     if push.again:
         healing.pushed(core, push)
         return
@@ -202,9 +191,10 @@ def refused(core: Core, push: Push, reason: str, metadata: Mapping[str, str]) ->
         return
     match reason:
         case reasons.EPOCH_STALE:
-            core.stale_refusal = core.chain_due = True
+            core.chain_due = True
+            doubt.open_(core, Doubt(stale=True))
         case reasons.DEVICE_FORKED:
-            core.set_cloned(*push.ops[:1])
+            doubt.open_(core, Doubt(forked=True))
         case reasons.DEVICE_CUT:
             core.chain_due = core.blocked = True
         case reasons.CHAIN_GAP | reasons.LAMPORT_AHEAD | reasons.EPOCH_UNKNOWN:
@@ -244,21 +234,13 @@ def _ask_for_less(core: Core) -> bool:
         return False
     if len(new) > 1:
         core.new_names_max = len(new) // 2
-        _doubt(core, Doubt(frozenset(), smaller=True))
+        doubt.open_(core, Doubt(smaller=True))
         return True
     core.new_names_max = None
     waiting = [*core.outbox.edits, *upkeep.to_publish_again(core)]
     new += [name for name in waiting if _is_new(core, name)]
-    _doubt(core, Doubt(frozenset(new), smaller=True))
+    doubt.open_(core, Doubt(frozenset(new), smaller=True))
     return True
-
-
-def _doubt(core: Core, doubt: Doubt) -> None:
-    """The service says that it did not take the batch. Before other ops may bear its numbers, it
-    has to sign that it does not hold them: else it could take the batch, deny it, and show
-    the two versions as a fork of ours."""
-    core.doubt = doubt
-    core.receipt_due = True
 
 
 def _give_up(core: Core, push: Push, metadata: Mapping[str, str]) -> None:
@@ -268,7 +250,7 @@ def _give_up(core: Core, push: Push, metadata: Mapping[str, str]) -> None:
     at = int(index) if index.isdigit() and int(index) < len(push.ops) else 0
     row = core.outbox.flying.get(op.parse(push.ops[at]).header.dev_seq)
     name = row.name if row is not None else None
-    _doubt(core, Doubt(frozenset(() if name is None else (name,))))
+    doubt.open_(core, Doubt(frozenset(() if name is None else (name,))))
     core.alarm(
         "op-invalid",
         f"The service refuses one of your changes ({metadata.get('rule', '?')}). It stays on "

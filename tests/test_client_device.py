@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from client.errors import BadName, BadValue, NoSuchDevice, NotAllowed
+from client.steps import GetReceipt
 from tests.client_worlds import Phone, Service, first_phone, pair, settle
 from tests.judge_worlds import NOW_MS, seeded
 
@@ -203,6 +204,9 @@ def test_the_word_of_the_service_alone_unseals_nothing(a: Phone) -> None:
     assert first is not None
     a.device.on_push_refused(first, "EPOCH_STALE", {}, now_ms=a.now_ms)
     a.device.on_chain([], lamport_max=0, more=False, now_ms=a.now_ms)
+    step = a.device.next_step(now_ms=a.now_ms, rand=a.rand)
+    assert isinstance(step, GetReceipt)
+    a.step()
     again = a.device.next_push(now_ms=a.now_ms, rand=a.rand)
     assert again == first
 

@@ -162,6 +162,8 @@ def test_a_restored_clone_loses_no_writes(a: Phone) -> None:
     with pytest.raises(Refused, match="DEVICE_FORKED"):
         clone.service.push(push.ops, clone.device.identity.device_id)
     clone.device.on_push_refused(push, "DEVICE_FORKED", {}, now_ms=clone.now_ms)
+    assert clone.alarms == []
+    clone.sync()
     assert clone.device.status.cloned
     assert clone.device.next_push(now_ms=clone.now_ms, rand=clone.rand) is None
     clone.device.reidentify(now_ms=clone.now_ms, rand=clone.rand)

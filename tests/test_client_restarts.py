@@ -48,22 +48,42 @@ async def test_a_copied_state_makes_itself_another_device(tmp_path: Path) -> Non
 
 
 async def test_a_device_becomes_another_one_at_most_once_a_day(tmp_path: Path) -> None:
-    """A service that calls it a clone again and again gets one new device out of it."""
+    """A state that is copied again and again gets one new device a day."""
     async with serving(tmp_path) as service, fleet(endpoint_of(service)) as devices:
         a = await devices.first()
-        for number in range(3):
-            put(a, "lang", f"v{number}")
-            push = a.core.next_push(now_ms=a.now_ms(), rand=secrets.token_bytes)
-            assert push is not None
-            a.save()
-            a.core.on_push_refused(push, "DEVICE_FORKED", {}, now_ms=a.now_ms())
-            a.save()
+        first = a.core.identity.device_id
+        copy = devices.again(a, MemoryVault(a.vault.load()))
+        for number in range(2):
+            put(a, "theme", f"original {number}")
             await a.sync_once()
-            if a.core.status.cloned:
-                break
+            put(copy, "lang", f"copy {number}")
+            await copy.sync_once()
+            a, copy = copy, devices.again(copy, MemoryVault(copy.vault.load()))
         assert len(a.core.devices) == 2
+        assert a.core.identity.device_id != first
         assert a.core.status.cloned
-        assert set(shown(a)) == {"ui/lang"}
+        assert shown(a)["ui/lang"] == "copy 1"
+
+
+async def test_the_word_of_the_service_makes_no_new_device(tmp_path: Path) -> None:
+    """DEVICE_FORKED from a service that can't show the other version: the device stays."""
+    async with serving(tmp_path) as service, fleet(endpoint_of(service)) as devices:
+        a = await devices.first()
+        await a.sync_once()
+        before = a.core.identity.device_id
+        put(a, "lang", "fr")
+        push = a.core.next_push(now_ms=a.now_ms(), rand=secrets.token_bytes)
+        assert push is not None
+        a.save()
+        a.core.on_push_refused(push, "DEVICE_FORKED", {}, now_ms=a.now_ms())
+        await a.sync_once()
+        assert rules(a) == ["fork-unproven"]
+        assert a.core.identity.device_id == before
+        assert len(a.core.devices) == 1
+        assert a.core.status.edits_waiting == 1
+        later = devices.again(a)
+        await later.sync_once()
+        assert later.core.status.edits_waiting == 0
 
 
 async def test_a_restored_backup_of_the_state_is_a_clone_too(tmp_path: Path) -> None:
