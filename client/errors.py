@@ -57,8 +57,8 @@ class CodeWrong(PairingError):
 
 
 class AccountGone(UserError):
-    """The service does not know this device any more: it was revoked or the account was
-    deleted. What is stored here stays; `rookery device export` shows it."""
+    """The service no longer takes this device: it was removed, or the account was deleted. What
+    is stored here stays; edits are kept too, but not sent. `rookery device export` shows all."""
 
 
 class StateUnsaved(UserError):

@@ -38,8 +38,8 @@ UNSUPPORTED: Final = "UNSUPPORTED"
 _ADVICE: Final[Mapping[str, str]] = {
     MALFORMED: "the service does not understand this client: update one of the two",
     UNAUTHENTICATED: (
-        "the service does not know this device: it was revoked, or the account is gone; what"
-        " is stored here stays"
+        "the service no longer takes this device: it was removed, or the account was deleted;"
+        " what is stored here stays"
     ),
     CLOCK_SKEW: "this machine's clock is too far off: set it and try again",
     RATE_LIMITED: "too many calls: wait a little and try again",
@@ -48,12 +48,26 @@ _ADVICE: Final[Mapping[str, str]] = {
     QUOTA: "a limit of the service is reached",
     PROOF_REQUIRED: "the service wants a proof of work of this hour: try again",
     TOKEN_REFUSED: "the enrolment token was refused: get a new one from the app's backend",
+    STORE_UNAVAILABLE: "the service can't store anything just now: try again later",
     MAILBOX_ABSENT: "the pairing is over: start again with `rookery device pair`",
     MAILBOX_TAKEN: "somebody else answered this pairing code: start again with a new one",
     MESSAGE_ABSENT: "the other device did not answer in time: start the pairing again",
     CHAIN_CONFLICT: "another device changed the account at the same moment: try again",
     UNREACHABLE: "the service can't be reached: check the network and --server, then try again",
     UNSUPPORTED: "there is no rookery service at this address: check --server",
+}
+_REFUSED: Final = "the service refused the call: if that goes on, tell who runs it"
+_LIMIT_ADVICE: Final[Mapping[str, str]] = {
+    "active_devices": (
+        "the account has as many devices as the service takes: remove one with"
+        " `rookery device revoke`"
+    ),
+    "records_per_account": (
+        "the account has as many records as the service takes: remove some with"
+        " `rookery device unset`"
+    ),
+    "accounts_per_subject": "the enrolment token is for somebody who has all accounts allowed",
+    "pairing_mailboxes": "too many pairings are under way: try again in a few minutes",
 }
 
 
@@ -75,12 +89,11 @@ class RemoteError(Exception):
         super().__init__(self._sentence())
 
     def _sentence(self) -> str:
-        advice = _ADVICE.get(self.reason)
-        if advice is not None and "limit" not in self.metadata:
-            return advice
-        advice = advice or "the service refused the call"
-        limit = self.metadata.get("limit")
-        return f"{advice} [{self.reason}{f', {limit}' if limit else ''}]"
+        """For people; who wants the reason finds it beside, in `--json` too."""
+        limit = self.metadata.get("limit", "")
+        if self.reason != QUOTA or not limit.isidentifier():
+            return _ADVICE.get(self.reason, _REFUSED)
+        return _LIMIT_ADVICE.get(limit, f"{_ADVICE[QUOTA]}: {limit.replace('_', ' ')}")
 
     @property
     def transient(self) -> bool:

@@ -27,8 +27,8 @@ def _nothing(_: object = None) -> None:
 
 class Watch:
     """Keeps one device in sync. `on_change` is called after every sync and after each frame
-    that brought something; `on_live` with True once caught up, with False when the
-    connection is lost."""
+    that brought something; `on_live` with True once caught up, with False when there is no
+    connection, each only when it changes."""
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Watch:
         self._synced = synced
         self._on_change = on_change
         self._on_live = on_live
+        self._told: bool | None = None
         self._caught_up = False
         self._tries = 0
 
@@ -59,7 +60,13 @@ class Watch:
         if not self._synced.restart_cursor(error) and not error.transient:
             raise error
         self._tries += 1
+        self._tell(live=False)
         await self._synced.transport.pause(self._tries, error)
+
+    def _tell(self, *, live: bool) -> None:
+        if self._told != live:
+            self._told = live
+            self._on_live(live)
 
     async def _live(self) -> None:
         """One stream, from catching up to its end; returns when a pull is the way on."""
@@ -74,7 +81,7 @@ class Watch:
                 task.cancel()
             await asyncio.wait(both)
             if self._caught_up:
-                self._on_live(False)
+                self._tell(live=False)
         for task in both:
             if not task.cancelled():
                 task.result()
@@ -103,7 +110,7 @@ class Watch:
         synced.save()
         synced.woken.set()
         if frame.event == Event.EVENT_CAUGHT_UP:
-            self._on_live(True)
+            self._tell(live=True)
         if frame.event != Event.EVENT_HEARTBEAT:
             self._on_change()
 

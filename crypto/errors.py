@@ -6,13 +6,14 @@ from __future__ import annotations
 class CryptoError(Exception):
     """Something that came from outside is not what it claims to be, and was refused.
 
-    `rule` is a short, stable slug that names the rule that was broken. Neither it nor the
-    message ever holds a secret, a name or a value.
+    `rule` is a short, stable slug that names the rule that was broken; `message` is the
+    sentence for people, without it. Neither ever holds a secret, a name or a value.
     """
 
     def __init__(self, rule: str, message: str) -> None:
         super().__init__(f"{message} [{rule}]")
         self.rule = rule
+        self.message = message
 
 
 class FormatError(CryptoError):

@@ -24,6 +24,7 @@ def test_init_prints_the_recovery_kit_once(tmp_path: Path, server: ServiceProces
     key = re.search(r"([A-Z2-7]{4}-){8}[A-Z2-7]{4}", done.out)
     assert key is not None
     assert "there is no reset" in done.out
+    assert f"{home.state}.key" in done.err
     status = home.run("status", "--json").json
     assert status["account_made"]
     assert status["account"] in done.out
@@ -172,7 +173,8 @@ def test_a_passphrase_protects_the_state(tmp_path: Path, server: ServiceProcess)
     home = Home(tmp_path, "p", server)
     init = [*home.arguments("init", "--no-recovery", "--passphrase")]
     right = environment(**server.variables, ROOKERY_PASSPHRASE="right")
-    subprocess.run(init, env=right, check=True, capture_output=True)
+    made = subprocess.run(init, env=right, check=True, capture_output=True, text=True)
+    assert ".key" not in made.stderr
     assert not home.state.with_name("p.db.key").exists()
     status = home.arguments("status", "--offline")
     subprocess.run(status, env=right, check=True, capture_output=True)
@@ -185,7 +187,7 @@ def test_a_passphrase_protects_the_state(tmp_path: Path, server: ServiceProcess)
 def test_another_audience_is_refused_by_the_service(first: Home) -> None:
     """A signature for one deployment is worth nothing at another."""
     done = first.run("sync", "--audience", "elsewhere", code=6)
-    assert "does not know this device" in done.err
+    assert "no longer takes this device" in done.err
 
 
 def test_a_wrong_server_key_is_noticed(first: Home) -> None:

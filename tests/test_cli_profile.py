@@ -83,3 +83,63 @@ def test_what_is_not_there_is_not_said_to_be_removed(first: Home) -> None:
     """`unset` and `--dismiss` have the exit code of names that are not there."""
     first.run("unset", "a/zip", "--offline", code=3)
     first.run("status", "--dismiss", "77", "--offline", code=3)
+
+
+def test_a_setting_and_a_score_of_one_name_are_told_apart(calm: Home) -> None:
+    """`list` says what each is; `get` shows the setting, says that there is a score, and
+    `--kind` chooses."""
+    calm.run("set", "taste/thai", "yes please", "--offline")
+    calm.run("like", "taste/thai", "2", "--offline")
+    listed = calm.run("list", "taste/", "--offline")
+    assert listed.out == "score    taste/thai = 2.0\nsetting  taste/thai = yes please\n"
+    got = calm.run("get", "taste/thai", "--offline")
+    assert got.out == "yes please\n"
+    assert "--kind score" in got.err
+    for kind, value in (("setting", "yes please"), ("score", 2)):
+        row = calm.run("get", "taste/thai", "--kind", kind, "--json", "--offline").json
+        assert (row["kind"], row["value"]) == (kind, value)
+    calm.run("unset", "taste/thai", "--offline")
+    calm.run("get", "taste/thai", "--kind", "setting", "--offline", code=3)
+
+
+def test_members_are_named_in_one_word_or_two(calm: Home) -> None:
+    """`add languages de` is `add languages/de`."""
+    calm.run("add", "languages", "de", "--offline")
+    calm.run("add", "languages/fr", "--offline")
+    calm.run("remove", "languages", "fr", "--offline")
+    rows = calm.run("list", "languages/", "--json", "--offline").json["items"]
+    assert [row["name"] for row in rows] == ["languages/de"]
+    done = calm.run("add", "languages", "--offline", code=1)
+    assert "languages/MEMBER" in done.err
+
+
+def test_a_watch_without_a_service_says_offline_first(
+    tmp_path: Path, own_server: ServiceProcess
+) -> None:
+    """Silence would look like nothing to tell."""
+    home = Home(tmp_path, "a", own_server)
+    home.run("init", "--no-recovery", service=True)
+    own_server.stop()
+    with home.start("watch") as watch:
+        assert watch.next() == {"event": "offline"}
+        own_server.start()
+        assert watch.next() == {"event": "live"}
+
+
+@pytest.mark.parametrize("end", ["revoke", "delete-account"])
+def test_edits_of_a_device_that_is_out_are_said_to_stay(
+    first: Home, second: Home, end: str
+) -> None:
+    """A device that was removed and one whose account was deleted hear the same from the
+    service: what they set is kept, is not sent, and the exit code says so."""
+    device = second.run("status", "--json").json["device"]
+    first.run(*(["revoke", device] if end == "revoke" else ["delete-account", "--yes"]))
+    for _ in range(2):
+        done = second.run("set", "ui/theme", "dark", code=6)
+        assert "no longer takes this device" in done.err
+        assert "not sent" in done.err
+        assert "next sync" not in done.out + done.err
+    assert second.run("set", "ui/theme", "dark", "--json", code=6).json["error"] == "ACCOUNT_GONE"
+    shown = second.run("get", "ui/theme")
+    assert shown.out == "dark\n"
+    assert "no longer takes this device" in shown.err

@@ -61,14 +61,47 @@ def test_what_is_no_six_digits_is_asked_for_again(monkeypatch: pytest.MonkeyPatc
     """It does not burn the one attempt."""
     typed = iter(["", "abcdef", "12345", "123 456"])
 
-    async def line() -> str:
+    async def line(*, blank: bool) -> str:
+        assert blank
         return next(typed)
 
     monkeypatch.setattr(pair, "read_line", line)
     assert asyncio.run(pair._digits(Output(as_json=False))) == "123456"
 
 
-def test_a_code_is_only_shown_where_there_are_no_words_for_it() -> None:
+@pytest.mark.parametrize("reason", ["UNREACHABLE", "OP_INVALID", "NEW"])
+def test_a_sentence_has_no_code(reason: str) -> None:
     """People get the sentence; the reason stands in --json."""
-    assert "[" not in str(RemoteError("UNREACHABLE", status="UNAVAILABLE"))
-    assert "[NEW]" in str(RemoteError("NEW", status="INTERNAL"))
+    sentence = str(RemoteError(reason, status="INTERNAL"))
+    assert reason not in sentence
+    assert "[" not in sentence
+
+
+def test_a_limit_is_named_in_words() -> None:
+    """A limit of the service is not shown as a slug."""
+    error = RemoteError("QUOTA", status="RESOURCE_EXHAUSTED", metadata={"limit": "account_devices"})
+    assert "account devices" in str(error)
+
+
+def test_a_blank_line_is_nothing_typed(tmp_path: Path) -> None:
+    """Where a key is wanted, it is not a key that is too short."""
+    assert _recover(tmp_path, "\n") == "rookery: nothing was typed\n"
+
+
+def _recover(tmp_path: Path, typed: str) -> str:
+    """What `recover` says to what is typed as the recovery key."""
+    run = subprocess.run(
+        [
+            *PROGRAM, "device", "recover", "--account", "00" * 32, "--state", tmp_path / "a.db",
+            "--server", "127.0.0.1:1", "--audience", "x", "--server-key", "11" * 32,
+        ],
+        env=environment(), input=typed, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 1
+    return run.stderr
+
+
+def test_a_recovery_key_that_is_too_short_is_said_without_a_rule(tmp_path: Path) -> None:
+    """The rule's name is for programs."""
+    err = _recover(tmp_path, "A" * 35 + "\n")
+    assert err == "rookery: a recovery key has 36 characters, not 35\n"

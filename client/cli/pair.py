@@ -24,7 +24,7 @@ Nobody but you should see this. It is good for five minutes."""
 async def _digits(out: Output) -> str:
     """Six digits. Anything else is no attempt: it is asked for again."""
     while True:
-        typed = "".join((await read_line()).split())
+        typed = "".join((await read_line(blank=True)).split())
         if len(typed) == _DIGITS and typed.isascii() and typed.isdigit():
             return typed
         out.note("these are not six digits: type them again")

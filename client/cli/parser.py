@@ -21,6 +21,7 @@ _OTHERS = {
     "vectors": "check this implementation against a file of test vectors",
     "demo": "devices, a service and what it stores, on one screen",
 }
+KINDS = ("setting", "score")
 TYPES = ("bool", "bytes", "float", "int", "json", "text")
 
 
@@ -132,9 +133,17 @@ def _add_profile(add: _Adder) -> None:
     add("unset", "profile:unset", "remove a setting", edits, offline)
     like = add("like", "profile:like", "add to a score", edits, offline, decay)
     like.add_argument("amount", type=float, nargs="?", default=1.0, help="default: 1")
-    add("add", "profile:add", "put a member (KEY) into a set (COLLECTION)", edits, offline)
-    add("remove", "profile:remove", "take a member out of a set", edits, offline)
-    add("get", "profile:get", "show one setting or score", edits, offline, decay)
+    member = argparse.ArgumentParser(add_help=False)
+    member.add_argument("name", metavar="SET/MEMBER", help="or SET MEMBER")
+    member.add_argument("member", metavar="MEMBER", nargs="?", help=argparse.SUPPRESS)
+    add("add", "profile:add", "put a member into a set", member, offline)
+    add("remove", "profile:remove", "take a member out of a set", member, offline)
+    get = add("get", "profile:get", "show one setting or score", edits, offline, decay)
+    get.add_argument(
+        "--kind",
+        choices=KINDS,
+        help="where both have this name; default: the setting",
+    )
     list_ = add("list", "profile:list_", "show all settings and scores", offline, decay)
     list_.add_argument("prefix", nargs="?", default="", help="of COLLECTION/KEY")
     add("watch", "profile:watch", "stay in sync and show every change, until Ctrl-C", decay)

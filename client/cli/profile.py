@@ -10,8 +10,8 @@ from client.cli import session
 from client.cli.output import NOT_FOUND, OK, Output, brief, clean, show
 from client.cli.typed import parse_value, read_line, split_name
 from client.device import Device
-from client.errors import NothingThere, Revoked
-from client.snapshot import Item, Snapshot
+from client.errors import NothingThere, Revoked, UserError
+from client.snapshot import Item, Kind, Snapshot
 from client.sync import SyncedDevice
 from client.watch import Watch
 
@@ -28,7 +28,7 @@ async def _edit(arguments: argparse.Namespace, out: Output, change: Any, text: s
         if synced.core.status.revoked:
             raise Revoked
         synced.edit(change)
-        done = await session.try_sync(synced, arguments, out)
+        done = await session.try_send(synced, arguments, out)
         waiting = synced.core.status.edits_waiting
         data = {"name": arguments.name, "synced": done and not waiting, "waiting": waiting}
         out.result(data, text if done else f"{text} (kept here; it is sent with the next sync)")
@@ -38,7 +38,7 @@ async def _edit(arguments: argparse.Namespace, out: Output, change: Any, text: s
 async def set_(arguments: argparse.Namespace, out: Output) -> int:
     """Sets a setting."""
     collection, key = split_name(arguments.name)
-    text = await read_line() if arguments.value == "-" else arguments.value
+    text = await read_line(blank=True) if arguments.value == "-" else arguments.value
     value = parse_value(text, arguments.type)
 
     def change(core: Device, now_ms: int) -> None:
@@ -70,9 +70,18 @@ async def like(arguments: argparse.Namespace, out: Output) -> int:
     return await _edit(arguments, out, change, f"{arguments.name} {arguments.amount:+g}")
 
 
+def _member(arguments: argparse.Namespace) -> tuple[str, str]:
+    """`SET/MEMBER` or `SET MEMBER`; from here on the name is the former."""
+    if arguments.member is not None:
+        arguments.name = f"{arguments.name}/{arguments.member}"
+    elif "/" not in arguments.name:
+        raise UserError(f"of which member? {arguments.name}/MEMBER, or {arguments.name} MEMBER")
+    return split_name(arguments.name)
+
+
 async def add(arguments: argparse.Namespace, out: Output) -> int:
     """Puts a member into a set."""
-    collection, member = split_name(arguments.name)
+    collection, member = _member(arguments)
 
     def change(core: Device, now_ms: int) -> None:
         core.add_member(collection, member, now_ms=now_ms)
@@ -82,7 +91,7 @@ async def add(arguments: argparse.Namespace, out: Output) -> int:
 
 async def remove(arguments: argparse.Namespace, out: Output) -> int:
     """Takes a member out of a set."""
-    collection, member = split_name(arguments.name)
+    collection, member = _member(arguments)
 
     def change(core: Device, now_ms: int) -> None:
         core.remove_member(collection, member, now_ms=now_ms)
@@ -95,19 +104,23 @@ def _take(synced: SyncedDevice, arguments: argparse.Namespace) -> Snapshot:
 
 
 async def get(arguments: argparse.Namespace, out: Output) -> int:
-    """Shows one setting or score."""
+    """Shows one setting or score; of a name that is both, the setting, unless told."""
     collection, key = split_name(arguments.name)
+    kinds = [Kind(arguments.kind)] if arguments.kind else [Kind.SETTING, Kind.SCORE]
     async with session.opened(arguments, patient=False) as synced:
         done = await session.try_sync(synced, arguments, out)
-        rows = [
-            item
-            for item in _take(synced, arguments).values()
-            if (item.collection, item.key) == (collection, key)
-        ]
-    if not rows:
-        out.failure("NOT_FOUND", f"there is no {arguments.name}")
+        here = _take(synced, arguments)
+    found = [
+        item for kind in kinds if (item := here.get((collection, key, kind.value))) is not None
+    ]
+    if not found:
+        what = arguments.kind or "setting or score"
+        out.failure("NOT_FOUND", f"there is no {what} {arguments.name}")
         return NOT_FOUND
-    item = rows[0]
+    item, *others = found
+    for other in others:
+        kind = other.kind.value
+        out.note(f"rookery: there is a {kind} of this name, too: `--kind {kind}` shows it")
     out.result(_data(item) | {"synced": done}, clean(show(item.value)))
     return OK
 
@@ -169,5 +182,5 @@ def _data(item: Item) -> dict[str, Any]:
 
 def _line(item: Item) -> str:
     if item.value is None:
-        return f"{item.name}  removed"
-    return f"{item.name} = {brief(item.value)}"
+        return f"{item.kind.value:7}  {item.name} is removed"
+    return f"{item.kind.value:7}  {item.name} = {brief(item.value)}"

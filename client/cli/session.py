@@ -26,6 +26,10 @@ from client.vaulterrors import VaultDamaged, VaultExists
 ENDPOINT_ROW = "shell/endpoint"
 CLOCK_ROW = "shell/clock-offset-ms"
 _CLOCK_WORTH_MS = 2_000
+_KEY_TEXT = (
+    "{key} opens this state: it protects copies of the state that it is not with, and if it is"
+    " lost, the state is lost."
+)
 # Somebody waits in front of it: a few seconds, then what is here is shown.
 _PATIENCE = Backoff(first_ms=150, longest_ms=1_500, tries_max=4)
 _LITTLE_PATIENCE = Backoff(first_ms=100, longest_ms=500, tries_max=2)
@@ -81,6 +85,8 @@ async def new_state(arguments: argparse.Namespace) -> AsyncIterator[tuple[FileVa
         vault.close()
         if not born:
             discard(path, key_path if own_key else None)
+        elif key_path is not None:
+            print(_KEY_TEXT.format(key=key_path), file=sys.stderr)
 
 
 def discard(path: Path, key_path: Path | None) -> None:
@@ -103,13 +109,24 @@ def disown(vault: FileVault) -> None:
 
 
 async def try_sync(synced: SyncedDevice, arguments: argparse.Namespace, out: Output) -> bool:
-    """Syncs if the service can be reached; says so if not. True if it did."""
+    """Syncs if the service can be reached and takes this device; says so if not. True if it
+    did. For what is shown all the same."""
+    try:
+        return await try_send(synced, arguments, out)
+    except AccountGone as error:
+        out.note(f"rookery: not synced: {error}")
+        return False
+
+
+async def try_send(synced: SyncedDevice, arguments: argparse.Namespace, out: Output) -> bool:
+    """Syncs if the service can be reached; says so if not. True if it did. AccountGone: what
+    waits here will never be sent."""
     if getattr(arguments, "offline", False):
         return False
     try:
         await synced.sync_once()
-    except (RemoteError, AccountGone) as error:
-        if isinstance(error, RemoteError) and not error.transient:
+    except RemoteError as error:
+        if not error.transient:
             raise
         out.note(f"rookery: not synced: {error}")
         return False

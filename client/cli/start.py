@@ -134,7 +134,7 @@ async def recover(arguments: argparse.Namespace, out: Output) -> int:
         try:
             secret = recovery.from_paper(await read_line())
         except CryptoError as error:
-            raise UserError(str(error)) from None
+            raise UserError(error.message) from None
         settled: list[SyncedDevice] = []
         try:
             await recover_device(

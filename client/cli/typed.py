@@ -68,8 +68,8 @@ def find_device(devices: Sequence[DeviceInfo], text: str) -> DeviceId:
     return found[0].device_id
 
 
-async def read_line() -> str:
-    """One line of standard input.
+async def read_line(*, blank: bool = False) -> str:
+    """One line of standard input; UserError if it is over, or blank unless that is allowed.
 
     Read in a thread that the process does not wait for, so that Ctrl-C ends it at once; and
     byte by byte, so that what follows is there for the next reader.
@@ -88,7 +88,7 @@ async def read_line() -> str:
 
     threading.Thread(target=read, daemon=True).start()
     text = await line
-    if not text:
+    if not text or not (blank or text.strip()):
         raise UserError("nothing was typed")
     return text.strip()
 
