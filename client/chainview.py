@@ -157,8 +157,14 @@ class ChainView:
                 item.link.raw,
                 item.link.sig,
             )
-        if item.grants and not self.items[parsed.seq].grants:
-            self.items[parsed.seq] = ChainItem(self.items[parsed.seq].link, item.grants)
+        kept, body = self.items[parsed.seq], parsed.body
+        if (
+            not kept.grants
+            and isinstance(body, Rotate | link.Add)
+            and grant.digest(item.grants) == body.grants_digest
+        ):
+            self.items[parsed.seq] = ChainItem(kept.link, item.grants)
+            journal.set(f"link:{parsed.seq:06d}", pack_item(self.items[parsed.seq]))
         self._open(item, parsed, me, journal, done)
 
     def _open(

@@ -64,6 +64,9 @@ class Core:
         self.checkpoint_epoch = 0
         self.ops_at_checkpoint = 0
         self.last_receipt = b""
+        # stored in the row `remade`
+        self.remade_epoch = 0
+        """The epoch in which this device made the account again; 0: it never did."""
         # stored in the row `heads`
         self.last_heads = b""
         # in memory only: what is lost with it is found out again
@@ -79,6 +82,8 @@ class Core:
         self.claim: bytes | None = None
         """A receipt that came after the service said that our identity is in use elsewhere."""
         self.push_after_ms = 0
+        self.created_to = 0
+        """seq of the last link that CreateAccount has brought to the service."""
         self.new_names_max: int | None = None
         """How many names that the service does not have go into a batch; None: as many as fit."""
         self.refusals = 0
@@ -92,6 +97,8 @@ class Core:
         self.last_seen: dict[int, int] = {}
         self.again: list[tuple[int, int, Place]] = []
         self.relink_at: int | None = None
+        self.grace_over = False
+        """The service takes back no whole ops of the epoch before."""
         self._self_row = b""
 
     # -- rows ---------------------------------------------------------------------------
@@ -159,6 +166,7 @@ class Core:
         core.holds = Holds.load(rows)
         core.notices = Notices.load(rows)
         core.last_heads = rows.get("heads", b"")
+        core.remade_epoch = int.from_bytes(rows.get("remade", b""), "big")
         if core.view.chain.hashes:
             core._load_state(rows)
         return core

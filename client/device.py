@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from client import healing, intake, membership, sending, upkeep, views
+from client import healing, intake, membership, remake, sending, upkeep, views
 from client.chainview import Pin
 from client.core import Core
 from client.errors import NotAllowed
@@ -19,7 +19,6 @@ from client.profile import Name
 from client.rows import Changes, Rows
 from client.steps import (
     ChainItem,
-    CreateAccount,
     DeviceInfo,
     GetChain,
     GetReceipt,
@@ -256,7 +255,7 @@ class Device:
         if core.gone:
             return None
         if not core.made:
-            return CreateAccount(core.view.items[0].link)
+            return remake.next_call(core)
         if core.chain_due:
             missing = core.view.missing_key_after() if core.view.trusted else None
             return GetChain(core.view.chain.seq if missing is None else missing)
@@ -287,8 +286,12 @@ class Device:
     # -- outcomes -----------------------------------------------------------------------
 
     def on_account_created(self) -> None:
-        """The service has our genesis link."""
-        self._core.made = True
+        """The service has the links of our call."""
+        remake.created(self._core)
+
+    def on_create_refused(self) -> None:
+        """It refused them for good."""
+        remake.refused(self._core)
 
     def on_chain(
         self, items: Sequence[ChainItem], *, lamport_max: int, more: bool, now_ms: int
@@ -397,7 +400,7 @@ class Device:
 
     def on_poke(self) -> None:
         """Something may have changed at the service: a pull is due."""
-        self._core.behind = True
+        self._core.behind, self._core.gone = True, False
 
     def check_in(self) -> None:
         """Compares our state with a receipt at the next occasion."""
@@ -405,11 +408,10 @@ class Device:
 
     def reidentify(self, *, now_ms: int, rand: Rand) -> None:
         """A new identity, added by the old one; edits are kept."""
-        core = self._core
-        core.now_ms = now_ms
-        me = core.me
-        if me is None or not me.active:
-            raise NotAllowed("This device was removed from the account; pair it again.")
-        if core.next_identity is None:
-            core.next_identity = Identity(rand(32), rand(32))
-            core.save_identity()
+        self._core.now_ms = now_ms
+        membership.want_identity(self._core, rand)
+
+    def make_again(self) -> None:
+        """Brings the account back to a service that lost all of it, once a person asks for that:
+        it may have been deleted on purpose. NotAllowed if this device can't."""
+        remake.begin(self._core)

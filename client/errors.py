@@ -57,8 +57,9 @@ class CodeWrong(PairingError):
 
 
 class AccountGone(UserError):
-    """The service no longer takes this device: it was removed, or the account was deleted. What
-    is stored here stays; edits are kept too, but not sent. `rookery device export` shows all."""
+    """The service no longer takes this device: it was removed, the account was deleted, or the
+    service lost it (`rookery device restore-account` brings it back). What is stored here stays;
+    edits are kept too, but not sent. `rookery device export` shows all."""
 
 
 class StateUnsaved(UserError):

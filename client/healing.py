@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from client import doubt, remoteerrors as reasons
 from client.core import Core
 from client.integrity import Verdict, judge_receipt
+from client.oplog import Kept
 from client.rows import pack, unpack
 from client.steps import AppendLink, Push
-from crypto import heads, link, receipt
+from crypto import heads, link, op, receipt
 from crypto.errors import CryptoError
 from crypto.heads import Head
 from crypto.ids import DeviceId, OpHash
@@ -28,6 +29,7 @@ _TRIES_MAX = 3
 
 def generation_changed(core: Core) -> None:
     """The service was restored: from the start, and what is it missing?"""
+    core.grace_over = False
     core.cursor = b""
     core.behind = True
     core.receipt_due = True
@@ -47,6 +49,7 @@ def on_receipt(
     except CryptoError as error:
         core.alarm("receipt-" + error.rule, "The service's signed statement is not its own.", data)
         return
+    core.notices.forget("account-gone", b"")
     if not core.ready:
         core.chain_due = True
         return
@@ -230,21 +233,30 @@ def _next_link(core: Core) -> AppendLink | None:
 def next_push(core: Core) -> Push | None:
     """Lost ops that the service can take at this point."""
     step = _next_link(core)
-    limit = None
+    now = core.state.chain.epoch
     if step is not None:
         body = link.parse(step.item.link.raw).body
         if not isinstance(body, Rotate):
             return None
-        limit = body.epoch - 1
+        now = body.epoch - 1
     ops: list[bytes] = []
     size = 0
     for epoch, _, place in core.again:
-        raw = core.oplog.ops[place].raw if place in core.oplog.ops else b""
+        kept = core.oplog.ops.get(place)
+        raw = _as_taken(core, kept, now) if kept is not None else b""
         size += len(raw) + 8
-        if len(ops) >= OPS_MAX or size > PUSH_BYTES_MAX or (limit is not None and epoch > limit):
+        if len(ops) >= OPS_MAX or size > PUSH_BYTES_MAX or epoch > now:
             break
         ops.append(raw)
     return Push(tuple(raw for raw in ops if raw), again=True) if ops else None
+
+
+def _as_taken(core: Core, kept: Kept, now: int) -> bytes:
+    """The op, or its stub where the service takes no whole one: two epochs back, and one back
+    once grace is over. What still counts of such an op is published again under a newer epoch."""
+    if kept.stub or kept.epoch >= now - (0 if core.grace_over else 1):
+        return kept.raw
+    return op.parse(kept.raw).stub
 
 
 def next_link(core: Core) -> AppendLink | None:
@@ -254,9 +266,11 @@ def next_link(core: Core) -> AppendLink | None:
 
 def pushed(core: Core, push: Push) -> None:
     """The service has them again."""
-    done = set(push.ops)
+    done = {op.parse_any(raw).op_hash for raw in push.ops}
     core.again = [
-        row for row in core.again if (kept := core.oplog.ops.get(row[2])) and kept.raw not in done
+        row
+        for row in core.again
+        if (kept := core.oplog.ops.get(row[2])) and kept.op_hash not in done
     ]
 
 
@@ -271,6 +285,9 @@ def appended(core: Core, raw: bytes) -> bool:
 
 def refused(core: Core, push: Push, reason: str) -> None:
     """It does not take back what it lost."""
+    if reason == reasons.EPOCH_STALE and not core.grace_over:
+        core.grace_over = True
+        return
     core.again = []
     if reason == reasons.CHAIN_GAP and core.refusals < _TRIES_MAX:
         core.receipt_due = True  # somebody else gave some of it back in between

@@ -85,6 +85,16 @@ def want_rotation(core: Core, wish: Membership, revoke: Sequence[DeviceId]) -> N
     core.journal.set("rotate", pack([bytes(row) for row in wish.revoke]))
 
 
+def want_identity(core: Core, rand: Rand) -> None:
+    """NotAllowed if this device can't add another one any more."""
+    me = core.me
+    if me is None or not me.active:
+        raise NotAllowed("This device was removed from the account; pair it again.")
+    if core.next_identity is None:
+        core.next_identity = Identity(rand(32), rand(32))
+        core.save_identity()
+
+
 def next_link(core: Core, wish: Membership, rand: Rand) -> AppendLink | None:
     """The link to append now."""
     if core.link_refusals >= _REFUSALS_MAX:
@@ -131,7 +141,9 @@ def _rebox_due(core: Core) -> bool:
         return False
     began = core.view.epoch_starts[chain.epoch][0]
     last = max(core.view.reboxed.get(me.device_id, 0), me.added_seq)
-    return chain.epoch > 1 and last < began
+    # After a service lost the account, a device that is not back yet may hold links beyond ours:
+    # one that nobody asked for must not take their place.
+    return chain.epoch > 1 and last < began and chain.epoch != core.remade_epoch
 
 
 def _build(core: Core, body: Rotate | Rebox) -> SignedLink:

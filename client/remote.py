@@ -6,12 +6,12 @@ It puts messages together and takes them apart. What an answer means is the core
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 
 from client import methods, remoteerrors as reasons
 from client.remoteerrors import ProtocolBreach, RemoteError
-from client.steps import ChainItem, Push
+from client.steps import ChainItem, CreateAccount, Push
 from client.transport import Signer, Transport
 from crypto import enrol, link, receipt
 from crypto.errors import CryptoError
@@ -73,9 +73,17 @@ class Remote:
         """seq of the newest link that the last signed answer spoke of."""
         return self.transport.wire.chain_seq
 
-    async def create_account(self, genesis: SignedLink, *, token: bytes | None = None) -> None:
+    async def create_account(self, step: CreateAccount, *, token: bytes | None = None) -> None:
         """With the app's token, or with as much proof of work as the service asks for."""
-        message = accounts_pb2.CreateAccountRequest(genesis=_link_out(genesis))
+        message = accounts_pb2.CreateAccountRequest(
+            genesis=_link_out(step.genesis),
+            later=[
+                accounts_pb2.LinkWithGrants(
+                    link=_link_out(row.link), grants=_grants_out(row.grants)
+                )
+                for row in step.later
+            ],
+        )
         if token is not None:
             message.token = token
         for tries_left in (2, 1, 0):
@@ -86,19 +94,14 @@ class Remote:
                 # Twice: the hour may turn while we work.
                 if error.reason != reasons.PROOF_REQUIRED or not tries_left:
                     raise
-                proof = await _prove_work(link.parse(genesis.raw).link_hash, error)
+                genesis = link.parse(step.genesis.raw).link_hash
+                proof = await _prove_work(genesis, error)
                 message.proof.CopyFrom(proof)
 
     async def append_link(self, item: ChainItem) -> None:
         """By compare-and-set."""
         message = accounts_pb2.AppendLinkRequest(
-            link=_link_out(item.link),
-            grants=[
-                common_pb2.Grant(
-                    recipient_id=grant.recipient_id, epoch=grant.epoch, sealed=grant.sealed
-                )
-                for grant in item.grants
-            ],
+            link=_link_out(item.link), grants=_grants_out(item.grants)
         )
         await self.transport.call(methods.APPEND_LINK, message, self.signer)
 
@@ -197,6 +200,13 @@ class Remote:
 
 def _link_out(signed: SignedLink) -> common_pb2.SignedLink:
     return common_pb2.SignedLink(link=signed.raw, sig=signed.sig, pop=signed.pop)
+
+
+def _grants_out(grants: Iterable[SealedGrant]) -> list[common_pb2.Grant]:
+    return [
+        common_pb2.Grant(recipient_id=row.recipient_id, epoch=row.epoch, sealed=row.sealed)
+        for row in grants
+    ]
 
 
 def _item_in(row: accounts_pb2.LinkWithGrants) -> ChainItem:

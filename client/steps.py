@@ -25,9 +25,11 @@ class ChainItem:
 
 @dataclass(frozen=True, slots=True)
 class CreateAccount:
-    """Call CreateAccount, then `on_account_created`."""
+    """Call CreateAccount, then `on_account_created` or `on_create_refused`."""
 
     genesis: SignedLink
+    later: tuple[ChainItem, ...] = ()
+    """Links that followed it, of an account that the service lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,13 @@ class SyncedDevice:
             self.core.check_in()
             await self._drain(also_pull=True)
 
+    async def make_again(self) -> None:
+        """Brings the account back to a service that lost it: the chain and everything that this
+        device holds. NotAllowed, RemoteError; AccountGone if the service has the account and
+        does not know this device."""
+        self.edit(lambda core, _: core.make_again())
+        await self.sync_once()
+
     async def send_due(self) -> bool:
         """Does what is due but pulling, which is left to the stream that is open. True if a
         pull is due."""
@@ -168,8 +175,7 @@ class SyncedDevice:
     async def _do(self, step: Step) -> None:
         match step:
             case CreateAccount():
-                await self.remote.create_account(step.genesis, token=self.token)
-                self.core.on_account_created()
+                await self._create(step)
             case AppendLink():
                 await self._append(step)
             case GetChain():
@@ -180,6 +186,16 @@ class SyncedDevice:
                 await self._push(step)
             case Pull():
                 await self._pull(step)
+
+    async def _create(self, step: CreateAccount) -> None:
+        try:
+            await self.remote.create_account(step, token=self.token)
+        except RemoteError as error:
+            if not error.transient:
+                self.core.on_create_refused()
+                self.save()
+            raise
+        self.core.on_account_created()
 
     async def _append(self, step: AppendLink) -> None:
         try:

@@ -125,7 +125,8 @@ class Service:
                 raise Refused("DEVICE_CUT")
             if header.epoch > self.chain.epoch:
                 raise Refused("EPOCH_UNKNOWN")
-            if header.epoch < self.chain.epoch - (1 if self.grace else 0):
+            whole = sealed.ct is not None
+            if whole and header.epoch < self.chain.epoch - (1 if self.grace else 0):
                 raise Refused("EPOCH_STALE", epoch=str(self.chain.epoch))
             if header.lamport > lamport + 4096:
                 raise Refused("LAMPORT_AHEAD")
@@ -141,6 +142,9 @@ class Service:
         row = Row(self.position, sealed, len(self.items))
         self.rows.append(row)
         if sealed.op_hash in self.pinned:
+            return
+        if sealed.ct is None:
+            row.stub_since = self.position
             return
         at = (sealed.header.epoch, sealed.header.tag)
         other = self.winners.get(at)
@@ -287,7 +291,8 @@ class Phone:
         device, service, now = self.device, self.service, self.now_ms
         match step:
             case CreateAccount():
-                service.append(ChainItem(step.genesis))
+                for item in (ChainItem(step.genesis), *step.later):
+                    service.append(item)
                 self._danger()
                 device.on_account_created()
             case AppendLink():

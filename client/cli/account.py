@@ -1,4 +1,5 @@
-"""`rookery device status`, `export`, `delete-account`: what this device knows, and the end."""
+"""`rookery device status`, `export`, `restore-account`, `delete-account`: what this device
+knows, and an account's end and return."""
 
 from __future__ import annotations
 
@@ -9,14 +10,18 @@ from client import snapshot
 from client.cli import session
 from client.cli.output import NOT_FOUND, OK, Output
 from client.cli.times import ago
+from client.cli.tokencommand import token_for
 from client.cli.typed import read_line
-from client.errors import UserError
+from client.errors import AccountGone, Revoked, UserError
 from client.steps import Notice
 from client.sync import SyncedDevice
 from client.transport import Signer
 
 RECEIPT_ROW = "shell/deleted-receipt"
-_SURE = "delete"
+_LOST = (
+    "The service does not know this device. If the account was deleted on purpose, or this"
+    " device was removed, leave it so; if the service lost its data, this brings the account back."
+)
 
 
 async def status(arguments: argparse.Namespace, out: Output) -> int:
@@ -108,13 +113,46 @@ async def export(arguments: argparse.Namespace, out: Output) -> int:
     return OK
 
 
+async def _ask(out: Output, what: str, word: str) -> None:
+    out.ask(f"{what} Type {word!r} to go on: ")
+    if await read_line() != word:
+        raise UserError(f"nothing was {word}d")
+
+
+async def restore_account(arguments: argparse.Namespace, out: Output) -> int:
+    """Brings the account back to a service that lost it. Does nothing where it stands."""
+    async with session.opened(arguments) as synced:
+        core = synced.core
+        data = {"account": core.account_id.hex(), "device": core.identity.device_id.hex()}
+        try:
+            await synced.sync_once()
+        except AccountGone:
+            if not arguments.yes:
+                await _ask(out, _LOST, "restore")
+        else:
+            out.result(data | {"restored": False}, "The service has this account: nothing to do.")
+            return OK
+        synced.token = await token_for(arguments.token_command, core)
+        try:
+            await synced.make_again()
+        except AccountGone:
+            raise Revoked(
+                "The service has this account, and this device was removed from it; what is"
+                " stored here stays."
+            ) from None
+        out.result(
+            data | {"restored": True},
+            "The account is back, with all that this device holds. Run `rookery device sync` on"
+            " the other devices now, before you add or remove any.",
+        )
+    return OK
+
+
 async def delete_account(arguments: argparse.Namespace, out: Output) -> int:
     """Deletes the account at the service, for all devices. What is stored here stays."""
     async with session.opened(arguments) as synced:
         if not arguments.yes:
-            out.ask(f"This deletes the account for all devices. Type {_SURE!r} to go on: ")
-            if await read_line() != _SURE:
-                raise UserError("nothing was deleted")
+            await _ask(out, "This deletes the account for all devices.", "delete")
         core = synced.core
         receipt = await synced.remote.delete_account(Signer(core.identity, core.account_id))
         synced.vault.apply({RECEIPT_ROW: receipt.data})

@@ -22,7 +22,7 @@ async def introduce(core: Device, transport: Transport, token: bytes | None, out
     try:
         genesis = core.next_step(now_ms=transport.clock.wall_ms(), rand=bytes)
         assert isinstance(genesis, CreateAccount)
-        await remote.create_account(genesis.genesis, token=token)
+        await remote.create_account(genesis, token=token)
         signed = await remote.get_receipt()
         receipt.open_(signed.data, endpoint.server_key, nonce=signed.nonce)
     except RemoteError as error:

@@ -87,11 +87,7 @@ def _add_start(add: _Adder) -> None:
         action="store_true",
         help="no recovery key: who then loses all devices loses the data",
     )
-    init.add_argument(
-        "--token-command",
-        metavar="COMMAND",
-        help="prints the enrolment token (hex) for the genesis hash that it gets as argument",
-    )
+    _add_token_command(init)
     add("join", "start:join", "become a device of an account; reads the code of `pair`", new)
     recover = add(
         "recover", "start:recover", "become a device by the recovery key, read from input", new
@@ -101,6 +97,14 @@ def _add_start(add: _Adder) -> None:
         "--revoke-others", action="store_true", help="remove all other devices: they are lost"
     )
     add("recovery-key", "start:recovery_key", "make a recovery key, or another one")
+
+
+def _add_token_command(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--token-command",
+        metavar="COMMAND",
+        help="prints the enrolment token (hex) for the genesis hash that it gets as argument",
+    )
 
 
 def _days(text: str) -> float:
@@ -175,5 +179,11 @@ def _add_account(add: _Adder) -> None:
         "--dismiss", type=int, action="append", default=[], metavar="N", help="notice N is read"
     )
     add("export", "account:export", "print the whole profile in clear, as JSON", offline)
+    restore = add(
+        "restore-account", "account:restore_account", "bring the account back to a service that "
+        "lost it",
+    )  # fmt: skip
+    restore.add_argument("--yes", action="store_true", help="don't ask")
+    _add_token_command(restore)
     delete = add("delete-account", "account:delete_account", "delete the account at the service")
     delete.add_argument("--yes", action="store_true", help="don't ask")
