@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from client.cli import session
@@ -21,7 +22,7 @@ from client.sync import SyncedDevice
 from crypto import link, recovery
 from crypto.cert import DeviceCert, Role
 from crypto.errors import CryptoError
-from crypto.ids import AccountId
+from crypto.ids import AccountId, DeviceId
 from crypto.link import SignedLink
 
 _RECOVERY_TEXT = """
@@ -41,40 +42,39 @@ _NO_RECOVERY = (
 
 async def init(arguments: argparse.Namespace, out: Output) -> int:
     """Makes an account with this machine as its first device."""
-    paper = None if arguments.no_recovery else secrets.token_bytes(recovery.SECRET_BYTES)
     async with session.new_state(arguments) as (vault, transport):
         core = Device.create(
-            recovery_secret=paper, now_ms=transport.clock.wall_ms(), rand=secrets.token_bytes
+            recovery_secret=None, now_ms=transport.clock.wall_ms(), rand=secrets.token_bytes
         )
         token = await token_for(arguments.token_command, core)
         # Before anything is stored or shown: a mistyped service is no account.
         reached = await introduce(core, transport, token, out)
         synced = session.settle(core, vault, transport)
         synced.token = token
-        kit = recovery.to_paper(paper) if paper is not None else None
-        if not out.as_json:
-            # Before anything can fail: from here on the key is part of the account.
-            _show_kit(out, synced, kit)
-        made = False
-        try:
-            made = reached and await _first_sync(synced, out)
-        finally:
-            data = _identity(synced) | {"account_made": made}
-            if kit is not None:
-                data["recovery_key"] = kit
-            if out.as_json:
-                out.result(data, "")
+        data = _identity(synced) | {"account_made": reached}
+        if not arguments.no_recovery:
+            _add_paper(synced, out, data)
+        elif out.as_json:
+            out.result(data, "")
+        else:
+            out.note(textwrap.fill(_NO_RECOVERY, 88))
+        made = reached and await _first_sync(synced, out)
         if not out.as_json and made:
             out.result(data, f"This is device {data['device'][:8]} of a new account.")
     return OK if made else UNREACHABLE
 
 
-def _show_kit(out: Output, synced: SyncedDevice, kit: str | None) -> None:
-    if kit is None:
-        out.note(textwrap.fill(_NO_RECOVERY, 88))
-    else:
-        account = synced.core.account_id.hex()
-        out.result({}, _RECOVERY_TEXT.format(account=account, key=kit))
+def _add_paper(synced: SyncedDevice, out: Output, data: Mapping[str, Any]) -> DeviceId:
+    """Makes a recovery key and shows it with `data`; only then it becomes part of what is sent,
+    so that there never is one in the account which nobody has seen."""
+    secret = secrets.token_bytes(recovery.SECRET_BYTES)
+    paper, kit = recovery.identity(secret), recovery.to_paper(secret)
+    draft = synced.core.build_add(DeviceCert.of(paper, Role.RECOVERY))
+    text = _RECOVERY_TEXT.format(account=synced.core.account_id.hex(), key=kit)
+    out.result({**data, "recovery_key": kit}, text)
+    pop = link.prove_possession(paper, draft.raw)
+    synced.edit(lambda core, _: core.submit_add(SignedLink(draft.raw, draft.sig, pop)))
+    return paper.device_id
 
 
 async def _first_sync(synced: SyncedDevice, out: Output) -> bool:
@@ -166,25 +166,21 @@ async def recovery_key(arguments: argparse.Namespace, out: Output) -> int:
     """Makes a recovery key for an account that has none, or another one."""
     async with session.opened(arguments) as synced:
         await synced.sync_once()
-        secret = secrets.token_bytes(recovery.SECRET_BYTES)
-        paper = recovery.identity(secret)
-
-        def add(core: Device, _: int) -> None:
-            draft = core.build_add(DeviceCert.of(paper, Role.RECOVERY))
-            pop = link.prove_possession(paper, draft.raw)
-            core.submit_add(SignedLink(draft.raw, draft.sig, pop))
-
-        synced.edit(add)
-        kit = recovery.to_paper(secret)
-        if not out.as_json:
-            _show_kit(out, synced, kit)
+        paper = _add_paper(synced, out, _identity(synced))
         try:
             await synced.sync_once()
-        finally:
-            if out.as_json:
-                out.result(_identity(synced) | {"recovery_key": kit}, "")
-        if synced.core.chain.find(paper.device_id) is None:
-            raise UserError("another device changed the account meanwhile: make a new one")
+        except RemoteError as error:
+            if error.transient:
+                out.note("The key does not open the account yet: `rookery device sync` adds it.")
+            raise
+        if synced.core.chain.find(paper) is None:
+            raise UserError(
+                "this key does not open the account: another change of the device list came"
+                " first, or the service refused it (`rookery device status` says so); make a new"
+                " one"
+            )
+        if not out.as_json:
+            out.result({}, "The key opens the account from now on.")
     return OK
 
 
