@@ -56,6 +56,15 @@ class CodeWrong(PairingError):
     photographed the code: nothing was shared; start again with a new one."""
 
 
+class PairingRefused(PairingError):
+    """The other device ended the pairing: other digits were typed there, or it was stopped.
+    Start again with a new code."""
+
+
+class NotJoined(PairingError):
+    """this device has not joined yet: run `rookery device join` again, with a new code"""
+
+
 class AccountGone(UserError):
     """The service no longer takes this device: it was removed, the account was deleted, or the
     service lost it (`rookery device restore-account` brings it back). What is stored here stays;

@@ -17,7 +17,7 @@ from client.steps import Rand
 from crypto import link
 from crypto.cert import DeviceCert, Role
 from crypto.errors import CryptoError
-from crypto.ids import LinkHash
+from crypto.ids import DeviceId, LinkHash
 from crypto.keys import Identity
 from crypto.link import Add, SignedLink
 from crypto.pairing import LIFETIME_MS, Invite, PairingKeys
@@ -90,7 +90,7 @@ class Inviter(_Machine):
             self._draft = self._device.build_add(cert)
         except NotAllowed as error:
             self._fail(PairingError(str(error)))
-        self._m1, self._e_nonce = message, rand(32)
+        self._m1, self._e_nonce, self._added = message, rand(32), cert.device_id
         self.phase = Phase.GREETED
         return self._keys.seal_m2(self._e_nonce, self._draft.raw, aead_nonce=rand(24))
 
@@ -105,9 +105,9 @@ class Inviter(_Machine):
         self._draft = SignedLink(self._draft.raw, self._draft.sig, pop)
         self.phase = Phase.ASKING
 
-    def enter(self, code: str, *, now_ms: int) -> None:
+    def enter(self, code: str, *, now_ms: int) -> DeviceId:
         """The six digits that the new device shows. CodeWrong ends the pairing; otherwise
-        the device's next step appends the link."""
+        the device's next step appends the link that adds the device of the id returned."""
         self._expect(Phase.ASKING, now_ms)
         typed = "".join(code.split()).encode("utf-8")
         if not equal(typed, self._code.encode()):
@@ -117,6 +117,12 @@ class Inviter(_Machine):
         except NotAllowed as error:
             self._fail(PairingError(str(error)))
         self.phase = Phase.CONFIRMED
+        return self._added
+
+    def refuse(self, *, rand: Rand) -> tuple[bytes, bytes]:
+        """Ends the pairing: (mailbox, message) for the new device, which waits."""
+        self.phase = Phase.FAILED
+        return self._keys.refusal_rendezvous, self._keys.seal_refusal(aead_nonce=rand(24))
 
     def __repr__(self) -> str:
         return f"Inviter({self.phase.value})"
@@ -177,6 +183,19 @@ class Joiner(_Machine):
         if self.phase is not Phase.ANSWERED:
             raise PairingError
         return self._code
+
+    @property
+    def refusal_rendezvous(self) -> bytes:
+        """The mailbox where the other side would say that it ended the pairing."""
+        return self._keys.refusal_rendezvous
+
+    def is_refusal(self, message: bytes) -> bool:
+        """Whether the other side said so, and nobody else."""
+        try:
+            self._keys.open_refusal(message)
+        except CryptoError:
+            return False
+        return True
 
     def join(self, *, now_ms: int) -> Device:
         """The device, once the other side has confirmed. It reads the chain signed as

@@ -30,6 +30,7 @@ from client.rows import Changes, Rows
 from client.vaulterrors import VaultBusy, VaultDamaged, VaultExists, VaultMissing
 
 _FORMAT = b"rookery-vault-1"
+_MARK = "mark"
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE row (name BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -86,8 +87,9 @@ class FileVault:
         self._keys = keys
 
     @classmethod
-    def create(cls, path: Path, unlock: Unlock) -> Self:
-        """Makes a new, empty vault; VaultExists if there is a file already."""
+    def create(cls, path: Path, unlock: Unlock, *, mark: bytes = b"") -> Self:
+        """Makes a new, empty vault; VaultExists if there is a file already. `mark` is stored in
+        clear, for `read_mark`."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             # Only for a file that is not there yet: opening and closing a file that SQLite
@@ -99,7 +101,7 @@ class FileVault:
             db = _connect(path)
         try:
             keys, meta = unlock.create(path)
-            _initialise(db, keys, meta)
+            _initialise(db, keys, {**meta, _MARK: mark})
         except BaseException:
             db.close()
             path.unlink(missing_ok=True)
@@ -144,6 +146,15 @@ class FileVault:
             self._db.executemany("DELETE FROM row WHERE name = ?", gone)
             self._db.executemany("INSERT OR REPLACE INTO row VALUES (?, ?)", kept)
 
+    @property
+    def mark(self) -> bytes:
+        """What `create` was given, until `unmark`."""
+        return _read_meta(self.path, self._db).get(_MARK, b"")
+
+    def unmark(self) -> None:
+        """The mark was true; durably it isn't any more."""
+        self._db.execute("DELETE FROM meta WHERE name = ?", (_MARK,))
+
     def close(self) -> None:
         """Lets another process have the file. Idempotent."""
         self._db.close()
@@ -154,9 +165,18 @@ class FileVault:
 
 def needs_passphrase(path: Path) -> bool:
     """Whether the vault at `path` is opened with a passphrase; raises as `FileVault.open`."""
+    return _meta_at(path).get("kdf") == Passphrase.KDF
+
+
+def read_mark(path: Path) -> bytes:
+    """The mark of the vault at `path`, which needs no key; raises as `FileVault.open`."""
+    return _meta_at(path).get(_MARK, b"")
+
+
+def _meta_at(path: Path) -> dict[str, bytes]:
     db = _connect_existing(path)
     try:
-        return _read_meta(path, db).get("kdf") == Passphrase.KDF
+        return _read_meta(path, db)
     finally:
         db.close()
 
@@ -192,16 +212,25 @@ def _connect_unborn(path: Path) -> sqlite3.Connection:
         db = _connect(path)
     except (VaultBusy, VaultDamaged):
         raise VaultExists(path) from None
-    if db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+    if _is_unborn(db):
         return db
     db.close()
     raise VaultExists(path)
 
 
+def _is_unborn(db: sqlite3.Connection) -> bool:
+    count: tuple[int] = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return count == (0,)
+
+
 def _connect_existing(path: Path) -> sqlite3.Connection:
     if not path.is_file() or path.stat().st_size == 0:
         raise VaultMissing(path)
-    return _connect(path)
+    db = _connect(path)
+    if _is_unborn(db):
+        db.close()
+        raise VaultMissing(path)
+    return db
 
 
 def _initialise(db: sqlite3.Connection, keys: VaultKeys, meta: Mapping[str, bytes]) -> None:

@@ -23,6 +23,16 @@ class VaultExists(VaultError):
         super().__init__(f"a device is set up at {path} already: choose another --state")
 
 
+class VaultUnfinished(VaultError):
+    """The process that made this state was killed before a device was in it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"the device at {path} was never finished: run `rookery device init`, `join` or"
+            " `recover` again"
+        )
+
+
 class VaultBusy(VaultError):
     """Another process holds the file; two on one state would fork the device's chain."""
 

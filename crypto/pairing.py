@@ -100,7 +100,7 @@ class Invite:
 class PairingKeys:
     """The keys of one pairing, one each way. repr hides them."""
 
-    __slots__ = ("_k_en", "_k_ne", "_rendezvous", "_secret")
+    __slots__ = ("_k_en", "_k_ne", "_rendezvous", "_secret", "refusal_rendezvous")
 
     def __init__(self, invite: Invite) -> None:
         context = (
@@ -110,6 +110,9 @@ class PairingKeys:
         self._k_ne, self._k_en = okm[:32], okm[32:]
         self._secret = invite.secret
         self._rendezvous = invite.rendezvous
+        self.refusal_rendezvous = prf(
+            invite.secret, labels.PAIR_REFUSAL_RENDEZVOUS, invite.rendezvous, RENDEZVOUS_BYTES
+        )
 
     def __repr__(self) -> str:
         return "PairingKeys(hidden)"
@@ -120,6 +123,15 @@ class PairingKeys:
     def _open(self, key: bytes, label: bytes, message: bytes) -> bytes:
         nonce, ct = message[:AEAD_NONCE_BYTES], message[AEAD_NONCE_BYTES:]
         return aead_open(key, nonce, ds(label) + self._rendezvous, ct)
+
+    def seal_refusal(self, *, aead_nonce: bytes) -> bytes:
+        """E to N: this pairing is over. Message 1 of the mailbox `refusal_rendezvous`."""
+        return self._seal(self._k_en, labels.PAIR_REFUSAL, aead_nonce, b"")
+
+    def open_refusal(self, message: bytes) -> None:
+        """OpenError or FormatError if E didn't say so."""
+        plain = self._open(self._k_en, labels.PAIR_REFUSAL, message)
+        need("refusal", plain, 0)
 
     def seal_m1(self, cert: DeviceCert, n_nonce: bytes, *, aead_nonce: bytes) -> bytes:
         """N to E: who I am, and a commitment to my nonce."""

@@ -169,4 +169,4 @@ def join(old: Home, new: Home, *, spoil: bool = False, by: str = "typed") -> tup
         digits = joining.until(event="digits")["digits"]
         pair.until(event="reader")
         pair.say(f"{(int(digits) + 1) % 10**6:06}" if spoil else digits)
-        return pair.wait(), -1 if spoil else joining.wait()
+        return pair.wait(), joining.wait()

@@ -11,6 +11,9 @@ import subprocess
 from pathlib import Path
 
 from client.cli.qr import terminal_qr
+from client.cli.session import UNFINISHED
+from client.localkey import KeyFile
+from client.vault import FileVault
 from tests.cli_process import Home, join
 from tests.service_process import ServiceProcess
 
@@ -21,10 +24,12 @@ def test_pairing_by_qr_text_works_too(tmp_path: Path, first: Home, server: Servi
 
 
 def test_wrong_digits_end_the_pairing(tmp_path: Path, first: Home, server: ServiceProcess) -> None:
-    """`pair` fails with its own exit code, and nobody was added."""
-    codes = join(first, Home(tmp_path, "c", server), spoil=True)
-    assert codes[0] == 5
+    """Both sides are told at once, with an exit code of its own, and nobody was added. The
+    next attempt finds nothing in its way."""
+    home = Home(tmp_path, "c", server)
+    assert join(first, home, spoil=True) == (5, 5)
     assert len(first.run("devices", "--json").json["devices"]) == 1
+    assert join(first, home) == (0, 0)
 
 
 def test_a_wrong_code_leaves_no_state_behind(
@@ -85,3 +90,67 @@ def test_a_person_at_a_terminal_is_asked(calm: Home) -> None:
     os.close(main)
     assert b"rookery device join" in seen
     assert re.search(rb"([A-Z2-7]{4} ){6}[A-Z2-7]{2}", seen)
+
+
+def test_a_pair_that_is_stopped_ends_the_join(
+    tmp_path: Path, first: Home, server: ServiceProcess
+) -> None:
+    """Nobody waits for a device that has gone."""
+    with (
+        first.start("pair") as pair,
+        Home(tmp_path, "c", server).start("join", service=True) as joining,
+    ):
+        joining.say(pair.until(event="code")["typed"])
+        joining.until(event="digits")
+        pair.process.send_signal(signal.SIGINT)
+        assert pair.wait() == 130
+        assert joining.until(error="PAIRING")["message"].startswith("The other device ended")
+        assert joining.wait() == 5
+
+
+def test_a_join_that_was_killed_is_told_from_a_device(
+    tmp_path: Path, first: Home, server: ServiceProcess
+) -> None:
+    """Its state says that it has not joined, and the next join takes its place."""
+    home = Home(tmp_path, "c", server)
+    with first.start("pair") as pair, home.start("join", service=True) as joining:
+        joining.say(pair.until(event="code")["typed"])
+        joining.until(event="digits")
+        joining.kill()
+    for more in ((), ("--offline",)):
+        done = home.run("status", *more, code=5)
+        assert done.err == (
+            "rookery: this device has not joined yet: run `rookery device join` again, with a"
+            " new code\n"
+        )
+        assert not done.out
+    assert join(first, home) == (0, 0)
+    assert home.run("status", "--json").json["account_made"]
+
+
+def test_a_join_that_was_killed_after_the_digits_is_finished(
+    tmp_path: Path, first: Home, server: ServiceProcess
+) -> None:
+    """What the other device has accepted is a device; the next command finds that out."""
+    home = Home(tmp_path, "c", server)
+    first.run("set", "ui/theme", "dark")
+    with first.start("pair") as pair, home.start("join", service=True) as joining:
+        joining.say(pair.until(event="code")["typed"])
+        digits = joining.until(event="digits")["digits"]
+        joining.kill()
+        pair.say(digits)
+        assert pair.wait() == 0
+    assert home.run("get", "ui/theme").out == "dark\n"
+    home.run("init", service=True, code=1)
+    assert home.run("get", "ui/theme", "--offline").out == "dark\n"
+
+
+def test_a_state_that_was_never_finished_is_made_anew(
+    tmp_path: Path, server: ServiceProcess
+) -> None:
+    """What a process left that was killed while it asked is in nobody's way."""
+    home = Home(tmp_path, "c", server)
+    FileVault.create(home.state, KeyFile(), mark=UNFINISHED).close()
+    assert "was never finished" in home.run("status", code=1).err
+    home.run("init", "--no-recovery", service=True)
+    home.run("status")

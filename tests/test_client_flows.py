@@ -11,7 +11,7 @@ import pytest
 
 from client import methods, remoteerrors as reasons
 from client.device import Device
-from client.errors import AccountGone, CodeWrong, NotAllowed, PairingError
+from client.errors import AccountGone, CodeWrong, NotAllowed, PairingError, PairingRefused
 from client.pairflow import Admission, Invitation, find_invite, read_code
 from client.recoverflow import recover
 from client.remote import Remote
@@ -19,6 +19,7 @@ from client.remoteerrors import ProtocolBreach, RemoteError
 from client.transport import Signer, Transport
 from client.vault import MemoryVault
 from crypto.cert import Role
+from crypto.pairing import PairingKeys
 from rookery.v1 import accounts_pb2
 from tests.scripted import answer, scripted
 from tests.served import serving
@@ -164,6 +165,42 @@ async def test_a_second_reader_of_the_code_is_refused(tmp_path: Path) -> None:
         with pytest.raises(PairingError):
             await second.ask(lambda core: None)
         assert len(await asking) == 6
+
+
+async def test_wrong_digits_reach_the_new_device(tmp_path: Path) -> None:
+    """The existing device leaves word, and nobody waits for the five minutes to pass."""
+    async with serving(tmp_path) as service, fleet(endpoint_of(service)) as devices:
+        a = await devices.first()
+        invitation = Invitation(a)
+        admission = Admission(devices.transport(), invitation.invite)
+        asking = asyncio.create_task(admission.ask(lambda core: None))
+
+        async def invite() -> None:
+            async with invitation:
+                await invitation.wait_for_reader()
+                await invitation.enter("not these")
+
+        with pytest.raises(CodeWrong):
+            await invite()
+        await asking
+        with pytest.raises(PairingRefused):
+            await admission.wait()
+
+
+async def test_a_refusal_that_nobody_sealed_is_none(tmp_path: Path) -> None:
+    """The service, which knows no key, can't end a pairing by a word in the mailbox."""
+    async with serving(tmp_path) as service, fleet(endpoint_of(service)) as devices:
+        a = await devices.first()
+        invitation = Invitation(a)
+        mailbox = PairingKeys(invitation.invite).refusal_rendezvous
+        await a.remote.post_message(mailbox, 1, bytes(40))
+        admission = Admission(devices.transport(), invitation.invite)
+        digits, _ = await asyncio.gather(
+            admission.ask(lambda core: None), invitation.wait_for_reader()
+        )
+        await invitation.enter(digits)
+        await admission.wait()
+        assert len(a.core.devices) == 2
 
 
 async def test_the_paper_brings_everything_back(tmp_path: Path) -> None:

@@ -123,6 +123,10 @@ SIGNED: dict[str, tuple[Callable[[], bytes], Callable[[bytes], object]]] = {
         lambda: true("pairing", "m3"),
         lambda data: pairing_keys().open_m3(data, true("pairing", "commitment")),
     ),
+    "refusal": (
+        lambda: pairing_keys().seal_refusal(aead_nonce=bytes(24)),
+        lambda data: pairing_keys().open_refusal(data),
+    ),
 }
 
 

@@ -261,6 +261,18 @@ def test_a_nonce_that_was_not_committed_to_is_refused() -> None:
         keys.open_m3(m3, pairing.commitment(N_NONCE))
 
 
+def test_a_refusal_counts_for_one_pairing() -> None:
+    """It opens with the keys of its QR, whose mailbox it lies in, and is no other message."""
+    keys, other = PairingKeys(INVITE), PairingKeys(replace(INVITE, secret=bytes(32)))
+    refusal = keys.seal_refusal(aead_nonce=bytes(24))
+    keys.open_refusal(refusal)
+    with pytest.raises(OpenError):
+        other.open_refusal(refusal)
+    with pytest.raises(OpenError):
+        keys.open_refusal(keys.seal_m2(bytes(32), b"", aead_nonce=bytes(24)))
+    assert keys.refusal_rendezvous not in (INVITE.rendezvous, other.refusal_rendezvous)
+
+
 def test_an_invite_reads_in_both_alphabets() -> None:
     """Base45 from the QR, base64url from a link, with blanks around."""
     import base64

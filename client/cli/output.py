@@ -26,7 +26,7 @@ exit codes:
   2    wrong usage
   3    there is nothing of that name
   4    the service could not be reached
-  5    the pairing did not work; start again with a new code
+  5    the pairing did not work, or this device has not joined; start again with a new code
   6    this device was removed, or the account is gone; its data stays here
   130  stopped by Ctrl-C"""
 

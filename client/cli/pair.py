@@ -8,7 +8,6 @@ from client.cli import session
 from client.cli.output import OK, Output
 from client.cli.qr import terminal_qr
 from client.cli.typed import read_line
-from client.errors import PairingError
 from client.pairflow import Invitation
 
 _DIGITS = 6
@@ -35,19 +34,15 @@ async def pair(arguments: argparse.Namespace, out: Output) -> int:
     """Adds a new device: shows a code, then takes the six digits that the new device shows."""
     async with session.opened(arguments) as synced:
         await synced.sync_once()
-        before = {row.device_id for row in synced.core.devices}
-        invitation = Invitation(synced)
-        await invitation.show()
-        qr, typed = invitation.invite.text(), invitation.typed.text
-        text = _PAIR_TEXT.format(qr=terminal_qr(qr), typed=typed)
-        out.step({"event": "code", "qr": qr, "typed": typed}, text)
-        await invitation.wait_for_reader()
-        out.step({"event": "reader"}, "The new device shows six digits.")
-        out.ask("the six digits: ")
-        await invitation.enter(await _digits(out))
-        added = [row for row in synced.core.devices if row.device_id not in before]
-        if not added:
-            raise PairingError("Another device changed the account meanwhile; start again.")
-        name = added[0].device_id.hex()
+        async with Invitation(synced) as invitation:
+            await invitation.show()
+            qr, typed = invitation.invite.text(), invitation.typed.text
+            text = _PAIR_TEXT.format(qr=terminal_qr(qr), typed=typed)
+            out.step({"event": "code", "qr": qr, "typed": typed}, text)
+            await invitation.wait_for_reader()
+            out.step({"event": "reader"}, "The new device shows six digits.")
+            out.ask("the six digits: ")
+            added = await invitation.enter(await _digits(out))
+        name = added.hex()
         out.result({"event": "added", "device": name}, f"Device {name[:8]} is added.")
     return OK

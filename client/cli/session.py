@@ -8,24 +8,27 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from client import remoteerrors as reasons
 from client.backoff import Backoff
 from client.cli import options
 from client.cli.output import Output
 from client.device import Device
 from client.endpoint import Endpoint
-from client.errors import AccountGone
+from client.errors import AccountGone, NotJoined
 from client.localkey import KeyFile
 from client.remoteerrors import RemoteError
 from client.rows import Rows
 from client.steps import NoticeKind
 from client.sync import SyncedDevice, core_rows
 from client.transport import Transport
-from client.vault import FileVault
-from client.vaulterrors import VaultDamaged, VaultExists
+from client.vault import FileVault, read_mark
+from client.vaulterrors import VaultDamaged, VaultExists, VaultMissing, VaultUnfinished
 
 ENDPOINT_ROW = "shell/endpoint"
 CLOCK_ROW = "shell/clock-offset-ms"
 _CLOCK_WORTH_MS = 2_000
+# Marks of a state with no device in it yet; the second: its default key file was made for it.
+UNFINISHED, UNFINISHED_WITH_KEY = b"unfinished", b"unfinished with key"
 _KEY_TEXT = (
     "{key} opens this state: it protects copies of the state that it is not with, and if it is"
     " lost, the state is lost."
@@ -45,7 +48,7 @@ async def opened(
     try:
         rows = vault.load()
         if ENDPOINT_ROW not in rows:
-            raise VaultDamaged(path)
+            raise VaultUnfinished(path) if vault.mark else VaultDamaged(path)
         stored = Endpoint.decode(rows[ENDPOINT_ROW])
         transport = Transport(
             options.endpoint(arguments, stored),
@@ -54,6 +57,8 @@ async def opened(
         )
         synced = SyncedDevice(Device.load(core_rows(rows)), vault, transport)
         try:
+            if vault.mark:
+                await _finish_joining(synced, vault, arguments)
             yield synced
             _count_alarms(synced, arguments)
         finally:
@@ -70,12 +75,15 @@ async def new_state(arguments: argparse.Namespace) -> AsyncIterator[tuple[FileVa
     Unless a device was stored in it, state and key file are removed again.
     """
     path = options.state_path(arguments)
-    if path.exists() and path.stat().st_size:
-        raise VaultExists(path)
+    mark = _mark_of(path)
     endpoint, unlock = options.endpoint(arguments, None), options.new_unlock(arguments)
     key_path = unlock.path_for(path) if isinstance(unlock, KeyFile) else None
     own_key = key_path is not None and not key_path.exists()
-    vault = FileVault.create(path, unlock)
+    if mark:
+        path.unlink()
+        own_key |= mark == UNFINISHED_WITH_KEY and key_path == KeyFile().path_for(path)
+    own_mark = UNFINISHED_WITH_KEY if own_key else UNFINISHED
+    vault = FileVault.create(path, unlock, mark=own_mark)
     transport = Transport(endpoint, backoff=_PATIENCE)
     try:
         yield vault, transport
@@ -96,10 +104,15 @@ def discard(path: Path, key_path: Path | None) -> None:
         key_path.unlink(missing_ok=True)
 
 
-def settle(core: Device, vault: FileVault, transport: Transport) -> SyncedDevice:
-    """Stores a new device with the service that it belongs to, all in one."""
+def settle(
+    core: Device, vault: FileVault, transport: Transport, *, joining: bool = False
+) -> SyncedDevice:
+    """Stores a new device with the service that it belongs to, all in one. One that is still
+    joining is none until `vault.unmark`."""
     endpoint = {ENDPOINT_ROW: transport.endpoint.encode()}
     vault.apply({**core.take_changes(), **endpoint})
+    if not joining:
+        vault.unmark()
     return SyncedDevice(core, vault, transport)
 
 
@@ -131,6 +144,36 @@ async def try_send(synced: SyncedDevice, arguments: argparse.Namespace, out: Out
         out.note(f"rookery: not synced: {error}")
         return False
     return True
+
+
+def _mark_of(path: Path) -> bytes:
+    """Empty where nothing is; VaultExists where a device is."""
+    try:
+        mark = read_mark(path)
+    except VaultMissing:
+        return b""
+    except VaultDamaged:
+        mark = b""
+    if not mark:
+        raise VaultExists(path)
+    return mark
+
+
+async def _finish_joining(
+    synced: SyncedDevice, vault: FileVault, arguments: argparse.Namespace
+) -> None:
+    """`join` was killed. If the other device added this one all the same, it is a device;
+    NotJoined otherwise."""
+    if getattr(arguments, "offline", False):
+        raise NotJoined
+    synced.sign_as_device()
+    try:
+        await synced.remote.get_receipt()
+    except RemoteError as error:
+        if error.reason != reasons.UNAUTHENTICATED:
+            raise
+        raise NotJoined from None
+    vault.unmark()
 
 
 def _count_alarms(synced: SyncedDevice, arguments: argparse.Namespace) -> None:

@@ -97,7 +97,7 @@ async def join(arguments: argparse.Namespace, out: Output) -> int:
         admission = Admission(transport, invite)
         settled: list[SyncedDevice] = []
         digits = await admission.ask(
-            lambda core: settled.append(session.settle(core, vault, transport))
+            lambda core: settled.append(session.settle(core, vault, transport, joining=True))
         )
         out.step(
             {"event": "digits", "digits": digits},
@@ -110,6 +110,7 @@ async def join(arguments: argparse.Namespace, out: Output) -> int:
             # Ctrl-C, too: a device that does not belong is in the way of the next attempt.
             session.disown(vault)
             raise
+        vault.unmark()
         synced = settled[0]
         await synced.sync_once()
         data = _identity(synced) | {"event": "joined"}
