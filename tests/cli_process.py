@@ -165,8 +165,14 @@ class Talk:
 def join(old: Home, new: Home, *, spoil: bool = False, by: str = "typed") -> tuple[int, int]:
     """Pairs two homes; the exit codes of `pair` and `join`."""
     with old.start("pair") as pair, new.start("join", service=True) as joining:
-        joining.say(pair.until(event="code")[by])
-        digits = joining.until(event="digits")["digits"]
+        digits = up_to_digits(pair, joining, by=by)
         pair.until(event="reader")
         pair.say(f"{(int(digits) + 1) % 10**6:06}" if spoil else digits)
         return pair.wait(), joining.wait()
+
+
+def up_to_digits(pair: Talk, joining: Talk, *, by: str = "typed") -> str:
+    """Takes the code from one to the other; the six digits that are shown then."""
+    joining.say(pair.until(event="code")[by])
+    digits: str = joining.until(event="digits")["digits"]
+    return digits

@@ -10,6 +10,7 @@ import pytest
 
 from services.store.base import Store
 from tests.cli_process import Home, join
+from tests.served import Service, serving
 from tests.service_process import ServiceProcess
 from tests.store_worlds import BACKENDS, Factory
 
@@ -27,6 +28,13 @@ async def store(store_factory: Factory) -> Store:
     """A fresh store with the usual limits."""
     opened: Store = await store_factory()
     return opened
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    """A server that refuses nobody for calling often."""
+    async with serving(tmp_path) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,18 @@ class Script:
         return await reply(seen, context)
 
 
+def held() -> tuple[asyncio.Event, Reply]:
+    """A reply that never comes, and the event of the call that waits for it."""
+    reached = asyncio.Event()
+
+    async def hold(seen: Seen, context: Any) -> bytes:
+        reached.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    return reached, hold
+
+
 def answer(message: Any) -> Reply:
     """Answers with this message."""
 

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from crypto import enrol, link, request
+from crypto.cert import Role
 from crypto.keys import Identity
 from crypto.link import SignedLink
 from crypto.op import SealedOp
@@ -204,6 +205,15 @@ class Service:
         await self.raw(CREATE, self.proof(world).SerializeToString())
         for upload in world.uploads[1:]:
             await self.append(world, upload)
+
+    async def account(self, seed: str, *more: Role) -> World:
+        """An account with two devices, and more of other roles, known to the server."""
+        world = World.create(seed)
+        world.add()
+        for role in more:
+            world.add(role)
+        await self.create(world)
+        return world
 
     def proof(self, world: World) -> accounts_pb2.CreateAccountRequest:
         """A CreateAccount with a proof of work of the configured strength."""

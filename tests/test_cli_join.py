@@ -14,7 +14,7 @@ from client.cli.qr import terminal_qr
 from client.cli.session import UNFINISHED
 from client.localkey import KeyFile
 from client.vault import FileVault
-from tests.cli_process import Home, join
+from tests.cli_process import Home, join, up_to_digits
 from tests.service_process import ServiceProcess
 
 
@@ -66,8 +66,7 @@ def test_ctrl_c_in_a_join_leaves_nothing(
     """The next attempt finds no half of a device in its way."""
     home = Home(tmp_path, "c", server)
     with first.start("pair") as pair, home.start("join", service=True) as joining:
-        joining.say(pair.until(event="code")["typed"])
-        joining.until(event="digits")
+        up_to_digits(pair, joining)
         joining.process.send_signal(signal.SIGINT)
         assert joining.wait() == 130
     assert not [row for row in tmp_path.iterdir() if row.name.startswith("c.db")]
@@ -100,8 +99,7 @@ def test_a_pair_that_is_stopped_ends_the_join(
         first.start("pair") as pair,
         Home(tmp_path, "c", server).start("join", service=True) as joining,
     ):
-        joining.say(pair.until(event="code")["typed"])
-        joining.until(event="digits")
+        up_to_digits(pair, joining)
         pair.process.send_signal(signal.SIGINT)
         assert pair.wait() == 130
         assert joining.until(error="PAIRING")["message"].startswith("The other device ended")
@@ -114,8 +112,7 @@ def test_a_join_that_was_killed_is_told_from_a_device(
     """Its state says that it has not joined, and the next join takes its place."""
     home = Home(tmp_path, "c", server)
     with first.start("pair") as pair, home.start("join", service=True) as joining:
-        joining.say(pair.until(event="code")["typed"])
-        joining.until(event="digits")
+        up_to_digits(pair, joining)
         joining.kill()
     for more in ((), ("--offline",)):
         done = home.run("status", *more, code=5)
@@ -135,8 +132,7 @@ def test_a_join_that_was_killed_after_the_digits_is_finished(
     home = Home(tmp_path, "c", server)
     first.run("set", "ui/theme", "dark")
     with first.start("pair") as pair, home.start("join", service=True) as joining:
-        joining.say(pair.until(event="code")["typed"])
-        digits = joining.until(event="digits")["digits"]
+        digits = up_to_digits(pair, joining)
         joining.kill()
         pair.say(digits)
         assert pair.wait() == 0

@@ -160,12 +160,17 @@ def live(count: int, actions: list[tuple[int, str, int]]) -> None:
     run.check()
 
 
-@settings(
-    max_examples=int(os.environ.get("ROOKERY_EXAMPLES", "60")),
-    deadline=None,
-    derandomize="ROOKERY_EXAMPLES" not in os.environ,
-    suppress_health_check=[HealthCheck.too_slow],
-)  # fmt: skip
+def examples(count: int) -> settings:
+    """So many examples, always the same; ROOKERY_EXAMPLES of them, and others, for a search."""
+    return settings(
+        max_examples=int(os.environ.get("ROOKERY_EXAMPLES", str(count))),
+        deadline=None,
+        derandomize="ROOKERY_EXAMPLES" not in os.environ,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+
+@examples(60)
 @given(count=COUNTS, actions=ACTIONS)
 def test_every_interleaving_converges_and_no_increment_is_lost(
     count: int, actions: list[tuple[int, str, int]]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from client.device import Device
 from client.errors import NotAllowed
@@ -15,7 +14,7 @@ from services.store.base import Limits
 from tests.client_worlds import Phone, pair, settle
 from tests.judge_worlds import NOW_MS, SeededRand
 from tests.real_worlds import RealPhone, RealService, as_service
-from tests.test_client_convergence import COUNTS, Run
+from tests.test_client_convergence import COUNTS, Run, examples
 
 DAY_MS = 86_400_000
 ACTIONS = [
@@ -90,12 +89,7 @@ def live(count: int, actions: list[tuple[int, str, int]]) -> None:
             run.real.close()
 
 
-@settings(
-    max_examples=int(os.environ.get("ROOKERY_EXAMPLES", "30")),
-    deadline=None,
-    derandomize="ROOKERY_EXAMPLES" not in os.environ,
-    suppress_health_check=[HealthCheck.too_slow],
-)  # fmt: skip
+@examples(30)
 @given(count=COUNTS, actions=_actions)
 def test_every_interleaving_converges_on_the_real_store(
     count: int, actions: list[tuple[int, str, int]]

@@ -18,7 +18,7 @@ from crypto.ids import AccountId
 from crypto.keys import Identity
 from crypto.request import CallKind
 from rookery.v1 import common_pb2, sync_pb2
-from tests.scripted import answer, never, refuse, scripted
+from tests.scripted import answer, held, never, refuse, scripted
 
 KEY = b"\x01" * 32
 IDENTITY = Identity(b"\x02" * 32, b"\x03" * 32)
@@ -264,13 +264,7 @@ async def test_a_silent_stream_is_given_up() -> None:
 
 async def test_who_is_stopped_is_stopped() -> None:
     """Cancelling the caller is no error of the network and is not tried again."""
-    reached = asyncio.Event()
-
-    async def hold(seen: object, context: object) -> bytes:
-        reached.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
+    reached, hold = held()
     async with scripted(hold) as script:
         calls = transport(Clock(), script.target)
         task = asyncio.create_task(calls.call(methods.PULL, PULL, SIGNER))
@@ -284,13 +278,7 @@ async def test_who_is_stopped_is_stopped() -> None:
 
 async def test_a_channel_that_is_closed_under_a_call_is_unreachable() -> None:
     """A call whose channel goes away ends as a transient error, not as a cancelled task."""
-    reached = asyncio.Event()
-
-    async def hold(seen: object, context: object) -> bytes:
-        reached.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
+    reached, hold = held()
     async with scripted(hold) as script:
         calls = transport(Clock(), script.target, tries=1)
         task = asyncio.create_task(calls.call(methods.PULL, PULL, SIGNER))

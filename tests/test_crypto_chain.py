@@ -17,13 +17,7 @@ from crypto.keys import Identity
 from crypto.link import Add, Cut, Genesis, LinkType, Rebox, Rotate, SignedLink
 from tests.vectors import badlinks
 from tests.vectors.badlinks import Builder, ghost
-from tests.vectors.story import Row, Story, seeded, tell
-
-
-@cache
-def story() -> Story:
-    """An account with ten links and four epochs."""
-    return tell()
+from tests.vectors.story import Row, seeded, story
 
 
 def test_the_story_holds() -> None:

@@ -33,13 +33,7 @@ from crypto.keys import Identity, Recipient
 from crypto.link import SignedLink
 from crypto.pairing import Invite, PairingKeys, TypedInvite
 from tests.vectors.generate import build
-from tests.vectors.story import Row, Story, tell
-
-
-@cache
-def story() -> Story:
-    """An account with ten links and four epochs."""
-    return tell()
+from tests.vectors.story import Row, story
 
 
 @cache

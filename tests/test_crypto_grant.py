@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import pytest
@@ -18,13 +17,7 @@ from crypto.grant import SealedGrant
 from crypto.ids import AccountId, DeviceId, LinkHash
 from crypto.keys import Identity
 from crypto.link import Link
-from tests.vectors.story import Story, grant_plain, seeded, tell
-
-
-@cache
-def story() -> Story:
-    """An account with ten links and four epochs."""
-    return tell()
+from tests.vectors.story import grant_plain, seeded, story
 
 
 def came_with(seq: int) -> tuple[Link, Chain]:

@@ -9,7 +9,6 @@ import ast
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +30,9 @@ from crypto.primitives import sign_keypair
 from crypto.request import CallKind
 from tests.vectors.badlinks import Builder, ghost
 from tests.vectors.badops import forge, put, signed, split
-from tests.vectors.story import Story, grant_plain, seeded, tell
+from tests.vectors.story import grant_plain, seeded, story
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@cache
-def story() -> Story:
-    """An account with ten links and four epochs."""
-    return tell()
 
 
 def sources(*packages: str) -> list[Path]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,15 +21,9 @@ from crypto.errors import CryptoError, FormatError, OpenError
 from crypto.keys import Identity, Recipient
 from crypto.pairing import Invite, PairingKeys
 from tests.vectors.badlinks import LOW_ORDER, ghost
-from tests.vectors.story import Story, tell
+from tests.vectors.story import story
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@cache
-def story() -> Story:
-    """An account with ten links and four epochs."""
-    return tell()
 
 
 def sources(*packages: str) -> list[Path]:

@@ -18,13 +18,7 @@ from crypto.op import Kind, Order, Payload, SealedOp, Vector, Verb
 from crypto.padding import BUCKETS, PLAIN_BYTES_MAX
 from tests.vectors import badops
 from tests.vectors.badops import put, split
-from tests.vectors.story import Row, Story, seeded, tell
-
-
-@cache
-def story() -> Story:
-    """An account with ten links and four epochs."""
-    return tell()
+from tests.vectors.story import Row, seeded, story
 
 
 def sealed(payload: Payload, **other: Any) -> SealedOp:

@@ -20,15 +20,9 @@ from crypto.op import Payload, Verb
 from crypto.pairing import Invite, PairingKeys, TypedInvite
 from crypto.primitives import sign_keypair
 from crypto.receipt import ServerKey
-from tests.vectors.story import Story, seeded, tell
+from tests.vectors.story import seeded, story
 
 NAME, KEY, VALUE = b"secret-collection", b"secret-key", b"a very private value indeed"
-
-
-@cache
-def story() -> Story:
-    """An account with ten links and four epochs."""
-    return tell()
 
 
 @cache

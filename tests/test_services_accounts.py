@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -37,13 +36,6 @@ from tests.served import (
 from tests.worlds import Upload, World
 
 RENDEZVOUS = b"r" * 16
-
-
-@pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    """A server that refuses nobody for calling often."""
-    async with serving(tmp_path) as started:
-        yield started
 
 
 async def created(

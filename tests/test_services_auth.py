@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -41,19 +40,9 @@ BODY = sync_pb2.PullRequest(limit=7).SerializeToString()
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    """A server that refuses nobody for calling often."""
-    async with serving(tmp_path) as started:
-        yield started
-
-
-@pytest.fixture
 async def world(service: Service) -> World:
     """An account with two devices, known to the server."""
-    made = World.create("auth")
-    made.add()
-    await service.create(made)
-    return made
+    return await service.account("auth")
 
 
 def value(world: World, payload: bytes, ts_ms: int = 10_000_000) -> bytes:

@@ -41,18 +41,9 @@ HUGE = (1 << 64) - 1
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    """A server that refuses nobody for calling often."""
-    async with serving(tmp_path) as started:
-        yield started
-
-
-@pytest.fixture
 async def world(service: Service) -> AsyncIterator[World]:
     """An account with an op; after the test it is still there and nothing was a defect."""
-    made = World.create("hostile")
-    made.add()
-    await service.create(made)
+    made = await service.account("hostile")
     kept = made.op(key="kept")
     await service.push(made, kept)
     yield made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -17,20 +16,9 @@ from tests.worlds import World
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    """A server that refuses nobody for calling often."""
-    async with serving(tmp_path) as started:
-        yield started
-
-
-@pytest.fixture
 async def world(service: Service) -> World:
     """An account with two devices and a recovery key, known to the server."""
-    made = World.create("push")
-    made.add()
-    made.add(Role.RECOVERY)
-    await service.create(made)
-    return made
+    return await service.account("push", Role.RECOVERY)
 
 
 async def everything(service: Service, world: World, limit: int, by: int = 0) -> list[bytes]:

@@ -7,7 +7,7 @@ import base64
 import shutil
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,21 +35,6 @@ from tests.served import (
 from tests.worlds import World
 
 RENDEZVOUS = b"r" * 16
-
-
-@pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    """A server that refuses nobody for calling often."""
-    async with serving(tmp_path) as started:
-        yield started
-
-
-async def made(service: Service, seed: str = "server") -> World:
-    """An account with two devices, known to the server."""
-    world = World.create(seed)
-    world.add()
-    await service.create(world)
-    return world
 
 
 @contextmanager
@@ -89,7 +74,7 @@ async def test_an_address_that_calls_unsigned_too_often_waits(tmp_path: Path) ->
 async def test_an_address_that_can_not_sign_waits(tmp_path: Path) -> None:
     """Failed signatures empty a bucket of the address; good calls don't."""
     async with serving(tmp_path, ip_failures_per_s=1.0, ip_failures_burst=3) as service:
-        world = await made(service)
+        world = await service.account("server")
         for _ in range(10):
             await service.pull(world)
         for _ in range(3):
@@ -124,7 +109,7 @@ async def test_an_account_has_a_rate_of_calls_and_ops(tmp_path: Path) -> None:
         tmp_path, account_calls_per_s=1.0, account_calls_burst=8,
         account_ops_per_s=1.0, account_ops_burst=256,
     ) as service:  # fmt: skip
-        greedy, modest = await made(service, "greedy"), await made(service, "modest")
+        greedy, modest = await service.account("greedy"), await service.account("modest")
         await service.push(greedy, *greedy.ops(250))
         refused = await refusal(service.push(greedy, *greedy.ops(7, keys="more")))
         assert (refused.reason, refused.metadata) == ("RATE_LIMITED", {"limit": "account_ops"})
@@ -141,8 +126,8 @@ async def test_an_account_has_a_rate_of_calls_and_ops(tmp_path: Path) -> None:
 async def test_more_at_once_than_there_is_room_for_is_shed(tmp_path: Path) -> None:
     """OVERLOADED for the push too many; answers hint at the load; pulls have room of their own."""
     async with serving(tmp_path, pushes_max=2) as service:
-        world = await made(service)
-        other = await made(service, "other")
+        world = await service.account("server")
+        other = await service.account("other")
         with verifiers_busy(service) as release:
             waiting = [asyncio.create_task(service.push(one, one.op(1))) for one in (world, other)]
             await until(service, 2)
@@ -171,7 +156,7 @@ def push_of(service: Service, world: World) -> tuple[SignedUnary, bytes, Caller]
 
 async def test_a_call_whose_deadline_passed_does_nothing(service: Service) -> None:
     """Before it is taken up, and before the store is asked: DEADLINE_EXCEEDED, no row."""
-    world = await made(service)
+    world = await service.account("server")
     route, payload, caller = push_of(service, world)
     caller.remaining_s = -0.001
     with pytest.raises(Refused) as refused:
@@ -191,7 +176,7 @@ async def test_a_call_whose_deadline_passed_does_nothing(service: Service) -> No
 
 async def test_a_cancelled_call_does_nothing(service: Service) -> None:
     """A client that leaves before the store accepted its push has pushed nothing."""
-    world = await made(service)
+    world = await service.account("server")
     with verifiers_busy(service) as release:
         payload = push_request(world.op(1)).SerializeToString()
         value = service.auth(world.authors[0].identity, world, PUSH, payload)
@@ -209,7 +194,7 @@ async def test_a_cancelled_call_does_nothing(service: Service) -> None:
 
 async def test_a_closed_store_is_unavailable_and_no_defect(service: Service) -> None:
     """STORE_UNAVAILABLE with a time to try again."""
-    world = await made(service)
+    world = await service.account("server")
     await service.server.store.close()
     for call in (service.push(world, world.op()), service.signed(world, RECEIPT, b"")):
         refused = await refusal(call)
@@ -222,7 +207,7 @@ async def test_a_restored_store_says_that_its_generation_changed(tmp_path: Path)
     """An old cursor is GENERATION_CHANGED for pull, stream and mark; from empty all is there,
     and what is missing can be pushed again."""
     async with serving(tmp_path) as service:
-        world = await made(service)
+        world = await service.account("server")
         row = world.op()
         await service.push(world, row)
         cursor = (await service.pull(world)).cursor
@@ -243,7 +228,7 @@ async def test_a_restored_store_says_that_its_generation_changed(tmp_path: Path)
 async def test_calls_in_flight_finish_and_new_ones_are_sent_elsewhere(service: Service) -> None:
     """While it drains, a push that is inside commits; what comes new is DRAINING; who waits
     for a pairing message is let go."""
-    world = await made(service)
+    world = await service.account("server")
     await service.post(RENDEZVOUS, 1, b"x")
     with verifiers_busy(service) as release:
         inside = asyncio.create_task(service.push(world, world.op(1)))
@@ -330,7 +315,7 @@ async def test_reflection_is_served_only_if_wanted(tmp_path: Path, on: bool) -> 
 
 async def test_logs_hold_no_id_tag_nonce_or_address(service: Service) -> None:
     """Every call of a busy session is logged, and no line has anything of a person in it."""
-    world = await made(service)
+    world = await service.account("server")
     rows = world.ops(3)
     await service.push(world, *rows)
     stream = service.subscribe(world)

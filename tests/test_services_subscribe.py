@@ -29,10 +29,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 @pytest.fixture
 async def world(service: Service) -> World:
     """An account with two devices, known to the server."""
-    made = World.create("subscribe")
-    made.add()
-    await service.create(made)
-    return made
+    return await service.account("subscribe")
 
 
 async def test_a_stream_catches_up_and_goes_live(service: Service, world: World) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from client.vectors.sealed import seal_with
@@ -351,3 +352,9 @@ def _epoch_two(story: Story) -> None:
     story.write("A5", "A", Verb.CHECKPOINT, value=story.checkpoint().encode())
     story.write("C2", "C", record=(b"ui", b"image"), value=seeded("v/C2", 5000), bucket=8192)
     story.write("C3", "C", record=(b"ui", b"theme"), value=b"beyond the cut")
+
+
+@cache
+def story() -> Story:
+    """The same account for all who only read it: ten links and four epochs."""
+    return tell()
