@@ -17,7 +17,7 @@ from client.device import Device
 from client.errors import AccountGone, StateUnsaved
 from client.remote import Remote
 from client.remoteerrors import ProtocolBreach, RemoteError
-from client.rows import Rows
+from client.rows import Changes, Rows
 from client.steps import (
     AppendLink,
     CreateAccount,
@@ -37,6 +37,10 @@ SHELL_ROWS = "shell/"
 RENEWED_ROW = SHELL_ROWS + "renewed"
 """When this device last became another one, u64 milliseconds."""
 RENEWAL_MS = 86_400_000
+_NEVER_TAKEN = (
+    "The account has not taken this device: what was to make it one was cut off. Remove its state"
+    " and start again."
+)
 T = TypeVar("T")
 
 
@@ -71,12 +75,12 @@ class SyncedDevice:
 
     # -- state ---------------------------------------------------------------------------
 
-    def save(self) -> None:
-        """Stores what the core changed. After a failure nothing is done any more: memory and
-        disk differ, and only the disk counts."""
+    def save(self, also: Changes | None = None) -> None:
+        """Stores what the core changed, and `also`, all in one. After a failure nothing is done
+        any more: memory and disk differ, and only the disk counts."""
         if self._unsaved:
             raise StateUnsaved
-        changes = self.core.take_changes()
+        changes = {**self.core.take_changes(), **(also or {})}
         try:
             self.vault.apply(changes)
         except BaseException:
@@ -145,9 +149,8 @@ class SyncedDevice:
         last_ms = int.from_bytes(self.vault.load().get(RENEWED_ROW, b""), "big")
         if last_ms <= now_ms < last_ms + RENEWAL_MS:
             return False
-        self.vault.apply({RENEWED_ROW: now_ms.to_bytes(8, "big")})
         self.core.reidentify(now_ms=now_ms, rand=secrets.token_bytes)
-        self.save()
+        self.save({RENEWED_ROW: now_ms.to_bytes(8, "big")})
         return True
 
     def sign_as_device(self) -> None:
@@ -168,6 +171,8 @@ class SyncedDevice:
 
     def lose_account(self) -> NoReturn:
         """The service knows this device no more; it can't order anything to be wiped."""
+        if not any(row.this_device for row in self.core.devices):
+            raise AccountGone(_NEVER_TAKEN)
         self.core.on_account_gone(now_ms=self.now_ms())
         self.save()
         raise AccountGone
