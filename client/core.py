@@ -74,6 +74,10 @@ class Core:
         self.behind = True
         self.unpulled = False
         self.chain_due = True
+        self.chain_claimed = 0
+        """The longest chain that the service spoke of, unsigned."""
+        self.chain_tries = 0
+        """How often it was asked for and did not come."""
         self.gone = False
         self.blocked = False
         self.held_back: dict[Name, int] = {}

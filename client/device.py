@@ -301,11 +301,12 @@ class Device:
         core.now_ms = now_ms
         healthy = membership.take_chain(core, self._wish, items, lamport_max=lamport_max)
         core.chain_due = more and healthy
+        if not core.chain_due:
+            membership.weigh_claim(core)
 
     def on_chain_seq(self, chain_seq: int) -> None:
         """ServerInfo.chain_seq of any answer: larger than ours makes GetChain due."""
-        if chain_seq > self._core.view.chain.seq:
-            self._core.chain_due = True
+        membership.claimed(self._core, chain_seq)
 
     def on_appended(self, item: ChainItem, *, now_ms: int) -> None:
         """The service took the link."""
@@ -400,7 +401,7 @@ class Device:
 
     def on_poke(self) -> None:
         """Something may have changed at the service: a pull is due."""
-        self._core.behind, self._core.gone = True, False
+        self._core.behind, self._core.gone, self._core.chain_tries = True, False, 0
 
     def check_in(self) -> None:
         """Compares our state with a receipt at the next occasion."""

@@ -226,6 +226,26 @@ def take_chain(
     return healthy
 
 
+def claimed(core: Core, chain_seq: int) -> None:
+    """The service speaks of a chain of this length: it is asked for it, but not for ever."""
+    if chain_seq > core.view.chain.seq and core.chain_tries < _REFUSALS_MAX:
+        core.chain_claimed = chain_seq
+        core.chain_due = True
+
+
+def weigh_claim(core: Core) -> None:
+    """The service has sent all that it wants to send of the chain."""
+    if core.chain_claimed <= core.view.chain.seq:
+        core.chain_tries = 0
+        return
+    core.chain_tries += 1
+    if core.chain_tries == _REFUSALS_MAX:
+        core.alarm(
+            "chain-unshown",
+            "The service says that your device list is longer than what it delivers.",
+        )
+
+
 def _settle(core: Core, wish: Membership, parsed: Link) -> None:
     """Our own link stands in the chain."""
     pending = wish.pending

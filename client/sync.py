@@ -225,8 +225,10 @@ class SyncedDevice:
             after_seq += len(page.items)
             if not page.more:
                 return
-            if not page.items:
-                raise ProtocolBreach("the service says that there are more links and sends none")
+            if not page.items or after_seq > self.core.chain.seq:
+                raise ProtocolBreach(
+                    "the service says that the device list goes on, and sends nothing of it"
+                )
 
     async def _get_receipt(self) -> None:
         async with self.frames:

@@ -17,7 +17,8 @@ from client.sync import SyncedDevice
 from rookery.v1 import sync_pb2
 
 DUE_SECONDS = 900.0
-"""How often a quiet device looks whether a cover, a rotation or a receipt has become due."""
+"""How often a quiet device compares itself with a receipt, and looks whether a cover has become
+due. A rotation never comes by itself: `Status.rotation_due` tells who decides."""
 Frame = sync_pb2.SubscribeResponse
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from client.remote import ChainPage, Remote
+from client.remoteerrors import ProtocolBreach
+from client.steps import GetChain
 from crypto import op
 from crypto.ids import DeviceId, OpHash
 from tests.client_worlds import Phone, Refused, Service, first_phone, pair, settle
 from tests.judge_worlds import seeded
+from tests.served import serving
+from tests.shell_worlds import endpoint_of, fleet, rules
 from tests.test_client_healing import copied, put
 
 HOUR_MS = 3_600_000
@@ -233,3 +239,48 @@ def test_a_stale_batch_waits_for_the_signature(a: Phone) -> None:
     )
     assert b.device.next_push(now_ms=b.now_ms, rand=b.rand) is None
     assert b.device.status.ops_in_flight == len(first.ops)
+
+
+def test_a_device_list_that_is_only_claimed_is_not_asked_for_for_ever(a: Phone) -> None:
+    """ServerInfo.chain_seq is unsigned: who claims links and delivers none gets three questions
+    a sync, and an alarm."""
+    for _ in range(2):
+        a.device.on_poke()
+        asked = 0
+        for number in range(60):
+            step = a.device.next_step(now_ms=a.now_ms, rand=a.rand)
+            asked += isinstance(step, GetChain)
+            if not a.step():
+                break
+            a.device.on_chain_seq((1 << 60) + number)
+        else:
+            raise AssertionError("it never comes to rest")
+        assert 1 <= asked <= 3
+    assert a.alarms == ["chain-unshown"]
+    b = pair(a, "b")
+    assert b.device.get("ui", "base") == "v"
+
+
+class _Endless(Remote):
+    """A service that never ends its answer."""
+
+    calls = 0
+
+    async def get_chain(self, after_seq: int, *, all_grants: bool) -> ChainPage:
+        self.calls += 1
+        page = await super().get_chain(-1, all_grants=all_grants)
+        return ChainPage(page.items, page.lamport_max, more=True)
+
+
+async def test_an_answer_without_end_is_ended_by_the_client(tmp_path: Path) -> None:
+    """The same links again and again, and always more to come."""
+    async with serving(tmp_path) as service, fleet(endpoint_of(service)) as devices:
+        a = await devices.first()
+        a.remote = endless = _Endless(a.transport)
+        a.core.on_chain_seq(1 << 60)
+        with pytest.raises(ProtocolBreach, match="sends nothing of it"):
+            await a.sync_once()
+        assert endless.calls == 1
+        assert not rules(a)
+        a.remote = Remote(a.transport)
+        await a.sync_once()
