@@ -1,10 +1,12 @@
-"""Floors: the same rows put straight into the same tables, with nothing judged in between.
+"""Floors: the same ops put straight into SQLite, with nothing judged in between.
 
-What a backend adds to this is its own price.
+One row an op, in the tables of the store's first schema: the plain way to lay them out, and a
+measure that stays the same whatever the store does. What a backend adds is its own price.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 import time
 from collections.abc import Sequence
@@ -15,10 +17,6 @@ from services.store import sqlite_schema as schema
 from services.store.base import Batch
 
 _CACHE_KIB = 16_384
-_TO_STUB = (
-    "UPDATE op SET raw = CAST(substr(raw, 1, 184) || ct_hash || substr(raw, -64) AS BLOB),"
-    " ct_hash = NULL WHERE op_id = ?"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +28,14 @@ class Floor:
     cpu_seconds: float
 
 
-def bare_sqlite_insert(
-    batches: Sequence[Batch], *, batches_per_commit: int, overwrite: bool = False
-) -> Floor:
+def bare_sqlite_insert(batches: Sequence[Batch], *, batches_per_commit: int) -> Floor:
     """Inserts the rows of new ops into `op` and `live`, and each batch's into `run`, `device`
     and `tail`, by `executemany`, durably, as many batches a transaction as the store groups.
 
-    Binding values is counted, making them is not. `overwrite`: every op supersedes the one
-    with its tag in the batch before of its account.
+    Binding values is counted, making them is not.
     """
     numbers: dict[bytes, int] = {}
     positions: dict[int, int] = {}
-    before: dict[bytes, int] = {}
     groups = []
     for start in range(0, len(batches), batches_per_commit):
         group = _Group()
@@ -49,11 +43,11 @@ def bare_sqlite_insert(
             account_n = numbers.setdefault(batch.account_id, len(numbers) + 1)
             first = positions.get(account_n, 0) + 1
             positions[account_n] = first + len(batch.rows) - 1
-            group.take(batch, account_n, first, before if overwrite else None)
+            group.take(batch, account_n, first)
         groups.append(group)
     with tempfile.TemporaryDirectory() as folder:
         connection = schema.connect(Path(folder) / "floor.db", cache_kib=_CACHE_KIB)
-        schema.migrate(connection)
+        connection.executescript(schema.MIGRATIONS[0])
         wall, cpu = time.perf_counter(), time.thread_time()
         for group in groups:
             connection.execute("BEGIN IMMEDIATE")
@@ -74,12 +68,8 @@ class _Group:
         self._runs: list[tuple[object, ...]] = []
         self._heads: list[tuple[object, ...]] = []
         self._tails: list[tuple[object, ...]] = []
-        self._superseded: list[tuple[object, ...]] = []
-        self._stubs: list[tuple[object, ...]] = []
 
-    def take(
-        self, batch: Batch, account_n: int, first: int, before: dict[bytes, int] | None
-    ) -> None:
+    def take(self, batch: Batch, account_n: int, first: int) -> None:
         rows = batch.rows
         end = first + len(rows) - 1
         base = account_n << 32
@@ -87,26 +77,25 @@ class _Group:
             name = account_n.to_bytes(4, "big") + row.epoch.to_bytes(4, "big") + row.tag
             self._ops.append((base + position, end - position, row.ct_hash, row.raw))
             self._live.append((name, position, row.lamport, row.kind << 8))
-            if before is not None:
-                if (old := before.get(name)) is not None:
-                    self._superseded.append((account_n, end, old))
-                    self._stubs.append((base + old,))
-                before[name] = position
         self._runs.append((account_n, 0, rows[0].dev_seq, first))
         self._heads.append((account_n << 8, rows[-1].dev_seq, rows[-1].op_hash))
         self._tails.append((account_n, end, rows[-1].lamport, end, 0))
 
     def statements(self) -> list[tuple[str, list[tuple[object, ...]]]]:
-        result = [
+        return [
             ("INSERT INTO op VALUES (?, ?, ?, ?)", self._ops),
             ("INSERT OR REPLACE INTO live VALUES (?, ?, ?, ?)", self._live),
             ("INSERT INTO run VALUES (?, ?, ?, ?)", self._runs),
             ("INSERT OR REPLACE INTO device VALUES (?, ?, ?, 0)", self._heads),
             ("INSERT OR REPLACE INTO tail VALUES (?, ?, ?, ?, ?)", self._tails),
         ]
-        if self._stubs:
-            result += [
-                ("INSERT INTO superseded VALUES (?, ?, ?)", self._superseded),
-                (_TO_STUB, self._stubs),
-            ]
-        return result
+
+
+def bare_read(path: Path) -> float:
+    """Seconds to read all ops from the service's own database."""
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    start = time.perf_counter()
+    connection.execute("SELECT ops FROM segment ORDER BY segment_id").fetchall()
+    seconds = time.perf_counter() - start
+    connection.close()
+    return seconds

@@ -11,7 +11,6 @@ import asyncio
 import json
 import platform
 import pstats
-import sqlite3
 import statistics
 import sys
 import tempfile
@@ -127,21 +126,29 @@ async def pushes(report: Report) -> None:
             report.goal("push 1 x 32 of the echo", middle["echo"], 0.5)
 
 
-async def _pages(one: grpc.aio.Channel, account: Account, keep: list[bytes] | None = None) -> float:
-    """All pages of a profile from an empty cursor, thrown away like those of the floor unless
-    they are to be kept; the seconds it took."""
-    cursor, more = b"", True
+async def _read(one: grpc.aio.Channel, account: Account) -> tuple[list[bytes], list[bytes]]:
+    """Requests and answers of all pages of a profile, from an empty cursor."""
+    requests, answers, cursor, more = [], [], b"", True
     call = load.unary(one, PULL)
-    start = time.perf_counter()
     while more:
         request = sync_pb2.PullRequest(cursor=cursor).SerializeToString()
-        raw = await call(
-            request, metadata=((METADATA_KEY, account.sign(PULL, request)),), timeout=60
-        )
+        auth = ((METADATA_KEY, account.sign(PULL, request)),)
+        raw = await call(request, metadata=auth, timeout=60)
         answer = sync_pb2.PullResponse.FromString(raw)
-        if keep is not None:
-            keep.append(raw)
+        requests.append(request)
+        answers.append(raw)
         cursor, more = answer.cursor, answer.more
+    return requests, answers
+
+
+async def _pages(one: grpc.aio.Channel, account: Account, requests: list[bytes]) -> float:
+    """The same requests again, signed ahead; the answers are parsed and thrown away like those
+    of the floor. Seconds."""
+    call = load.unary(one, PULL)
+    signed = [(request, ((METADATA_KEY, account.sign(PULL, request)),)) for request in requests]
+    start = time.perf_counter()
+    for request, auth in signed:
+        sync_pb2.PullResponse.FromString(await call(request, metadata=auth, timeout=60))
     return time.perf_counter() - start
 
 
@@ -162,26 +169,25 @@ async def _canned(bare: processes.Child, pages: list[bytes]) -> Callable[[], Any
 
 async def pulls(report: Report) -> None:
     """Pull of a 10,000-op profile beside an echo of the same bytes, and a bare read."""
-    [(account, requests)] = sealed_pushes((AUDIENCE, 1, 40, 250))
+    [(account, pushes)] = sealed_pushes((AUDIENCE, 1, 40, 250))
     with (
         tempfile.TemporaryDirectory() as folder,
         processes.echo() as bare,
         processes.service(Path(folder)) as service,
     ):
         await load.create_accounts(service, [account])
-        await load.push(service, [(account, requests)])
+        await load.push(service, [(account, pushes)])
         one = load.channel(service.address)
-        pages: list[bytes] = []
-        await _pages(one, account, pages)
+        requests, pages = await _read(one, account)
         held = sum(len(sync_pb2.PullResponse.FromString(page).ops) for page in pages)
         if held != 10_000:
             raise RuntimeError(f"pulled {held} ops instead of 10,000")
         again = await _canned(bare, pages)
         pulled, echoed, read = [], [], []
         for _ in range(3 if report.quick else 9):
-            pulled.append(await _pages(one, account))
+            pulled.append(await _pages(one, account, requests))
             echoed.append(await again())
-            read.append(_bare_read(Path(folder) / "rookery.db"))
+            read.append(floors.bare_read(Path(folder) / "rookery.db"))
         await one.close()
     ratio = statistics.median(e / p for e, p in zip(echoed, pulled, strict=True))
     report.row(
@@ -192,17 +198,6 @@ async def pulls(report: Report) -> None:
         pages=len(pages),
     )
     report.goal("pull of an echo with the same bytes", ratio, 0.6)
-
-
-def _bare_read(path: Path) -> float:
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    start = time.perf_counter()
-    rows = connection.execute("SELECT raw FROM op ORDER BY op_id").fetchall()
-    seconds = time.perf_counter() - start
-    connection.close()
-    if len(rows) != 10_000:
-        raise RuntimeError("the bare read saw other rows")
-    return seconds
 
 
 async def latency(report: Report) -> None:

@@ -72,7 +72,9 @@ def utf8(text: str) -> bytes:
 
 def hash_(label: bytes, message: bytes, size: int = 32) -> bytes:
     """`H(L, m, n)`: BLAKE2b of `size` bytes (1..64) without key."""
-    return blake2b(ds(label) + message, digest_size=size).digest()
+    hashing = blake2b(ds(label), digest_size=size)
+    hashing.update(message)
+    return hashing.digest()
 
 
 def prf(key: bytes, label: bytes, message: bytes, size: int = 32) -> bytes:

@@ -10,25 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from crypto.op import CT_SIZES, HEADER_BYTES, STUB_BYTES
-from crypto.primitives import SIG_BYTES
+from services.store import packed
+from services.store.packed import varint
 
 _LEN = 2  # wire type of length-delimited fields
-
-
-def varint(value: int) -> bytes:
-    """Base-128, least significant group first."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+_FRAME_OPS_TAG = 3 << 3 | _LEN
+_NUMBER_TAGS = [varint(field << 3) for field in range(16)]
 
 
 def number(field: int, value: int) -> bytes:
     """A varint field; nothing if it is zero, as proto3 wants."""
-    return varint(field << 3) + varint(value) if value else b""
+    return _NUMBER_TAGS[field] + varint(value) if value else b""
 
 
 @lru_cache(maxsize=1024)
@@ -41,29 +33,6 @@ def data(field: int, value: bytes) -> bytes:
     return _prefix(field, len(value)) + value
 
 
-class _Prefixes(dict[int, bytes]):
-    """Tag and length of one bytes field, by length: ops have few lengths."""
-
-    def __init__(self, field: int) -> None:
-        super().__init__()
-        self._field = field
-
-    def __missing__(self, size: int) -> bytes:
-        return _prefix(self._field, size)
-
-
-_PULL_OPS, _FRAME_OPS = _Prefixes(2), _Prefixes(3)
-_OP_SIZES = (STUB_BYTES, *(HEADER_BYTES + size + SIG_BYTES for size in CT_SIZES))
-for _prefixes in (_PULL_OPS, _FRAME_OPS):
-    _prefixes.update({size: _prefixes[size] for size in _OP_SIZES})
-
-
-def _joined(before: bytes, prefixes: _Prefixes, ops: Sequence[bytes], after: bytes) -> bytes:
-    """A message with its `repeated bytes ops`, copied once."""
-    parts = [part for raw in ops for part in (prefixes[len(raw)], raw)]
-    return b"".join((before, *parts, after))
-
-
 def server_info(server_ms: int, backoff_ms: int, chain_seq: int) -> bytes:
     """A ServerInfo message."""
     return number(1, server_ms) + number(2, backoff_ms) + number(3, chain_seq)
@@ -74,11 +43,12 @@ def push_response(info: bytes, committed: int) -> bytes:
     return data(1, info) + number(2, committed)
 
 
-def pull_response(info: bytes, ops: Sequence[bytes], cursor: bytes, more: bool) -> bytes:
-    """A PullResponse message."""
-    return _joined(data(1, info), _PULL_OPS, ops, data(3, cursor) + number(4, more))
+def pull_response(info: bytes, runs: Sequence[bytes], cursor: bytes, more: bool) -> bytes:
+    """A PullResponse message of packed ops, copied once."""
+    return b"".join((data(1, info), *runs, data(3, cursor) + number(4, more)))
 
 
-def subscribe_response(event: int, info: bytes, ops: Sequence[bytes], cursor: bytes) -> bytes:
-    """A SubscribeResponse message."""
-    return _joined(number(1, event) + data(2, info), _FRAME_OPS, ops, data(4, cursor))
+def subscribe_response(event: int, info: bytes, runs: Sequence[bytes], cursor: bytes) -> bytes:
+    """A SubscribeResponse message of packed ops."""
+    ops = [packed.retagged(run, _FRAME_OPS_TAG) for run in runs]
+    return b"".join((number(1, event) + data(2, info), *ops, data(4, cursor)))

@@ -34,7 +34,7 @@ def row_of(sealed: SealedOp) -> OpRow:
         tag=header.tag,
         op_hash=sealed.op_hash,
         kind=header.kind,
-        ct_hash=sealed.ct_hash if sealed.ct is not None else b"",
+        ct_hash=sealed.ct_hash,
     )
 
 

@@ -18,7 +18,7 @@ from services import errors, wire
 from services.cursor import CURSOR_BYTES, Cursors
 from services.errors import CursorInvalid, GenerationChanged, Overloaded, RateLimited
 from services.limits import Buckets, Gate, forwarded_ip, peer_ip, rate_key
-from services.store import errors as store_errors
+from services.store import errors as store_errors, packed
 from services.telemetry import Pseudonyms, Telemetry, configure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,14 +83,17 @@ def test_answers_are_what_the_protobuf_runtime_writes() -> None:
         encoded = wire.server_info(info.server_ms, info.backoff_ms, info.chain_seq)
         assert encoded == info.SerializeToString()
         ops = [rng.randbytes(rng.choice(sizes)) for _ in range(rng.randrange(6))]
+        cut = rng.randrange(len(ops) + 1)
+        runs = [packed.pack(ops[:cut]), packed.pack(ops[cut:])]
+        assert [raw for run in runs for raw in packed.split(run)] == ops
         cursor, more = rng.randbytes(32), rng.random() < 0.5
         pulled = sync_pb2.PullResponse(info=info, ops=ops, cursor=cursor, more=more)
-        joined = wire.pull_response(encoded, ops, cursor, more)
+        joined = wire.pull_response(encoded, runs, cursor, more)
         assert joined == pulled.SerializeToString()
         assert sync_pb2.PullResponse.FromString(joined) == pulled
         event = rng.randrange(6)
         frame = sync_pb2.SubscribeResponse(event=event, info=info, ops=ops, cursor=cursor)  # type: ignore[arg-type]
-        assert wire.subscribe_response(event, encoded, ops, cursor) == frame.SerializeToString()
+        assert wire.subscribe_response(event, encoded, runs, cursor) == frame.SerializeToString()
         pushed = sync_pb2.PushResponse(info=info, committed=numbers[1])
         assert wire.push_response(encoded, numbers[1]) == pushed.SerializeToString()
 

@@ -24,6 +24,7 @@ from services.store.errors import CallsExceeded, StoreUnavailable
 from services.store.nonces import NonceWindow
 from services.store.sqlite import SqliteStore
 from services.store.sqlite_transaction import Transaction
+from services.store.sqlite_writer import LINGER_OPS_MAX, LINGER_S, Linger
 from tests.store_child import ACCOUNTS, OPS_PER_PUSH, next_push
 from tests.store_worlds import DAY_MS, NOW_MS, Client
 from tests.worlds import World
@@ -262,12 +263,35 @@ async def execute(store: SqliteStore, statement: str) -> None:
     await store._writer.submit(work)
 
 
+def test_waiting_for_a_larger_group_is_given_up_where_it_does_not_pay() -> None:
+    """A lone caller is never made to wait, a few taking turns hardly ever, a crowd each time."""
+
+    def waits(found: int, came: int) -> int:
+        linger = Linger()
+        linger.commit_s = LINGER_S
+        count = 0
+        for _ in range(100):
+            if linger.is_worth_it(found, found):
+                count += 1
+                linger.learn(found, came)
+        return count
+
+    assert waits(1, 0) == 0
+    assert waits(4, 0) < 10
+    assert waits(4, 8) == 100
+
+
+def test_full_group_does_not_wait() -> None:
+    """Large pushes are worth their commit as they are."""
+    assert not Linger().is_worth_it(10, LINGER_OPS_MAX)
+
+
 async def test_error_in_a_group_fails_only_the_guilty(store: SqliteStore) -> None:
     """SQLite refuses one request's rows: it alone fails, its neighbours are committed."""
     clients = [await Client.create(store, seed) for seed in range(30)]
     await execute(
         store,
-        "CREATE TRIGGER bomb BEFORE INSERT ON op WHEN NEW.push_rest = 4"
+        "CREATE TRIGGER bomb BEFORE INSERT ON segment WHEN NEW.push_rest = 4"
         " BEGIN SELECT RAISE(ABORT, 'bomb'); END",
     )
     batches = [client.world.ops(5 if seed % 10 == 3 else 2) for seed, client in enumerate(clients)]
@@ -409,7 +433,7 @@ async def test_reader_in_the_way_delays_emptying_the_log(store: SqliteStore, pat
     log = path.with_name(path.name + "-wal")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM op").fetchone()
+        reader.execute("SELECT count(*) FROM segment").fetchone()
         assert await store.delete_account(client.world.account_id) is not None
         assert log.stat().st_size > 0
         reader.execute("COMMIT")

@@ -14,6 +14,7 @@ from rich.table import Table
 from client.demo.people import ABOUT, RATED, RATINGS, REGION, TASTE
 from client.sync import SyncedDevice
 from crypto import names, op
+from rookery.v1 import sync_pb2
 
 ROWS_SHOWN = 7
 
@@ -26,11 +27,12 @@ def stored_rows(database: Path, account_id: bytes) -> Stored:
     """What stands in the service's database for an account."""
     connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
     try:
-        raws = [bytes(raw) for (raw,) in connection.execute("SELECT raw FROM op")]
+        runs = [bytes(run) for (run,) in connection.execute("SELECT ops FROM segment")]
     finally:
         connection.close()
     rows: Stored = {}
-    for raw in raws:
+    # A stored run of ops has the form of a page's field.
+    for raw in sync_pb2.PullResponse.FromString(b"".join(runs)).ops:
         sealed = op.parse_any(raw)
         if sealed.header.account_id == account_id and sealed.ct is not None:
             rows[sealed.header.tag] = (str(len(raw)), sealed.ct[:7].hex() + "…")

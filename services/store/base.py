@@ -18,6 +18,7 @@ from crypto.grant import SealedGrant
 from crypto.heads import Head
 from crypto.ids import AccountId, DeviceId, OpHash
 from crypto.link import SignedLink
+from services.store import packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ class OpRow(NamedTuple):
     tag: bytes
     op_hash: bytes
     kind: int
-    ct_hash: bytes = b""
-    """Of a whole op: what its stub will say of the ciphertext. Empty: the backend hashes."""
+    ct_hash: bytes
+    """What its stub says, or would say, of the ciphertext."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +79,18 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Ops after a position, whole pushes only. `position` is where the page ends."""
+    """Ops after a position, whole pushes only, packed in runs (`services.store.packed`).
+    `count` of them; `position` is where the page ends."""
 
-    ops: Sequence[bytes]
+    runs: Sequence[bytes]
+    count: int
     position: int
     more: bool
+
+    @property
+    def ops(self) -> list[bytes]:
+        """The ops one by one, for those who look into them."""
+        return [raw for run in self.runs for raw in packed.split(run)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,6 @@ from services.store.errors import AccountAbsent, StoreUnavailable
 from services.store.mark import Mark
 from services.store.nonces import NonceWindow
 from services.store.replay import replay
-from services.store.sqlite_ops import commit_ops
 from services.store.sqlite_state import Entry, load, read_heads
 from services.store.sqlite_transaction import Transaction
 from services.store.sqlite_writer import Done, Work, Writer, unavailable
@@ -220,9 +219,7 @@ class SqliteStore:
 
     async def commit_ops(self, batch: Batch) -> Committed:
         """See `Store.commit_ops`."""
-        committed: Committed = await self._writer.submit(
-            lambda tx: commit_ops(tx, batch), len(batch.rows)
-        )
+        committed: Committed = await self._writer.push(batch)
         return committed
 
     async def read_ops(

@@ -26,7 +26,7 @@ from services.store.sqlite_trim import plan_after_revocation
 _GRANT_BYTES = DeviceId.size + 4 + SEALED_BYTES
 _BY_ACCOUNT_N = ("account", "tail", "superseded", "run", "gone", "checkpoint")
 _BY_SHIFT = (
-    ("op", "op_id", POSITION_BITS),
+    ("segment", "segment_id", POSITION_BITS),
     ("link", "link_id", POSITION_BITS),
     ("epoch_end", "epoch_id", POSITION_BITS),
     ("device", "device_key", DEVICE_BITS),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 
 from crypto import op
-from crypto.op import HEADER_BYTES
 from services.store.base import OpRow
+from services.store.sqlite_segments import read_op
 from services.store.sqlite_state import Account
 
 HASH_START_BYTES = 8
@@ -22,18 +22,11 @@ def is_held(
         (account.account_n, device_index, row.dev_seq),
     ).fetchone()
     position = run[1] + row.dev_seq - run[0]
-    stored = connection.execute(
-        "SELECT ct_hash, raw FROM op WHERE op_id = ?", (account.base + position,)
-    ).fetchone()
+    stored = read_op(connection, account.base + position)
     if stored is not None:
-        return hash_of(*stored) == row.op_hash
+        return op.parse_any(stored).op_hash == row.op_hash
     gone: tuple[bytes] = connection.execute(
         "SELECT hash_start FROM gone WHERE account_n = ? AND device_index = ? AND dev_seq = ?",
         (account.account_n, device_index, row.dev_seq),
     ).fetchone()
     return gone[0] == row.op_hash[:HASH_START_BYTES]
-
-
-def hash_of(ct_hash: bytes | None, raw: bytes) -> bytes:
-    """`op_hash` of a row of the table `op`."""
-    return op.op_hash(raw[:HEADER_BYTES], ct_hash or raw[HEADER_BYTES : HEADER_BYTES + 32])

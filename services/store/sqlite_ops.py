@@ -5,13 +5,11 @@ This is the hot path: about a microsecond of Python per op, few statements per b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from crypto import op
 from crypto.chain import Device
-from crypto.ids import DeviceId
-from crypto.op import HEADER_BYTES, LAMPORT_STEP_MAX, STUB_BYTES, Kind
-from crypto.primitives import SIG_BYTES
+from crypto.op import LAMPORT_STEP_MAX, STUB_BYTES, Kind
 from services.store.base import Batch, Committed, OpRow
 from services.store.errors import (
     DeviceCut,
@@ -22,17 +20,14 @@ from services.store.errors import (
     OpGap,
     QuotaExceeded,
 )
-from services.store.sqlite_bulk import ByKeys, Value
 from services.store.sqlite_held import is_held
-from services.store.sqlite_state import DEVICE_BITS, POSITION_MAX, Account
+from services.store.sqlite_segments import rows_of, stub_of
+from services.store.sqlite_state import DEVICE_BITS, POSITION_MAX, WINNER, Account
 from services.store.sqlite_transaction import Transaction
 from services.store.sqlite_trim import mark_checkpoint
 
-_WINNERS = ByKeys("SELECT name, position, lamport, author FROM live WHERE name IN ({keys})")
-
+_RECORD = int(Kind.RECORD)
 Heads = dict[bytes, tuple[int, bytes]]
-Candidate = tuple[int, bytes, int]
-"""lamport, device id, place among the fresh rows"""
 
 
 def commit_ops(tx: Transaction, batch: Batch) -> Committed:
@@ -44,7 +39,7 @@ def commit_ops(tx: Transaction, batch: Batch) -> Committed:
     if account.position + len(fresh) > POSITION_MAX:
         raise QuotaExceeded("ops_per_account", POSITION_MAX)
     plan = _Plan(account, fresh)
-    plan.against(_winners(tx, account, plan.names))
+    plan.against(tx)
     plan.check_records(tx.limits.records_max)
     marked = _marked(batch, fresh)
     first = account.position + 1
@@ -64,9 +59,36 @@ def commit_ops(tx: Transaction, batch: Batch) -> Committed:
     return Committed(len(fresh), account.position)
 
 
-def _fresh(tx: Transaction, account: Account, batch: Batch) -> tuple[list[OpRow], Heads, int]:
+def _fresh(tx: Transaction, account: Account, batch: Batch) -> tuple[Sequence[OpRow], Heads, int]:
     """The rows that aren't held yet, each judged; where their devices' heads and the largest
     lamport will be."""
+    return _plain(account, batch) or _judged(tx, account, batch)
+
+
+def _plain(account: Account, batch: Batch) -> tuple[Sequence[OpRow], Heads, int] | None:
+    """The common push as a whole: a device goes on from its head, in the current epoch. None
+    if it is another: then row by row."""
+    rows = batch.rows
+    start, last = rows[0], rows[-1]
+    device_id = start.device_id
+    head = account.heads.get(device_id)
+    if (
+        head != (start.dev_seq - 1, start.prev)
+        or {row.device_id for row in rows} != {device_id}
+        or {row.epoch for row in rows} != {account.chain.epoch}
+        or _device(account, device_id).cut is not None
+        # What the caller checked: rows of one device follow one another, each once.
+        or last.dev_seq - start.dev_seq != len(rows) - 1
+    ):
+        return None
+    lamport_max = max([row.lamport for row in rows])
+    if lamport_max > account.lamport_max + LAMPORT_STEP_MAX:
+        return None
+    heads = {device_id: (last.dev_seq, last.op_hash)}
+    return rows, heads, max(lamport_max, account.lamport_max)
+
+
+def _judged(tx: Transaction, account: Account, batch: Batch) -> tuple[Sequence[OpRow], Heads, int]:
     chain = account.chain
     heads: Heads = {}
     fresh: list[OpRow] = []
@@ -154,16 +176,6 @@ def _check_epoch(account: Account, epoch: int, now_ms: int, grace_ms: int) -> No
         raise EpochStale(current)
 
 
-def _winners(
-    tx: Transaction, account: Account, names: Sequence[bytes]
-) -> dict[bytes, tuple[int, int, int]]:
-    result = {}
-    for cursor in _WINNERS.run(tx.db_of(account), names):
-        for name, position, lamport, author in cursor:
-            result[name] = (position, lamport, author)
-    return result
-
-
 def _marked(batch: Batch, fresh: Sequence[OpRow]) -> int | None:
     """Where the marked row is among the fresh ones; None if there is none or it was held."""
     if batch.checkpoint_index is None:
@@ -176,75 +188,60 @@ class _Plan:
     """Which fresh rows win their tag, which lose, and which stored winners they supersede."""
 
     __slots__ = (
-        "_account", "_best", "fresh", "growth", "growth_before", "live", "losers",
-        "superseded",
+        "_account", "_best", "_names", "fresh", "growth", "growth_before", "losers", "names",
+        "superseded", "winners",
     )  # fmt: skip
 
-    def __init__(self, account: Account, fresh: list[OpRow]) -> None:
+    def __init__(self, account: Account, fresh: Sequence[OpRow]) -> None:
         self._account = account
         self.fresh = fresh
         self.losers: list[int] = []
         self.superseded: list[int] = []
-        self.live: list[Value] = []
+        self.names: list[bytes] = []
+        """Tags that the batch wins, and with what, row by row."""
+        self.winners: list[bytes] = []
         self.growth = self.growth_before = 0
-        self._best: dict[bytes, Candidate] = {}
-        self._rank()
+        self._names: Sequence[bytes] = names_of(account, fresh)
+        self._best: Iterable[int] = range(len(fresh))
+        """Which rows are the best of their tag in the batch itself."""
+        if not all(self._names) or len(set(self._names)) < len(self._names):
+            self._rank()
 
     def _rank(self) -> None:
-        """The best row of each tag in the batch itself."""
-        best, key, prefixes = self._best, self._account.key, dict[int, bytes]()
-        epoch_before, prefix = 0, b""
-        for place, (raw, epoch, device_id, _, _, lamport, tag, _, _, _) in enumerate(self.fresh):
-            if epoch != epoch_before:
-                epoch_before = epoch
-                prefix = prefixes.setdefault(epoch, key + epoch.to_bytes(4, "big"))
-            if len(raw) == STUB_BYTES:
-                self.losers.append(place)
-                continue
-            name = prefix + tag
-            candidate = (lamport, device_id, place)
+        best: dict[bytes, int] = {}
+        fresh = self.fresh
+        for place, name in enumerate(self._names):
             rival = best.get(name)
-            if rival is None:
-                best[name] = candidate
-            elif (lamport, device_id) > rival[:2]:
-                best[name] = candidate
-                self.losers.append(rival[2])
-            else:
-                self.losers.append(place)
+            loser: int | None = place
+            if name and (rival is None or _order(fresh[place]) > _order(fresh[rival])):
+                best[name], loser = place, rival
+            if loser is not None:
+                self.losers.append(loser)
+        self._names, self._best = list(best), list(best.values())
 
-    @property
-    def names(self) -> list[bytes]:
-        """Every tag of the batch's whole ops once."""
-        return list(self._best)
-
-    def against(self, winners: dict[bytes, tuple[int, int, int]]) -> None:
+    def against(self, tx: Transaction) -> None:
         """Decides between the batch and what stands."""
-        account, fresh, live = self._account, self.fresh, self.live
-        index, first = account.index, account.position + 1
-        for name, (lamport, device_id, place) in self._best.items():
-            row = fresh[place]
-            standing = winners.get(name)
-            if standing is None:
-                if row.kind == Kind.RECORD:
-                    self._grow(row.epoch, 1)
-            elif (lamport, device_id) > self._order(standing):
-                self.superseded.append(standing[0])
-                if (row.kind == Kind.RECORD) != (standing[2] >> DEVICE_BITS == Kind.RECORD):
-                    self._grow(row.epoch, 1 if row.kind == Kind.RECORD else -1)
+        account, fresh, names, winners = self._account, self.fresh, self.names, self.winners
+        current, devices, index = account.chain.epoch, account.chain.devices, account.index
+        pack, unpack = WINNER.pack, WINNER.unpack
+        standing = tx.winners(self._names)
+        first = account.position + 1
+        for name, place in zip(self._names, self._best, strict=True):
+            _, epoch, device_id, _, _, lamport, _, _, kind, _ = fresh[place]
+            growth = 1 if kind == _RECORD else 0
+            if held := standing[name]:
+                position, held_lamport, author = unpack(held)
+                if (lamport, device_id) <= (held_lamport, devices[author & 255].device_id):
+                    self.losers.append(place)
+                    continue
+                self.superseded.append(position)
+                growth -= author >> DEVICE_BITS == _RECORD
+            if epoch == current:
+                self.growth += growth
             else:
-                self.losers.append(place)
-                continue
-            live += (name, first + place, lamport, row.kind << DEVICE_BITS | index[device_id])
-
-    def _order(self, standing: tuple[int, int, int]) -> tuple[int, DeviceId]:
-        device = self._account.chain.devices[standing[2] & 255]
-        return standing[1], device.device_id
-
-    def _grow(self, epoch: int, by: int) -> None:
-        if epoch == self._account.chain.epoch:
-            self.growth += by
-        else:
-            self.growth_before += by
+                self.growth_before += growth
+            names.append(name)
+            winners.append(pack(first + place, lamport, kind << DEVICE_BITS | index[device_id]))
 
     def check_records(self, records_max: int) -> None:
         """QuotaExceeded if new tags carry an epoch beyond the limit. Known tags always may."""
@@ -257,6 +254,34 @@ class _Plan:
                 raise QuotaExceeded("records_per_account", records_max)
 
 
+def _order(row: OpRow) -> tuple[int, bytes]:
+    return row.lamport, row.device_id
+
+
+def names_of(account: Account, rows: Sequence[OpRow]) -> list[bytes]:
+    """What each row competes for; empty for a stub, which never wins."""
+    prefixes = {epoch: account.name(epoch, b"") for epoch in {row.epoch for row in rows}}
+    if len(prefixes) == 1:
+        prefix = prefixes[rows[0].epoch]
+        names = [prefix + row.tag for row in rows]
+    else:
+        names = [prefixes[row.epoch] + row.tag for row in rows]
+    if STUB_BYTES in [len(row.raw) for row in rows]:
+        pairs = zip(names, rows, strict=True)
+        names = [b"" if len(row.raw) == STUB_BYTES else name for name, row in pairs]
+    return names
+
+
+def foresee(tx: Transaction, batches: Sequence[Batch]) -> None:
+    """One look for the winners of all that a group pushes, instead of one a push."""
+    names: list[bytes] = []
+    for batch in batches:
+        account = tx.find(batch.account_id)
+        if account is not None:
+            names += filter(None, names_of(account, batch.rows))
+    tx.winners(names)
+
+
 def _write(tx: Transaction, account: Account, plan: _Plan, pinned: int) -> None:
     """Puts the rows of a judged batch where the transaction will insert them from.
 
@@ -264,44 +289,29 @@ def _write(tx: Transaction, account: Account, plan: _Plan, pinned: int) -> None:
     """
     fresh, base = plan.fresh, account.base
     first, end = account.position + 1, account.position + len(fresh)
-    ops: list[Value] = []
-    op_id, rest = base + first, len(fresh)
-    current, dev_seq_next = b"", 0
-    for raw, _, device_id, dev_seq, _, _, _, _, _, ct_hash in fresh:
-        rest -= 1
-        ops += (op_id, rest, ct_hash, raw)
-        if dev_seq != dev_seq_next or device_id != current:
-            current = device_id
-            tx.runs += (account.account_n, account.index[device_id], dev_seq, op_id - base)
-        dev_seq_next = dev_seq + 1
-        op_id += 1
-    if not all(ops[2::4]):
-        _complete(ops)
+    _note_runs(tx, account, fresh, first)
+    raws = [row.raw for row in fresh]
     for place in plan.losers:
         tx.superseded += (account.account_n, end, first + place)
-        if first + place != pinned:
-            _make_stub(ops, place)
+        if first + place != pinned and len(raws[place]) != STUB_BYTES:
+            raws[place] = stub_of(raws[place], fresh[place].ct_hash)
     kept = {mark.position for mark in account.marks}
     for position in plan.superseded:
         tx.superseded += (account.account_n, end, position)
         if position not in kept:
             tx.to_stubs.append(base + position)
-    tx.ops += ops
-    tx.live += plan.live
+    tx.segments += rows_of(base + first, raws)
+    tx.set_winners(plan.names, plan.winners)
 
 
-def _complete(ops: list[Value]) -> None:
-    """Hashes the ciphertext of whole ops whose caller didn't; stubs have it inside."""
-    for at in range(0, len(ops), 4):
-        raw = ops[at + 3]
-        if not ops[at + 2] and isinstance(raw, bytes):
-            stub = len(raw) == STUB_BYTES
-            ops[at + 2] = None if stub else op.ct_hash(raw[HEADER_BYTES:-SIG_BYTES])
-
-
-def _make_stub(ops: list[Value], place: int) -> None:
-    at = place * 4
-    ct_hash, raw = ops[at + 2], ops[at + 3]
-    if isinstance(ct_hash, bytes) and isinstance(raw, bytes):
-        ops[at + 2] = None
-        ops[at + 3] = raw[:HEADER_BYTES] + ct_hash + raw[-SIG_BYTES:]
+def _note_runs(tx: Transaction, account: Account, fresh: Sequence[OpRow], first: int) -> None:
+    """Where each device's ops lie: from one op on until another device's. The first run may
+    go on from the push before."""
+    current = account.author
+    dev_seq_next = account.heads[current][0] + 1 if current else 0
+    for position, row in enumerate(fresh, start=first):
+        if row.dev_seq != dev_seq_next or row.device_id != current:
+            current = row.device_id
+            tx.runs += (account.account_n, account.index[current], row.dev_seq, position)
+        dev_seq_next = row.dev_seq + 1
+    account.author = current

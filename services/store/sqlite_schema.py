@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.store.errors import StoreUnavailable
+from services.store.packed import pack
+from services.store.sqlite_bulk import make_counter
+from services.store.sqlite_state import WINNER
 
 APPLICATION_ID = 0x526B7279
 PAGE_BYTES = 8192
@@ -128,7 +131,28 @@ CREATE TABLE mailbox (
 CREATE INDEX mailbox_by_end ON mailbox (expires_ms) WHERE number = 1;
 """
 
-MIGRATIONS: tuple[str, ...] = (_SCHEMA_1,)
+# Ops in pieces instead of one a row, and what is known of a winner in one value.
+_SCHEMA_2 = """
+-- Ops of one push at consecutive positions, packed (services.store.packed). segment_id:
+-- account_n << 32 | position of the first. held: bit i: the op at the i-th position is here,
+-- and was not trimmed. push_rest: how many positions of the push come after the first.
+CREATE TABLE segment (
+  segment_id INTEGER PRIMARY KEY,
+  held INTEGER NOT NULL,
+  push_rest INTEGER NOT NULL,
+  ops BLOB NOT NULL
+);
+INSERT INTO segment SELECT op_id, 1, push_rest, packed(raw) FROM op ORDER BY op_id;
+DROP TABLE op;
+
+-- name: u32 account_n | u32 epoch | tag. winner: services.store.sqlite_state.WINNER.
+CREATE TABLE winner (name BLOB PRIMARY KEY, winner BLOB NOT NULL) WITHOUT ROWID;
+INSERT INTO winner SELECT name, winner(position, lamport, author) FROM live;
+DROP TABLE live;
+ALTER TABLE winner RENAME TO live;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2)
 """Number n brings a file of schema n to n + 1. Never edited once released, only added to."""
 
 
@@ -159,7 +183,7 @@ def make_private(path: Path) -> None:
 def connect(path: Path, *, cache_kib: int, read_only: bool = False) -> sqlite3.Connection:
     """A connection in autocommit mode, durable on COMMIT (WAL, synchronous FULL)."""
     connection = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, cached_statements=256
+        path, isolation_level=None, check_same_thread=False, cached_statements=512
     )
     run = connection.execute
     run(f"PRAGMA busy_timeout = {BUSY_MS}")
@@ -172,6 +196,7 @@ def connect(path: Path, *, cache_kib: int, read_only: bool = False) -> sqlite3.C
     run(f"PRAGMA cache_size = -{cache_kib}")
     run("PRAGMA temp_store = MEMORY")
     run("PRAGMA trusted_schema = OFF")
+    make_counter(connection)
     if read_only:
         run("PRAGMA query_only = ON")
     return connection
@@ -202,6 +227,8 @@ def migrate(connection: sqlite3.Connection) -> None:
             f"the file has schema {version}; this version knows no newer one than "
             f"{len(MIGRATIONS)}: start the version that wrote it, or a later one"
         )
+    connection.create_function("packed", 1, lambda raw: pack((raw,)), deterministic=True)
+    connection.create_function("winner", 3, WINNER.pack, deterministic=True)
     for number in range(version, len(MIGRATIONS)):
         _step(connection, number)
     with_defaults = (("generation", secrets.token_bytes(8)), ("secret", secrets.token_bytes(32)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,6 +19,10 @@ POSITION_BITS = 32
 POSITION_MAX = (1 << POSITION_BITS) - 1
 ACCOUNT_N_MAX = (1 << 31) - 1
 DEVICE_BITS = 8
+NAME_BYTES = 24
+"""u32 account_n | u32 epoch | tag"""
+WINNER = struct.Struct(">IQH")
+"""position, lamport, kind << 8 | device index"""
 
 
 class Mark(NamedTuple):
@@ -55,6 +60,8 @@ class Account:
     """device id -> (dev_seq, op_hash) of its newest op"""
     passed: dict[DeviceId, int]
     marks: list[Mark]
+    author: bytes = b""
+    """Device id of the op at `position`; empty if it isn't known."""
     index: dict[bytes, int] = field(init=False)
     """device id -> index in the chain"""
 
@@ -75,6 +82,10 @@ class Account:
     def key(self) -> bytes:
         """What names of this account begin with."""
         return self.account_n.to_bytes(4, "big")
+
+    def name(self, epoch: int, tag: bytes) -> bytes:
+        """The key of a tag in the table `live`."""
+        return self.key + epoch.to_bytes(4, "big") + tag
 
     def entry(self) -> Entry:
         """What the event loop is told."""

@@ -8,25 +8,33 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from crypto.ids import AccountId
-from crypto.op import HEADER_BYTES
-from crypto.primitives import SIG_BYTES
+from services.store import sqlite_segments as segments
 from services.store.base import Limits
 from services.store.errors import AccountAbsent
 from services.store.mark import Mark
-from services.store.sqlite_bulk import ByKeys, Insert, Value
-from services.store.sqlite_state import Account, Entry, load
+from services.store.sqlite_bulk import Insert, Packed, Value
+from services.store.sqlite_state import (
+    NAME_BYTES,
+    WINNER,
+    Account,
+    Entry,
+    load,
+)
 
-_OPS = Insert("op", 4)
 _RUNS = Insert("run", 4)
 _SUPERSEDED = Insert("superseded", 3)
-_LIVE = Insert(
-    "live",
-    4,
-    "ON CONFLICT (name) DO UPDATE SET"
-    " position = excluded.position, lamport = excluded.lamport, author = excluded.author",
+_LIVE = Packed(
+    f"INSERT INTO live SELECT substr(?1, at, {NAME_BYTES}),"  # noqa: S608
+    f" substr(?1, at + {NAME_BYTES}, {WINNER.size}) FROM {{rows}} WHERE true"
+    " ON CONFLICT (name) DO UPDATE SET winner = excluded.winner",
+    NAME_BYTES + WINNER.size,
+)
+_WINNERS = Packed(
+    f"SELECT name, winner FROM {{rows}} CROSS JOIN live ON name = substr(?1, at, {NAME_BYTES})",  # noqa: S608
+    NAME_BYTES,
 )
 _HEADS = Insert(
     "device (device_key, dev_seq, op_hash)",
@@ -39,12 +47,6 @@ _TAILS = Insert(
     "ON CONFLICT (account_n) DO UPDATE SET"
     " position = excluded.position, lamport_max = excluded.lamport_max,"
     " records = excluded.records, records_before = excluded.records_before",
-)
-# `||` makes text of the same bytes; the cast makes them a blob again.
-_STUB = f"substr(raw, 1, {HEADER_BYTES}) || ct_hash || substr(raw, -{SIG_BYTES})"
-_TO_STUBS = ByKeys(
-    f"UPDATE op SET raw = CAST({_STUB} AS BLOB), ct_hash = NULL"  # noqa: S608
-    " WHERE op_id IN ({keys}) AND ct_hash IS NOT NULL"
 )
 
 
@@ -66,16 +68,37 @@ class Transaction:
         self._mark = mark
         self._accounts_max = accounts_max
         self._accounts: OrderedDict[AccountId, Account] = OrderedDict()
+        self._winners: dict[bytes, bytes] = {}
         self._clear_pending()
 
     def _clear_pending(self) -> None:
         self._waiting: dict[int, Account] = {}
-        self.ops: list[Value] = []
+        self.segments: list[Value] = []
         self.runs: list[Value] = []
-        self.live: list[Value] = []
         self.heads: list[Value] = []
         self.superseded: list[Value] = []
-        self.to_stubs: list[Value] = []
+        self.to_stubs: list[int] = []
+        self._live: list[bytes] = []
+
+    def winners(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The winner of each of these names as it stands now, those that wait included; of a
+        name without one: empty. Names: u32 account_n | u32 epoch | tag."""
+        known = self._winners
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            known.update(dict.fromkeys(unknown, b""))
+            for rows in _WINNERS.run(self._connection, unknown):
+                known.update(rows)
+        return known
+
+    def set_winners(self, names: Sequence[bytes], winners: Sequence[bytes]) -> None:
+        """These names have other winners."""
+        self._winners.update(zip(names, winners, strict=True))
+        self._live += [name + winner for name, winner in zip(names, winners, strict=True)]
+
+    def forget_winners(self) -> None:
+        """Rows of `live` were deleted."""
+        self._winners = {}
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -134,13 +157,10 @@ class Transaction:
             result[account_id] = None if account is None else account.entry()
         return result
 
-    def make_stubs(self, op_ids: Iterable[int]) -> None:
-        """Drops the payloads of these ops at once."""
-        update_by_keys(self.db, _TO_STUBS, list(op_ids))
-
     def begin(self) -> None:
         """Opens the transaction."""
         self.changed = {}
+        self._winners = {}
         self._connection.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
@@ -176,20 +196,13 @@ class Transaction:
                 account.records,
                 account.records_before,
             )
-        _OPS.run(connection, self.ops)
-        _LIVE.run(connection, self.live)
+        segments.INSERT.run(connection, self.segments)
+        for _ in _LIVE.run(connection, self._live):
+            pass
         _RUNS.run(connection, self.runs)
         _HEADS.run(connection, self.heads)
         _TAILS.run(connection, tails)
         if self.superseded:
             _SUPERSEDED.run(connection, self.superseded)
-            update_by_keys(connection, _TO_STUBS, self.to_stubs)
+            segments.make_stubs(connection, self.to_stubs)
         self._clear_pending()
-
-
-def update_by_keys(
-    connection: sqlite3.Connection, statement: ByKeys, keys: Sequence[Value]
-) -> None:
-    """Runs a statement that gives no rows."""
-    for _ in statement.run(connection, keys):
-        pass

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from crypto import op
 from crypto.ids import AccountId, DeviceId
-from crypto.op import HEADER
-from services.store.sqlite_bulk import ByKeys, Insert, Value
-from services.store.sqlite_held import HASH_START_BYTES, hash_of
-from services.store.sqlite_state import DEVICE_BITS, Account, Mark
-from services.store.sqlite_transaction import Transaction, update_by_keys
+from services.store import sqlite_segments as segments
+from services.store.sqlite_bulk import ByKeys, Insert, Value, update_by_keys
+from services.store.sqlite_held import HASH_START_BYTES
+from services.store.sqlite_state import DEVICE_BITS, WINNER, Account, Mark
+from services.store.sqlite_transaction import Transaction
 
 MARKS_MAX = 8
 SLICE_ROWS = 256
 _GONE = Insert("gone", 4)
-_READ = ByKeys("SELECT ct_hash, raw FROM op WHERE op_id IN ({keys})")
-_DELETE = ByKeys("DELETE FROM op WHERE op_id IN ({keys})")
 _DELETE_LIVE = ByKeys("DELETE FROM live WHERE name IN ({keys})")
 _PASSED = (
     "INSERT INTO device (device_key, dev_seq, op_hash, passed) VALUES (?, 0, x'', ?)"
@@ -124,12 +123,15 @@ def _trim_epochs(
         return False
     end = account.key + (ended[0] - account.base + 1).to_bytes(4, "big")
     rows = tx.db.execute(
-        "SELECT name, position FROM live WHERE name >= ? AND name < ? AND position <= ? LIMIT ?",
-        (account.key, end, settled.covers, SLICE_ROWS + MARKS_MAX),
+        # A winner begins with its position.
+        "SELECT name, winner FROM live WHERE name >= ? AND name < ? AND winner < ? LIMIT ?",
+        (account.key, end, (settled.covers + 1).to_bytes(4, "big"), SLICE_ROWS + MARKS_MAX),
     ).fetchall()
-    going = [(name, position) for name, position in rows if position not in kept]
+    placed = [(name, WINNER.unpack(winner)[0]) for name, winner in rows]
+    going = [(name, position) for name, position in placed if position not in kept]
     _forget(tx, account, [position for _, position in going])
     update_by_keys(tx.db, _DELETE_LIVE, [name for name, _ in going])
+    tx.forget_winners()
     if len(rows) == SLICE_ROWS + MARKS_MAX:
         return True
     left = tx.db.execute(
@@ -144,16 +146,13 @@ def _trim_epochs(
 
 def _forget(tx: Transaction, account: Account, positions: list[int]) -> None:
     """Deletes ops, but for eight bytes of each one's hash."""
-    op_ids: list[Value] = [account.base + position for position in positions]
     gone: list[Value] = []
-    for cursor in _READ.run(tx.db, op_ids):
-        for ct_hash, raw in cursor:
-            header = HEADER.unpack_from(raw)
-            device_id, dev_seq = header[6], header[7]
-            start = hash_of(ct_hash, raw)[:HASH_START_BYTES]
-            gone += (account.account_n, account.index[device_id], dev_seq, start)
+    for raw in segments.remove_ops(tx.db, [account.base + position for position in positions]):
+        sealed = op.parse_any(raw)
+        author = account.index[sealed.header.device_id]
+        start = sealed.op_hash[:HASH_START_BYTES]
+        gone += (account.account_n, author, sealed.header.dev_seq, start)
     _GONE.run(tx.db, gone)
-    update_by_keys(tx.db, _DELETE, op_ids)
 
 
 def _unpin(tx: Transaction, account: Account, mark: Mark) -> None:
@@ -164,15 +163,14 @@ def _unpin(tx: Transaction, account: Account, mark: Mark) -> None:
         (account.account_n, mark.position),
     )
     op_id = account.base + mark.position
-    (raw,) = tx.db.execute("SELECT raw FROM op WHERE op_id = ?", (op_id,)).fetchone()
-    header = HEADER.unpack_from(raw)
-    epoch, tag = header[5], header[10]
-    winner = tx.db.execute(
-        "SELECT position FROM live WHERE name = ?",
-        (account.key + epoch.to_bytes(4, "big") + tag,),
-    ).fetchone()
-    if winner is None or winner[0] != mark.position:
-        tx.make_stubs([op_id])
+    raw = segments.read_op(tx.db, op_id)
+    if raw is None:
+        return
+    header = op.parse_any(raw).header
+    name = account.name(header.epoch, header.tag)
+    winner = tx.winners([name])[name]
+    if not winner or WINNER.unpack(winner)[0] != mark.position:
+        segments.make_stubs(tx.db, [op_id])
 
 
 def plan_sweep(tx: Transaction, now_ms: int) -> None:

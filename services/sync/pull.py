@@ -36,4 +36,4 @@ class Pull:
             await desk.store.passed(call.account, call.device, after)
         tip = await desk.member(call.account, call.device)
         cursor = desk.cursors.seal(call.account, page.position)
-        return wire.pull_response(desk.info(tip.chain.seq), page.ops, cursor, page.more)
+        return wire.pull_response(desk.info(tip.chain.seq), page.runs, cursor, page.more)

@@ -72,6 +72,8 @@ class Push:
             bad = await loop.run_in_executor(self._verifiers, first_forged, foreign)
             if bad is not None:
                 raise OpInvalid(bad, "signature")
+        # What is not needed while the store writes makes room for the next request.
+        del request, ops
         call.check_live()
         committed = await self._desk.store.commit_ops(
             Batch(

@@ -88,23 +88,23 @@ class Subscribe:
             if tip.chain.seq != stream.chain_seq:
                 stream.chain_seq = tip.chain.seq
                 await self._send(stream, write, _CHAIN)
-            if page.more and sent + len(page.ops) > self._backlog_ops_max:
+            if page.more and sent + page.count > self._backlog_ops_max:
                 await self._send(stream, write, _RESYNC)
                 return False
-            if page.ops:
+            if page.count:
                 stream.position = page.position
-                sent += len(page.ops)
-                await self._send(stream, write, _OPS, page.ops)
+                sent += page.count
+                await self._send(stream, write, _OPS, page.runs)
             if not page.more:
                 return True
 
     async def _send(
-        self, stream: Stream, write: Write, event: int, ops: Sequence[bytes] = ()
+        self, stream: Stream, write: Write, event: int, runs: Sequence[bytes] = ()
     ) -> None:
         frame = wire.subscribe_response(
             event,
             self._desk.info(stream.chain_seq),
-            ops,
+            runs,
             self._desk.cursors.seal(stream.account, stream.position),
         )
         stream.writing_since_s = self._desk.clock.monotonic_s()
