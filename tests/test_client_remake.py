@@ -230,6 +230,55 @@ def test_what_is_two_epochs_old_goes_up_as_stubs(a: Phone, grace: bool) -> None:
     assert pair(a, "b").device.list("ui") == {"k0": "v", "k1": "v", "k2": "v"}
 
 
+def test_a_late_device_waits_for_the_one_that_has_the_beginning(a: Phone) -> None:
+    """Where history was trimmed before it joined, the service takes its part only after that of
+    an older device: it says so, loses nothing, and gives it back then."""
+    for number in range(3):
+        a.device._core.state.lamport_max += 4000
+        write(a, "k", f"v{number}")
+        a.sync()
+    a.device.rotate()
+    a.sync()
+    a.service.trim(a.marks[-1])
+    a.service.drop_epoch(1)
+    b = pair(a, "b")
+    write(b, "x", "1")
+    settle(a, b)
+    heads = {key: row[0] for key, row in a.service.heads.items()}
+    emptied(a.service)
+    b.device.make_again()
+    b.sync()
+    assert b.alarms == ["restore-refused"]
+    assert b.device.list("ui") == {"k": "v2", "x": "1"}
+    settle(a, b)
+    assert all(b.service.heads[key][0] >= seq for key, seq in heads.items())
+    assert pair(a, "c").device.list("ui") == {"k": "v2", "x": "1"}
+
+
+def test_a_late_device_that_is_left_alone_publishes_all_again(a: Phone) -> None:
+    """The device that had the beginning never comes back: a rotation publishes what the late one
+    shows, and who joins then sees it."""
+    write(a, "k", "v")
+    a.sync()
+    a.device.rotate()
+    a.sync()
+    a.service.trim(a.marks[-1])
+    a.service.drop_epoch(1)
+    b = pair(a, "b")
+    write(b, "x", "1")
+    settle(a, b)
+    assert b.device._core.state.logs[0].base
+    emptied(a.service)
+    b.device.make_again()
+    b.sync()
+    b.device.rotate([a.device.identity.device_id])
+    settle(b)
+    c = pair(b, "c")
+    settle(b, c)
+    assert c.device.list("ui") == b.device.list("ui") == {"k": "v", "x": "1"}
+    assert b.alarms == c.alarms == []
+
+
 def test_a_long_chain_is_brought_in_several_calls(
     a: Phone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

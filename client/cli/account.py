@@ -22,6 +22,14 @@ _LOST = (
     "The service does not know this device. If the account was deleted on purpose, or this"
     " device was removed, leave it so; if the service lost its data, this brings the account back."
 )
+_BACK = (
+    "The account is back, with all that this device holds. Run `rookery device sync` on the other"
+    " devices now, before you add or remove any."
+)
+_PARTLY_BACK = (
+    "The account is back, but the service does not take all of it from this device. Run `rookery"
+    " device sync` on the device that has been in the account for longest, then here again."
+)
 
 
 async def status(arguments: argparse.Namespace, out: Output) -> int:
@@ -140,11 +148,8 @@ async def restore_account(arguments: argparse.Namespace, out: Output) -> int:
                 "The service has this account, and this device was removed from it; what is"
                 " stored here stays."
             ) from None
-        out.result(
-            data | {"restored": True},
-            "The account is back, with all that this device holds. Run `rookery device sync` on"
-            " the other devices now, before you add or remove any.",
-        )
+        whole = all(row.rule != "restore-refused" for row in core.notices)
+        out.result(data | {"restored": True, "complete": whole}, _BACK if whole else _PARTLY_BACK)
     return OK
 
 
