@@ -343,12 +343,17 @@ class SqliteStore:
                 future.set_exception(job.error)
             else:
                 future.set_result(job.result)
-        if self._poke is not None:
-            for account_id in done.poked:
-                self._loop.call_soon(self._poke, account_id)
+        if done.poked and self._poke is not None:
+            # Those who pushed are answered first.
+            self._loop.call_soon(self._poke_all, done.poked)
         for account_id, entry in done.entries.items():
             if entry is not None and entry.awaited:
                 self._send_if_due(account_id, entry)
+
+    def _poke_all(self, account_ids: Sequence[AccountId]) -> None:
+        assert self._poke is not None
+        for account_id in account_ids:
+            self._poke(account_id)
 
     # --- positions that devices have passed ---
 
