@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from services.config import Config
+
 RATINGS = """person,region,item,rating
 a,new england,thailand,5
 a,new england,cuba,2
@@ -54,6 +56,18 @@ def test_without_a_file_the_demo_says_that_its_people_are_made_up() -> None:
     assert ended.returncode == 0, ended.stderr
     assert "synthetic" in ended.stdout
     assert "ciphertext" in ended.stdout
+
+
+def test_the_demo_pairs_more_devices_than_an_address_may_in_a_deployment(tmp_path: Path) -> None:
+    """One machine plays many people: the limits per address of a deployment are not its own."""
+    people = [f"p{number},pacific,{item},{number % 5 + 1}" for number in range(50) for item in "ab"]
+    file = tmp_path / "ratings.csv"
+    file.write_text("\n".join(["person,region,item,rating", *people]) + "\n")
+    ended = run("--ratings", str(file), "--json")
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads(ended.stdout.splitlines()[-1])
+    assert report["devices"] - report["people"] > Config().ip_mailboxes_burst
+    assert report["all_devices_converged"] is True
 
 
 @pytest.mark.parametrize("arguments", [("--ratings", "/nonexistent.csv"), ("--people", "0")])

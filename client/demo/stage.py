@@ -42,6 +42,7 @@ class Service:
             "ROOKERY_POW_BITS": str(PROOF_BITS),
             # One address enrols everybody here; a deployment keeps its rates.
             "ROOKERY_IP_UNSIGNED_PER_S": "0",
+            "ROOKERY_IP_MAILBOXES_PER_S": "0",
             "ROOKERY_ACCOUNT_CALLS_PER_S": "0",
             "ROOKERY_ACCESS_LOG_SHARE": "1",
             "ROOKERY_LOG_LEVEL": "debug",
