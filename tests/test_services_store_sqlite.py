@@ -203,6 +203,24 @@ async def test_other_program_s_file_is_refused(path: Path) -> None:
     assert list(rows_by_table(path)) == ["theirs"]
 
 
+async def test_file_that_is_no_database_is_one_sentence(path: Path) -> None:
+    """It is named, with what SQLite says, and left as it is."""
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreUnavailable, match=r"store\.db can't be used: .*SQLITE_NOTADB"):
+        await SqliteStore.open(path)
+    assert path.read_bytes() == b"no database at all" * 100
+
+
+async def test_file_that_another_program_writes_to_is_one_sentence(path: Path) -> None:
+    """Who holds it has two seconds to let go."""
+    await (await SqliteStore.open(path)).close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="SQLITE_BUSY"):
+            await SqliteStore.open(path)
+    await (await SqliteStore.open(path)).close()
+
+
 async def test_migrations_run_in_order_and_whole(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,7 +235,7 @@ async def test_migrations_run_in_order_and_whole(
         "CREATE TABLE third (x); INSERT INTO nowhere VALUES (1)",
     )
     monkeypatch.setattr(schema, "MIGRATIONS", steps)
-    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+    with pytest.raises(StoreUnavailable, match="nowhere"):
         await SqliteStore.open(path)
     rows = rows_by_table(path)
     assert rows["second"] == 1

@@ -92,7 +92,8 @@ class SqliteStore:
     ) -> SqliteStore:
         """Opens the file, makes it (mode 0600) if there is none, brings it up to date.
 
-        StoreUnavailable if another process has it open, or a newer version wrote it.
+        StoreUnavailable if another process has it open, a newer version wrote it, it is no
+        database, or SQLite can't work on it (a full disk, for one).
         """
         file = Path(path)
         lock = schema.lock_file(file)
@@ -107,6 +108,12 @@ class SqliteStore:
             except BaseException:
                 writes.close()
                 raise
+        except sqlite3.Error as error:
+            os.close(lock)
+            raise StoreUnavailable(
+                f"{file.name} can't be used: SQLite says {error}"
+                f" ({getattr(error, 'sqlite_errorname', 'no code')})"
+            ) from error
         except BaseException:
             os.close(lock)
             raise
