@@ -203,11 +203,11 @@ async def test_other_program_s_file_is_refused(path: Path) -> None:
     assert list(rows_by_table(path)) == ["theirs"]
 
 
-async def test_file_that_is_no_database_is_one_sentence(path: Path) -> None:
+def test_file_that_is_no_database_is_one_sentence(path: Path) -> None:
     """It is named, with what SQLite says, and left as it is."""
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(StoreUnavailable, match=r"store\.db can't be used: .*SQLITE_NOTADB"):
-        await SqliteStore.open(path)
+        asyncio.run(SqliteStore.open(path))
     assert path.read_bytes() == b"no database at all" * 100
 
 
