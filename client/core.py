@@ -13,6 +13,7 @@ from client.holds import Holds
 from client.notices import Notices
 from client.oplog import Kept, OpLog, Place
 from client.outbox import Doubt, Outbox
+from client.past import Past
 from client.profile import Entry, Name, Order, Profile, part_of
 from client.rows import Journal, Rows, pack, unpack
 from client.steps import NoticeKind
@@ -50,6 +51,7 @@ class Core:
         self.oplog = OpLog()
         self.profile = Profile()
         self.outbox = Outbox()
+        self.past = Past()
         self.holds = Holds()
         self.notices = Notices()
         # stored in the row `self`
@@ -167,6 +169,7 @@ class Core:
         core.view = ChainView.load(pin, rows)
         core.oplog = OpLog.load(rows)
         core.outbox = Outbox.load(rows)
+        core.past = Past.load(rows)
         core.holds = Holds.load(rows)
         core.notices = Notices.load(rows)
         core.last_heads = rows.get("heads", b"")

@@ -9,6 +9,7 @@ from crypto.chain import Chain, Device
 from crypto.epoch import EpochKeys
 from crypto.heads import Head
 from crypto.ids import DeviceId, OpHash
+from crypto.op import LAMPORT_STEP_MAX
 
 
 class Log:
@@ -101,6 +102,12 @@ class State:
     def lamport_bound(self) -> int:
         """The largest lamport seen or heard of."""
         return max(self.lamport_max, self.lamport_hint)
+
+    def saw(self, lamport: int) -> None:
+        """An op that does not count was seen: what is written from now on stands above it,
+        since the service does not know that it does not count."""
+        if lamport <= self.lamport_bound + LAMPORT_STEP_MAX:
+            self.lamport_max = max(self.lamport_max, lamport)
 
     def heads(self) -> tuple[Head, ...]:
         """The newest op that counts of every device that has written, in index order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from client import bootstrap, doubt, healing, upkeep, views
+from client import bootstrap, doubt, healing, regain, upkeep, views
 from client.core import Core
 from client.holds import FRESH_HOLDS_MAX, HOLDS_MAX, STRANGERS_MAX
 from client.integrity import Judgement, Verdict, apply, judge, reconsider, review
@@ -100,16 +100,24 @@ def _is_over(core: Core, sealed: SealedOp) -> bool:
 def _count(core: Core, judgement: Judgement, sealed: SealedOp) -> None:
     device = judgement.device
     assert device is not None
-    seq = sealed.header.dev_seq
-    mine = device.device_id == core.identity.device_id
-    if mine and not core.outbox.committed(seq, sealed.op_hash, core.journal):
-        core.set_cloned(sealed.raw)
+    if device.device_id == core.identity.device_id:
+        _count_own(core, device.index, sealed)
     apply(judgement, core.state)
     core.oplog.add(device.index, sealed, core.journal)
     core.progress = True
     _take_content(core, judgement, sealed, device.index)
     if sealed.header.kind == Kind.RECORD:
         core.look_again(device.index, sealed)
+
+
+def _count_own(core: Core, index: int, sealed: SealedOp) -> None:
+    seq = sealed.header.dev_seq
+    row = core.outbox.committed(seq, sealed.op_hash, core.journal)
+    if row is not None:
+        core.past.added((index, seq), row.delta, core.journal)
+        return
+    core.past.end(index, seq - 1, core.journal)
+    core.set_cloned(sealed.raw)
 
 
 def _write_disputed(core: Core) -> None:
@@ -152,8 +160,10 @@ def _fork(core: Core, judgement: Judgement, sealed: SealedOp) -> None:
     core.journal.set(
         f"fork:{device.index:03d}", pack(log.fork_seq, [bytes(h) for h in sorted(log.stopped)])
     )
-    core.drop_ops(device.index, seq - 1)
+    dropped = core.drop_ops(device.index, seq - 1)
     _reconsider(core)
+    core.state.saw(sealed.header.lamport)
+    regain.say_again(core, device.index, dropped)
     core.alarm(
         "fork",
         "Two versions of one change of a device exist: it was copied, or somebody forged its "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from client import healing, intake, remoteerrors as reasons
+from client import healing, intake, regain, remoteerrors as reasons
 from client.chainview import pack_item, unpack_item
 from client.core import Core
 from client.errors import NoSuchDevice, NotAllowed
@@ -269,7 +269,9 @@ def _settle(core: Core, wish: Membership, parsed: Link) -> None:
 def _become(core: Core, new: Identity, index: int) -> None:
     """Goes on under a new identity, with all edits. Our parts of scores get new names, and
     hold what was added since they were last committed."""
-    old = core.view.chain.find(core.identity.device_id)
+    old = core.me
+    if old is not None:
+        core.past.end(old.index, core.state.logs[old.index].seq, core.journal)
     core.outbox.ground(core.journal)
     for edit in list(core.outbox.edits.values()):
         part = part_of(edit.name.key)
@@ -310,6 +312,7 @@ def _use_chain(core: Core, links: Sequence[Link]) -> None:
 def _drop_beyond_cut(core: Core, index: int) -> None:
     log, cut = core.state.logs[index], core.state.chain.devices[index].cut
     dropped = core.drop_ops(index, log.seq)
+    regain.say_again(core, index, dropped)
     if cut is not None and log.seq < cut.seq and dropped:
         core.alarm(
             "cut",

@@ -127,11 +127,11 @@ class Outbox:
         last = self.flying[max(self.flying)].sealed
         return last.header.dev_seq, last.op_hash
 
-    def committed(self, seq: int, op_hash: OpHash, journal: Journal) -> bool:
-        """An op of ours counts as held everywhere. False if it is none that we sent."""
+    def committed(self, seq: int, op_hash: OpHash, journal: Journal) -> Flying | None:
+        """An op of ours counts as held everywhere. None if it is none that flies."""
         row = self.flying.get(seq)
         if row is None or row.sealed.op_hash != op_hash:
-            return False
+            return None
         del self.flying[seq]
         journal.drop(_fly_row(seq))
         if not self.flying:
@@ -141,7 +141,7 @@ class Outbox:
             self.remove(edit.name, journal)
         elif edit is not None and row.delta:
             self.put(edit._replace(delta=edit.delta - row.delta), journal)
-        return True
+        return row
 
     def ground(self, journal: Journal) -> None:
         """Drops the batch in flight: it was refused for good. Its edits wait again."""

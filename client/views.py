@@ -88,6 +88,11 @@ def edit(core: Core, name: Name, data: bytes | None, now_ms: int, *, delta: floa
         raise Revoked
     if data is not None and len(data) > VALUE_BYTES_MAX:
         raise ValueTooLong
+    queue(core, name, data, now_ms, delta=delta)
+
+
+def queue(core: Core, name: Name, data: bytes | None, now_ms: int, *, delta: float = 0) -> None:
+    """An edit whose value was an op's already."""
     seen = core.state.lamport_max if core.ready else 0
     sent = [row.lamport for row in core.outbox.flying.values() if row.name == name]
     held = core.profile.find(name)
@@ -120,5 +125,5 @@ def put(core: Core, name: Name, new: Value, now_ms: int) -> None:
 
 __all__ = [
     "AGGREGATION_KEY", "add_score", "app_name", "collections", "edit", "names_in",
-    "put", "score", "scores", "shown", "value",
+    "put", "queue", "score", "scores", "shown", "value",
 ]  # fmt: skip
