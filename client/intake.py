@@ -116,6 +116,8 @@ def _count_own(core: Core, index: int, sealed: SealedOp) -> None:
     if row is not None:
         core.past.added((index, seq), row.delta, core.journal)
         return
+    if doubt.take_late(core, index, sealed):
+        return
     core.past.end(index, seq - 1, core.journal)
     core.set_cloned(sealed.raw)
 
@@ -164,6 +166,22 @@ def _fork(core: Core, judgement: Judgement, sealed: SealedOp) -> None:
     _reconsider(core)
     core.state.saw(sealed.header.lamport)
     regain.say_again(core, device.index, dropped)
+    mine = device.device_id == core.identity.device_id
+    late = doubt.both_ours(core, device.index, seq, kept, sealed) if mine else None
+    if late is not None:
+        # The other devices can't tell who is to blame: they set both versions aside.
+        core.cloned = True
+        core.alarm(
+            "refused-but-held",
+            "The service shows a change that it refused and did not hold, beside the one that "
+            "took its place: it took it later, or a copy of this device sent it again. This "
+            "device takes a new identity and says everything again.",
+            *filter(None, (late.receipt, kept.raw if kept is not None else b"")),
+            sealed.raw,
+            about=sealed.op_hash,
+            device_id=device.device_id,
+        )
+        return
     core.alarm(
         "fork",
         "Two versions of one change of a device exist: it was copied, or somebody forged its "
@@ -174,7 +192,7 @@ def _fork(core: Core, judgement: Judgement, sealed: SealedOp) -> None:
         about=device.device_id,
         device_id=device.device_id,
     )
-    if device.device_id == core.identity.device_id:
+    if mine:
         core.set_cloned(sealed.raw)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from client import healing, intake, regain, remoteerrors as reasons
+from client import doubt, healing, intake, regain, remoteerrors as reasons
 from client.chainview import pack_item, unpack_item
 from client.core import Core
 from client.errors import NoSuchDevice, NotAllowed
@@ -272,7 +272,7 @@ def _become(core: Core, new: Identity, index: int) -> None:
     old = core.me
     if old is not None:
         core.past.end(old.index, core.state.logs[old.index].seq, core.journal)
-    core.outbox.ground(core.journal)
+    doubt.ground(core)
     for edit in list(core.outbox.edits.values()):
         part = part_of(edit.name.key)
         if part is not None and old is not None and part[1] == old.index:

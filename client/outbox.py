@@ -136,12 +136,17 @@ class Outbox:
         journal.drop(_fly_row(seq))
         if not self.flying:
             self._unmark(journal)
-        edit = self.edits.get(row.name) if row.name is not None else None
-        if edit is not None and edit.lamport == row.lamport:
-            self.remove(edit.name, journal)
-        elif edit is not None and row.delta:
-            self.put(edit._replace(delta=edit.delta - row.delta), journal)
+        if row.name is not None:
+            self.said(row.name, row.lamport, row.delta, journal)
         return row
+
+    def said(self, name: Name, lamport: int, delta: float, journal: Journal) -> None:
+        """An op of ours is committed that carried the name's edit of this lamport."""
+        edit = self.edits.get(name)
+        if edit is not None and edit.lamport == lamport:
+            self.remove(name, journal)
+        elif edit is not None and delta:
+            self.put(edit._replace(delta=edit.delta - delta), journal)
 
     def ground(self, journal: Journal) -> None:
         """Drops the batch in flight: it was refused for good. Its edits wait again."""

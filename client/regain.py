@@ -86,10 +86,10 @@ def _own_part(
     else:
         lost = sum(delta for lamport, delta in added if lamport > left.order.lamport)
     if lost:
-        add(core, score, name, lost, last)
+        _add(core, score, name, lost, last)
 
 
-def add(core: Core, score: Name, name: Name, lost: float, last: Part) -> None:
+def _add(core: Core, score: Name, name: Name, lost: float, last: Part) -> None:
     """Adds to this device's part what was at `last` when it was lost from the part `name`."""
     me = core.me
     assert me is not None

@@ -93,8 +93,12 @@ def edit(core: Core, name: Name, data: bytes | None, now_ms: int, *, delta: floa
 
 def queue(core: Core, name: Name, data: bytes | None, now_ms: int, *, delta: float = 0) -> None:
     """An edit whose value was an op's already."""
+    me = core.me
     seen = core.state.lamport_max if core.ready else 0
     sent = [row.lamport for row in core.outbox.flying.values() if row.name == name]
+    if core.ready and me is not None:
+        # What was taken back may still come: it must not pass for this edit.
+        sent += core.past.lamports_open(me.index, core.state.logs[me.index].seq, name)
     held = core.profile.find(name)
     lamport = max(seen, *sent, held.order.lamport if held else 0, 0) + 1
     core.outbox.put(Edit(name, data, lamport, max(0, now_ms), delta), core.journal)

@@ -88,7 +88,7 @@ def _lines(data: dict[str, Any], now_ms: int) -> list[str]:
     if data["revoked"]:
         lines.append("this device was removed; what it holds stays readable here")
     if data["cloned"]:
-        lines.append("this device was copied; the next sync gives it a new identity")
+        lines.append("this device needs a new identity; the next sync gives it one")
     return lines
 
 
