@@ -74,6 +74,13 @@ class Notices:
         """The cause is gone: if it comes back, it is worth a new notice."""
         self._seen.discard((rule, about))
 
+    def withdraw(self, rule: str, journal: Journal) -> None:
+        """What was to be said by this rule is to be found out anew."""
+        self._seen = {row for row in self._seen if row[0] != rule}
+        for notice in self.all:
+            if notice.rule == rule:
+                self.dismiss(notice.number, journal)
+
     def dismiss(self, number: int, journal: Journal) -> None:
         """The person has read it."""
         if self._notices.pop(number, None) is not None:

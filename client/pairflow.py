@@ -63,13 +63,21 @@ class Invitation:
 
     async def enter(self, digits: str) -> DeviceId:
         """Adds the new device, if these are its digits; one attempt. CodeWrong; PairingError
-        if another device was quicker to change the account."""
+        if another device was quicker to change the account, or the service does not say."""
+        core = self._synced.core
+        before = core.chain.seq
         added = self._machine.enter(digits, now_ms=self._synced.transport.server_ms())
         # Stored first: from here on the device is added, whatever happens to this process.
         self._synced.save()
         self._kept = True
         await self._synced.sync_once()
-        if self._synced.core.chain.find(added) is None:
+        if core.chain.find(added) is None:
+            if core.chain.seq == before:
+                # Nothing stands in its place yet, and the service has the link.
+                raise PairingError(
+                    "The service does not say that it took the new device, which may be added "
+                    "still. Sync, and look at the list of devices before you pair again."
+                )
             self._kept = False
             raise PairingError("Another device changed the account meanwhile; start again.")
         return added

@@ -35,6 +35,7 @@ def begin(core: Core) -> None:
     core.made, core.gone, core.created_to = False, False, 0
     core.remade_epoch = core.state.chain.epoch
     core.journal.set("remade", core.remade_epoch.to_bytes(4, "big"))
+    core.notices.withdraw("restore-refused", core.journal)
     healing.generation_changed(core)
 
 

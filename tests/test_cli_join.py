@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import re
+import secrets
 import select
 import signal
 import subprocess
 from pathlib import Path
 
+from client.cli.output import UNREACHABLE
 from client.cli.qr import terminal_qr
 from client.cli.session import UNFINISHED
 from client.localkey import KeyFile
+from client.pairflow import Invitation
+from client.pairing import Inviter
 from client.vault import FileVault
+from crypto.pairing import LIFETIME_MS
 from tests.cli_process import Home, join, up_to_digits
 from tests.service_process import ServiceProcess
+from tests.shell_worlds import fleet
 
 
 def test_pairing_by_qr_text_works_too(tmp_path: Path, first: Home, server: ServiceProcess) -> None:
@@ -139,6 +146,35 @@ def test_a_join_that_was_killed_after_the_digits_is_finished(
     assert home.run("get", "ui/theme").out == "dark\n"
     home.run("init", service=True, code=1)
     assert home.run("get", "ui/theme", "--offline").out == "dark\n"
+
+
+async def test_a_join_that_loses_the_service_keeps_what_may_have_been_added(
+    tmp_path: Path, own_server: ServiceProcess
+) -> None:
+    """The service goes away after the proof was sent and stays away until the time is up: the
+    keys are kept, and the next command finds out that the other device added them."""
+    home = Home(tmp_path, "c", own_server)
+    async with fleet(own_server.endpoint) as devices:
+        a = await devices.first()
+        began_ms = a.transport.server_ms() - LIFETIME_MS + 10_000
+        inviter = Inviter(a.core, now_ms=began_ms, rand=secrets.token_bytes)
+        invitation = Invitation(a)
+        invitation._machine, invitation.invite = inviter, inviter.invite
+        with home.start("join", service=True) as joining:
+            joining.say(inviter.invite.text())
+            _, row = await asyncio.gather(
+                invitation.wait_for_reader(), asyncio.to_thread(joining.until, event="digits")
+            )
+            own_server.stop()
+            assert await asyncio.to_thread(joining.wait) == UNREACHABLE
+            assert "its keys are kept" in joining.err
+        assert "not joined" not in home.run("status", "--json", code=UNREACHABLE).err
+        own_server.start()
+        inviter.enter(row["digits"], now_ms=began_ms)
+        a.save()
+        await a.sync_once()
+        assert home.run("status", "--json").json["account_made"]
+        assert len(home.run("devices", "--json").json["devices"]) == 2
 
 
 def test_a_state_that_was_never_finished_is_made_anew(

@@ -16,6 +16,7 @@ from client.pairflow import Admission, Invitation, find_invite, read_code
 from client.recoverflow import recover
 from client.remote import Remote
 from client.remoteerrors import ProtocolBreach, RemoteError
+from client.steps import ChainItem
 from client.transport import Signer, Transport
 from client.vault import MemoryVault
 from crypto.cert import Role
@@ -185,6 +186,36 @@ async def test_wrong_digits_reach_the_new_device(tmp_path: Path) -> None:
         await asking
         with pytest.raises(PairingRefused):
             await admission.wait()
+
+
+class _Conflicts(Remote):
+    """A service that answers that another link came first, and shows none."""
+
+    async def append_link(self, item: ChainItem) -> None:
+        raise RemoteError(reasons.CHAIN_CONFLICT, status="ABORTED")
+
+
+async def test_a_device_that_may_still_be_added_is_not_refused(tmp_path: Path) -> None:
+    """The ADD link waits to be sent again, and the service has it: the new device is told
+    nothing, and belongs as soon as the link is taken."""
+    async with serving(tmp_path) as service, fleet(endpoint_of(service)) as devices:
+        a = await devices.first()
+        invitation = Invitation(a)
+        admission = Admission(devices.transport(), invitation.invite)
+        asking = asyncio.create_task(admission.ask(lambda core: None))
+
+        async def invite() -> None:
+            async with invitation:
+                await invitation.wait_for_reader()
+                a.remote = _Conflicts(a.transport)
+                await invitation.enter(await asking)
+
+        with pytest.raises(PairingError, match="may be added still"):
+            await invite()
+        a.remote = Remote(a.transport)
+        await a.sync_once()
+        assert len(a.core.devices) == 2
+        await admission.wait()
 
 
 async def test_a_refusal_that_nobody_sealed_is_none(tmp_path: Path) -> None:

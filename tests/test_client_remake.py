@@ -251,6 +251,9 @@ def test_a_late_device_waits_for_the_one_that_has_the_beginning(a: Phone) -> Non
     assert b.alarms == ["restore-refused"]
     assert b.device.list("ui") == {"k": "v2", "x": "1"}
     settle(a, b)
+    b.device.make_again()
+    b.sync()
+    assert b.alarms == []  # what stood in the way of the first attempt is gone
     assert all(b.service.heads[key][0] >= seq for key, seq in heads.items())
     assert pair(a, "c").device.list("ui") == {"k": "v2", "x": "1"}
 

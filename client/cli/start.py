@@ -106,9 +106,13 @@ async def join(arguments: argparse.Namespace, out: Output) -> int:
         out.note("Waiting for the other device (Ctrl-C ends it; run `join` again then).")
         try:
             await admission.wait()
-        except BaseException:
-            # Ctrl-C, too: a device that does not belong is in the way of the next attempt.
-            session.disown(vault)
+        except BaseException as error:
+            if isinstance(error, RemoteError) and error.transient:
+                # The other device has our proof and may have added us: the next command asks.
+                out.note(_MAYBE_JOINED)
+            else:
+                # Ctrl-C, too: a device that does not belong is in the way of the next attempt.
+                session.disown(vault)
             raise
         vault.unmark()
         synced = settled[0]
@@ -118,6 +122,10 @@ async def join(arguments: argparse.Namespace, out: Output) -> int:
     return OK
 
 
+_MAYBE_JOINED = (
+    "Whether the other device added this one is not known; its keys are kept. `rookery device"
+    " sync` finds out."
+)
 _MAYBE_RECOVERED = (
     "Whether the account took this device is not known; its keys are kept. `rookery device sync`"
     " finds out. If it was not taken, remove this state and recover again."
