@@ -33,3 +33,15 @@ class OpenError(CryptoError):
 
     def __init__(self) -> None:
         super().__init__("open", "can't be opened with the keys at hand")
+
+
+class ShareError(CryptoError):
+    """Shares of one vector do not lie on one polynomial.
+
+    `parties` are those whose shares are off, where there are enough others to tell.
+    """
+
+    def __init__(self, parties: tuple[int, ...] = ()) -> None:
+        blame = f"; off is party {', '.join(map(str, parties))}" if parties else ""
+        super().__init__("inconsistent", f"the shares do not belong together{blame}")
+        self.parties = parties

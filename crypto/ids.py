@@ -67,3 +67,17 @@ class Tag(Id):
 
     __slots__ = ()
     size = 16
+
+
+class ReportId(Id):
+    """Drawn at random for one contribution, 16 bytes."""
+
+    __slots__ = ()
+    size = 16
+
+
+class Nullifier(Id):
+    """One for each account and round, and nothing to link rounds by, 32 bytes."""
+
+    __slots__ = ()
+    size = 32

@@ -163,6 +163,15 @@ def aead_open(key: bytes, nonce: bytes, ad: bytes, ct: bytes) -> bytes:
         raise OpenError from None
 
 
+def keystream(key: bytes, size: int) -> bytes:
+    """The first `size` bytes of XChaCha20's keystream under nonce 0^24, behind Poly1305's block.
+
+    As the AEAD of zeros without its tag, so that every build of libsodium can do it. A key
+    that is used here must serve nothing else.
+    """
+    return aead_seal(key, bytes(AEAD_NONCE_BYTES), b"", bytes(size))[:size]
+
+
 def passphrase_key(passphrase: str, salt: bytes, *, ops: int, memory_bytes: int) -> bytes:
     """Argon2id: 32 bytes. FormatError for parameters that libsodium refuses or can't afford.
 

@@ -23,11 +23,11 @@ from crypto.errors import (
     SignatureError,
 )
 from crypto.heads import Head
-from crypto.ids import AccountId, DeviceId, Id, LinkHash, OpHash, Tag
+from crypto.ids import AccountId, DeviceId, Id, LinkHash, Nullifier, OpHash, ReportId, Tag
 from crypto.keys import Identity, Recipient, device_id
 from crypto.padding import BUCKETS
 
-ID_TYPES = (AccountId, DeviceId, LinkHash, OpHash, Tag)
+ID_TYPES = (AccountId, DeviceId, LinkHash, OpHash, Tag, ReportId, Nullifier)
 
 
 @cache
