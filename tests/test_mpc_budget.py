@@ -1,0 +1,436 @@
+"""Budgets: what a release costs, what that means, and ledgers that no order of entries passes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, TypeVar, cast
+
+import cbor2
+import dp_accounting  # type: ignore[import-untyped]
+import numpy as np
+import pytest
+from dp_accounting.pld import PLDAccountant  # type: ignore[import-untyped]
+from dp_accounting.rdp import RdpAccountant  # type: ignore[import-untyped]
+from hypothesis import example, given, settings, strategies as st
+
+from crypto.errors import CryptoError, FormatError
+from mpc.budget import (
+    Cap,
+    Charge,
+    DeviceCaps,
+    DeviceLedger,
+    OpenedBefore,
+    Opening,
+    OverBudget,
+    PartyLedger,
+)
+from mpc.noise import Law, Mechanism
+from mpc.privacy import MICRO, RHO_MICRO_MAX, cost, delta_of, epsilon_of
+
+GAUSSIAN, LAPLACE = Mechanism.GAUSSIAN, Mechanism.LAPLACE
+DELTAS = [1e-3, 1e-6, 1e-9, 1e-12]
+ORDERS = 1 + np.geomspace(0.01, 1e5, 3000)
+DAY_MS = 86_400_000
+
+
+def gaussian_cost(sigma_milli: int, l2_squared: int = 1) -> int:
+    """One sum, three parties."""
+    law = Law(GAUSSIAN, sigma_milli)
+    return cost(law, l1=1, l2_squared=l2_squared, outputs=1, parties=3, t=1)
+
+
+# What a release costs
+
+
+@pytest.mark.parametrize("delta", DELTAS)
+@pytest.mark.parametrize("sigma_milli", [3_000, 4_001, 10_000, 30_000, 100_000])
+def test_epsilon_agrees_with_dp_accounting(sigma_milli: int, delta: float) -> None:
+    """A release's epsilon is dp-accounting's by Renyi orders, and no less than the exact one."""
+    ours = epsilon_of(gaussian_cost(sigma_milli), delta) / MICRO
+    event = dp_accounting.GaussianDpEvent(sigma_milli / 1000)
+    # A cost is rounded up to a whole micro-rho, which is much where it is small.
+    room = 1 + 1 / gaussian_cost(sigma_milli)
+    renyi = RdpAccountant(ORDERS).compose(event).get_epsilon(delta)
+    assert renyi * (1 - 1e-5) <= ours <= renyi * room + 1e-5
+    exact = PLDAccountant(value_discretization_interval=1e-4).compose(event).get_epsilon(delta)
+    assert exact <= ours <= 1.5 * exact
+
+
+@pytest.mark.parametrize("delta", DELTAS)
+@pytest.mark.parametrize("rounds", [1, 7, 100, 2000])
+def test_composition_agrees_with_dp_accounting(rounds: int, delta: float) -> None:
+    """The rho of many rounds is the sum of theirs, and so says dp-accounting."""
+    rho_micro = rounds * gaussian_cost(20_000, 2)
+    ours = epsilon_of(rho_micro, delta) / MICRO
+    event = dp_accounting.SelfComposedDpEvent(
+        dp_accounting.ZCDpEvent(rho_micro / rounds / MICRO), rounds
+    )
+    assert ours == pytest.approx(RdpAccountant(ORDERS).compose(event).get_epsilon(delta), rel=1e-4)
+
+
+@pytest.mark.parametrize("epsilon_micro", [100_000, 1_000_000, 5_000_000])
+@pytest.mark.parametrize("rho_micro", [50, 12_500, 500_000])
+def test_delta_agrees_with_dp_accounting(rho_micro: int, epsilon_micro: int) -> None:
+    """A release's delta is no less than the exact one of the Gaussian with this rho."""
+    sigma = math.sqrt(MICRO / (2 * rho_micro))
+    accountant = PLDAccountant(value_discretization_interval=1e-4)
+    exact = accountant.compose(dp_accounting.GaussianDpEvent(sigma)).get_delta(
+        epsilon_micro / MICRO
+    )
+    # dp-accounting's own errors are about 1e-15.
+    assert delta_of(rho_micro, epsilon_micro) >= exact - 1e-14
+    assert delta_of(rho_micro, epsilon_micro) <= 30 * exact + 1e-14
+
+
+@given(st.integers(1, RHO_MICRO_MAX - 1), st.integers(1, 1 << 20), st.integers(1, 40))
+def test_epsilon_is_monotone(rho_micro: int, more: int, digits: int) -> None:
+    """More rho is more epsilon, a larger delta less of it; the result holds and is the least."""
+    delta = 10.0**-digits
+    epsilon = epsilon_of(rho_micro, delta)
+    assert epsilon_of(min(RHO_MICRO_MAX, rho_micro + more), delta) >= epsilon
+    assert epsilon_of(rho_micro, delta / 10) >= epsilon
+    assert delta_of(rho_micro, epsilon) <= delta
+    assert epsilon == 0 or delta_of(rho_micro, epsilon - 1) > delta
+
+
+def test_no_rho_is_no_epsilon() -> None:
+    """What cost nothing tells nothing; what is out of range is refused."""
+    assert epsilon_of(0, 1e-6) == 0
+    for delta in (0.0, 1.0, -0.1, math.nan):
+        with pytest.raises(FormatError, match="delta lies"):
+            epsilon_of(1, delta)
+    for rho_micro, epsilon_micro in ((-1, 0), (RHO_MICRO_MAX + 1, 0), (1, -1)):
+        with pytest.raises(FormatError, match="rho is 0 to"):
+            delta_of(rho_micro, epsilon_micro)
+
+
+@given(st.integers(2_829, 1 << 40), st.integers(1, 1 << 60), st.integers(1, 65536))
+def test_gaussian_cost_is_rounded_up(sigma_milli: int, l2_squared: int, outputs: int) -> None:
+    """A Gaussian costs l2^2 / 2 sigma^2, up by less than two micro-rho, or is refused."""
+    exact = Fraction(l2_squared * 10**6 * MICRO, 2 * sigma_milli**2)
+    law = Law(GAUSSIAN, sigma_milli)
+    if exact + 1 > RHO_MICRO_MAX:
+        with pytest.raises(FormatError, match="protects nobody"):
+            cost(law, l1=1, l2_squared=2 * l2_squared, outputs=outputs, parties=3, t=1)
+        return
+    micro = cost(law, l1=1, l2_squared=l2_squared, outputs=outputs, parties=3, t=1)
+    assert exact < micro < exact + 2
+
+
+@pytest.mark.parametrize(("parties", "t"), [(3, 1), (4, 1), (5, 1), (5, 2), (9, 1)])
+def test_a_sum_of_gaussians_is_charged_for_what_it_is_off(parties: int, t: int) -> None:
+    """The cost holds for the least sigma by the published formula, at the largest vector."""
+    sharing = parties - t
+    law = Law(GAUSSIAN, math.isqrt(4 * sharing * 10**6 - 1) + 1)
+    variance = float(law.variance) / sharing
+    tau = 10 * sum(math.exp(-2 * math.pi**2 * variance * k / (k + 1)) for k in range(1, sharing))
+    exact = Fraction(1) / (2 * law.variance) + Fraction(tau) * 65536 / 4
+    micro = cost(law, l1=1, l2_squared=1, outputs=65536, parties=parties, t=t)
+    assert exact * MICRO <= micro <= exact * MICRO + 2
+
+
+@pytest.mark.parametrize("sigma_milli", [500, 1_000, 14_142, 1 << 40])
+@pytest.mark.parametrize("l1", [1, 2, 12])
+def test_laplace_cost(sigma_milli: int, l1: int) -> None:
+    """Discrete Laplace noise is pure epsilon = l1 * arcosh(1 + 1 / sigma^2), so epsilon^2 / 2."""
+    micro = cost(Law(LAPLACE, sigma_milli), l1=l1, l2_squared=1, outputs=9, parties=3, t=1)
+    # log1p form of arcosh, which keeps its digits where 1 / sigma^2 is small.
+    more = (1000 / sigma_milli) ** 2
+    epsilon = l1 * math.log1p(more + math.sqrt(more * (more + 2)))
+    assert micro == math.ceil(epsilon**2 / 2 * MICRO)
+    if epsilon > 0.01:
+        event = dp_accounting.LaplaceDpEvent(1 / epsilon)
+        assert (
+            RdpAccountant(ORDERS).compose(event).get_epsilon(1e-6)
+            <= epsilon_of(micro, 1e-6) / MICRO
+        )
+
+
+def test_cost_refuses_what_is_no_release() -> None:
+    """No outputs, no sensitivity, or Gaussians that don't add up have no cost."""
+    law = Law(GAUSSIAN, 10_000)
+    good = {"l1": 1, "l2_squared": 1, "outputs": 1}
+    for name in good:
+        with pytest.raises(FormatError, match="release has outputs"):
+            cost(law, **{**good, name: 0}, parties=3, t=1)
+    with pytest.raises(FormatError, match="at least 2829"):
+        gaussian_cost(2_828)
+
+
+# Ledgers
+
+TASKS = [bytes([n]) * 32 for n in range(3)]
+CAPS = DeviceCaps(task=70, task_period=40, period=60, all_time=150, period_ms=DAY_MS)
+Ledger = TypeVar("Ledger", DeviceLedger, PartyLedger)
+entries = st.tuples(
+    st.sampled_from(TASKS),
+    st.integers(1, 45),
+    st.integers(0, 12),
+    st.integers(-2 * DAY_MS, 3 * DAY_MS),
+)
+
+
+def outcome(enter: Callable[[], Ledger]) -> Ledger | CryptoError:
+    """The new ledger or the refusal."""
+    try:
+        return enter()
+    except CryptoError as refusal:
+        return refusal
+
+
+def digest(number: int) -> bytes:
+    """Some round's."""
+    return bytes([number, 255]) * 16
+
+
+def reload(ledger: DeviceLedger) -> DeviceLedger:
+    """What is read back after it was stored."""
+    again = DeviceLedger.from_bytes(ledger.to_bytes())
+    assert again == ledger
+    assert again.to_bytes() == ledger.to_bytes()
+    return again
+
+
+@given(st.lists(entries, max_size=40), st.sets(st.integers(0, 39)))
+def test_device_never_passes_a_cap(
+    attempts: list[tuple[bytes, int, int, int]], restarts: set[int]
+) -> None:
+    """In any order, with clocks that jump and restarts between, spending stays within each cap.
+
+    The sums are kept here apart, from nothing but which entries were taken.
+    """
+    ledger, now_ms = DeviceLedger(), 20_000 * DAY_MS
+    taken: list[tuple[int, bytes, int]] = []
+    reached = 0
+    for step, (task, micro_rho, number, passed_ms) in enumerate(attempts):
+        now_ms += passed_ms
+        reached = max(reached, now_ms // DAY_MS)
+        if step in restarts:
+            ledger = reload(ledger)
+        before, charge = ledger, Charge(task, micro_rho, 30_000 * DAY_MS)
+        entered = outcome(
+            lambda: before.enter(CAPS, digest(number), charge, now_ms=now_ms)  # noqa: B023
+        )
+        if isinstance(entered, OverBudget):
+            assert entered.left < micro_rho == entered.wanted
+            continue
+        if isinstance(entered, CryptoError):
+            assert before.rounds[digest(number)] != charge
+            continue
+        ledger = entered
+        if digest(number) not in before.rounds:
+            taken.append((reached, task, micro_rho))
+        assert ledger.micro_rho == sum(cost_ for _, _, cost_ in taken) <= CAPS.all_time
+        for one in TASKS:
+            assert sum(c for _, task_, c in taken if task_ == one) <= CAPS.task
+            assert sum(c for d, t_, c in taken if (d, t_) == (reached, one)) <= CAPS.task_period
+        assert sum(c for d, _, c in taken if d == reached) <= CAPS.period
+
+
+@given(st.lists(entries, max_size=30))
+def test_device_refuses_only_what_does_not_fit(
+    attempts: list[tuple[bytes, int, int, int]],
+) -> None:
+    """`left` says what fits: the least of the rooms and 1 is refused, and half of it is taken."""
+    ledger, now_ms = DeviceLedger(), 20_000 * DAY_MS
+    for step, (task, _, _, passed_ms) in enumerate(attempts):
+        now_ms += abs(passed_ms)
+        rooms = ledger.left(CAPS, task, now_ms=now_ms)
+        least = min(rooms.values())
+        with pytest.raises(OverBudget) as refusal:
+            ledger.enter(CAPS, digest(step), Charge(task, least + 1, now_ms), now_ms=now_ms)
+        assert rooms[refusal.value.cap] == refusal.value.left == least
+        part = (least + 1) // 2
+        if part:
+            charge = Charge(task, part, now_ms)
+            ledger = ledger.enter(CAPS, digest(step), charge, now_ms=now_ms)
+
+
+@pytest.mark.parametrize(
+    ("caps", "cap"),
+    [
+        (replace(CAPS, task=15), Cap.TASK),
+        (replace(CAPS, task_period=15), Cap.TASK_PERIOD),
+        (replace(CAPS, period=15), Cap.PERIOD),
+        (replace(CAPS, all_time=15), Cap.GLOBAL),
+    ],
+)
+def test_refusal_names_cap_task_and_rest(caps: DeviceCaps, cap: Cap) -> None:
+    """A refusal says which cap, which task, what it costs and what is left."""
+    ledger = DeviceLedger().enter(caps, digest(0), Charge(TASKS[1], 10, 9), now_ms=1)
+    with pytest.raises(OverBudget) as refusal:
+        ledger.enter(caps, digest(1), Charge(TASKS[1], 6, 9), now_ms=1)
+    assert (refusal.value.cap, refusal.value.task, refusal.value.left) == (cap, TASKS[1], 5)
+    assert f"task {TASKS[1].hex()} costs 6 micro-rho and the {cap} cap has 5" in str(refusal.value)
+
+
+def test_retry_costs_nothing_and_nothing_comes_back() -> None:
+    """The same entry again leaves the ledger as it is; another cost for the round is refused."""
+    charge = Charge(TASKS[0], 30, 5)
+    ledger = DeviceLedger().enter(CAPS, digest(0), charge, now_ms=1)
+    assert reload(ledger).enter(CAPS, digest(0), charge, now_ms=2) == ledger
+    with pytest.raises(FormatError, match="another task or cost"):
+        ledger.enter(CAPS, digest(0), charge._replace(micro_rho=1), now_ms=2)
+    later = ledger.enter(CAPS, digest(1), Charge(TASKS[0], 1, 9), now_ms=6)
+    assert list(later.rounds) == [digest(1)]
+    assert later.micro_rho == 31
+
+
+def test_clock_set_back_stays_in_its_period() -> None:
+    """No room comes of setting the clock back, and a narrowed cap leaves nothing."""
+    ledger = DeviceLedger().enter(CAPS, digest(0), Charge(TASKS[0], 40, 0), now_ms=9 * DAY_MS)
+    assert ledger.left(CAPS, TASKS[0], now_ms=2 * DAY_MS)[Cap.TASK_PERIOD] == 0
+    assert ledger.left(CAPS, TASKS[0], now_ms=10 * DAY_MS - 1)[Cap.TASK_PERIOD] == 0
+    assert ledger.left(CAPS, TASKS[0], now_ms=10 * DAY_MS)[Cap.TASK_PERIOD] == 40
+    with pytest.raises(OverBudget, match="has 0 left"):
+        ledger.enter(replace(CAPS, task=1), digest(1), Charge(TASKS[0], 1, 0), now_ms=0)
+
+
+openings = st.tuples(
+    st.sampled_from(TASKS), st.integers(0, 5), st.integers(0, 2), st.integers(1, 45)
+)
+
+
+@given(st.lists(openings, max_size=40), st.sets(st.integers(0, 39)))
+@example([(TASKS[0], 0, 0, 10), (TASKS[0], 0, 1, 10)], {1})
+def test_party_opens_a_window_once_and_within_its_cap(
+    attempts: list[tuple[bytes, int, int, int]], restarts: set[int]
+) -> None:
+    """In any order, with restarts between, a window has one round and a task keeps its cap."""
+    ledger = PartyLedger()
+    opened: dict[tuple[bytes, int], Opening] = {}
+    for step, (task, window_ms, number, micro_rho) in enumerate(attempts):
+        if step in restarts:
+            again = PartyLedger.from_bytes(ledger.to_bytes())
+            assert again == ledger
+            ledger = again
+        opening = Opening(digest(number), micro_rho)
+        spent = sum(one.micro_rho for (task_, _), one in opened.items() if task_ == task)
+        known = opened.get((task, window_ms))
+        before = ledger
+        entered = outcome(
+            lambda: before.enter(task, window_ms, opening, cap_micro_rho=100)  # noqa: B023
+        )
+        if isinstance(entered, OpenedBefore):
+            assert known not in (None, opening)
+            assert (entered.task, entered.window_ms) == (task, window_ms)
+            continue
+        if isinstance(entered, OverBudget):
+            assert known is None
+            assert (entered.cap, entered.task) == (Cap.TASK, task)
+            assert entered.left == 100 - spent < micro_rho
+            continue
+        assert isinstance(entered, PartyLedger)
+        ledger = entered
+        assert known in (None, opening)
+        opened[task, window_ms] = opening
+        assert ledger.spent(task) == sum(
+            one.micro_rho for (task_, _), one in opened.items() if task_ == task
+        )
+        assert ledger.spent(task) <= 100
+
+
+def stored_device() -> list[Any]:
+    """The fields of a device's ledger with two entries."""
+    ledger = DeviceLedger().enter(CAPS, digest(0), Charge(TASKS[0], 30, 5), now_ms=1)
+    ledger = ledger.enter(CAPS, digest(1), Charge(TASKS[1], 20, 5), now_ms=1)
+    fields: list[Any] = cbor2.loads(ledger.to_bytes())
+    return fields
+
+
+def stored_party() -> list[Any]:
+    """The fields of a party's ledger with one entry."""
+    ledger = PartyLedger().enter(TASKS[0], 7, Opening(digest(0), 30), cap_micro_rho=50)
+    fields: list[Any] = cbor2.loads(ledger.to_bytes())
+    return fields
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda f: f.__setitem__(0, 2),
+        lambda f: f.__setitem__(1, 49),
+        lambda f: f.__setitem__(2, -1),
+        lambda f: f.__setitem__(3, 1 << 63),
+        lambda f: f.__setitem__(4, []),
+        lambda f: f[4].__setitem__(b"short", [1, 1]),
+        lambda f: f[4].__setitem__(TASKS[0], [30]),
+        lambda f: f[4].__setitem__(TASKS[0], [30, 31]),
+        lambda f: f[4].__setitem__(TASKS[0], [30.0, 30]),
+        lambda f: f[5].__setitem__(digest(0), [TASKS[0], 0, 5]),
+        lambda f: f[5].__setitem__(digest(0), ["task", 30, 5]),
+        lambda f: f.append(0),
+        lambda f: f.pop(),
+    ],
+)
+def test_spoilt_device_ledger_is_refused(spoil: Callable[[list[Any]], None]) -> None:
+    """What `to_bytes` can't have written is refused rather than taken for an empty ledger."""
+    fields = stored_device()
+    spoil(fields)
+    with pytest.raises(FormatError):
+        DeviceLedger.from_bytes(cbor2.dumps(fields, canonical=True))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda f: f.__setitem__(0, 0),
+        lambda f: f.__setitem__(1, None),
+        lambda f: f[1].__setitem__(TASKS[0], {}),
+        lambda f: f[1].__setitem__(TASKS[0], {-1: [digest(0), 30]}),
+        lambda f: f[1].__setitem__(TASKS[0], {"7": [digest(0), 30]}),
+        lambda f: f[1][TASKS[0]].__setitem__(7, [digest(0)]),
+        lambda f: f[1][TASKS[0]].__setitem__(7, [b"short", 30]),
+        lambda f: f[1][TASKS[0]].__setitem__(7, [None, 30]),
+        lambda f: f[1][TASKS[0]].__setitem__(7, [digest(0), True]),
+    ],
+)
+def test_spoilt_party_ledger_is_refused(spoil: Callable[[list[Any]], None]) -> None:
+    """The same holds for a party."""
+    fields = stored_party()
+    spoil(fields)
+    with pytest.raises(FormatError):
+        PartyLedger.from_bytes(cbor2.dumps(fields, canonical=True))
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=60))
+def test_garbage_is_no_ledger(data: bytes) -> None:
+    """Any bytes are refused with FormatError; two encodings of one ledger are not both taken."""
+    for ledger in (DeviceLedger, PartyLedger):
+        with pytest.raises(FormatError):
+            ledger.from_bytes(data)
+    with pytest.raises(FormatError, match="of this version"):
+        PartyLedger.from_bytes(PartyLedger().to_bytes() + b"\0")
+    assert PartyLedger.from_bytes(PartyLedger().to_bytes()) == PartyLedger()
+
+
+@pytest.mark.parametrize("name", ["task", "task_period", "period", "all_time", "period_ms"])
+def test_caps_are_whole_numbers(name: str) -> None:
+    """A cap below zero, a float or a period of no length is refused."""
+    for bad in (-1, 1.5, 1 << 63):
+        with pytest.raises(FormatError):
+            replace(CAPS, **{name: cast(int, bad)})
+
+
+@pytest.mark.parametrize(
+    "charge",
+    [
+        Charge(b"short", 1, 1),
+        Charge(TASKS[0], 0, 1),
+        Charge(TASKS[0], -5, 1),
+        Charge(TASKS[0], 1, -1),
+        Charge("x" * 32, 1, 1),  # type: ignore[arg-type]
+    ],
+)
+def test_entry_that_would_refund_or_name_nothing(charge: Charge) -> None:
+    """An entry costs at least one micro-rho and names a task, so nothing can be taken back."""
+    with pytest.raises(FormatError):
+        DeviceLedger().enter(CAPS, digest(0), charge, now_ms=1)
+    with pytest.raises(FormatError):
+        DeviceLedger().enter(CAPS, b"round", Charge(TASKS[0], 1, 1), now_ms=1)
+    with pytest.raises(FormatError):
+        PartyLedger().enter(TASKS[0], 1, Opening(digest(0), 0), cap_micro_rho=9)
