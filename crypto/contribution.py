@@ -86,38 +86,39 @@ class Header:
     round_digest: bytes
     report_id: ReportId
     nullifier: Nullifier
+    hash: bytes
+    """Of all its bytes: what binds shares to it."""
 
-    @property
-    def hash(self) -> bytes:
-        """What binds shares to their header."""
-        return hash_(labels.REPORT, self.encode())
 
-    def encode(self) -> bytes:
-        """The 88 bytes."""
-        return pack(
-            _HEADER,
-            _HEADER_MAGIC,
-            _SUITE,
-            _AUTHENTICATED,
-            self.m,
-            0,
-            self.round_digest,
-            self.report_id,
-            self.nullifier,
-        )
+def encode_header(
+    m: int, round_digest: bytes, report_id: ReportId, account_nullifier: Nullifier
+) -> bytes:
+    """The 88 bytes."""
+    return pack(
+        _HEADER,
+        _HEADER_MAGIC,
+        _SUITE,
+        _AUTHENTICATED,
+        m,
+        0,
+        round_digest,
+        report_id,
+        account_nullifier,
+    )
 
 
 def parse_header(data: bytes) -> Header:
     """Strict; FormatError `length`, `header`, `mode` or `parties`."""
     need("header of a contribution", data, HEADER_BYTES)
-    magic, suite, mode, m, zero, digest, report_id, nullifier = _HEADER.unpack(data)
+    magic, suite, mode, m, zero, digest, report_id, account = _HEADER.unpack(data)
     if (magic, suite, zero) != (_HEADER_MAGIC, _SUITE, 0):
         raise FormatError("header", "not the header of a contribution of this suite")
     if mode != _AUTHENTICATED:
         raise FormatError("mode", "only contributions that are signed for are taken (mode 1)")
     if not 3 <= m <= PARTIES_MAX:
         raise FormatError("parties", f"a contribution is for 3 to {PARTIES_MAX} parties")
-    return Header(m, digest, ReportId(report_id), Nullifier(nullifier))
+    report_hash = hash_(labels.REPORT, data)
+    return Header(m, digest, ReportId(report_id), Nullifier(account), report_hash)
 
 
 def nullifier(aggregation_key: bytes, round_digest: bytes) -> Nullifier:
@@ -158,14 +159,15 @@ def make(
         raise FormatError("parties", f"this round takes one box key for each of {shape.m} parties")
     report_id = ReportId.of(rand(ReportId.size))
     mine = nullifier(aggregation_key, shape.round_digest)
-    header = Header(shape.m, shape.round_digest, report_id, mine)
+    header = encode_header(shape.m, shape.round_digest, report_id, mine)
+    parsed = parse_header(header)
     offset = _rotation(report_id, shape.m)
     shares = split(shape.field, values, shape.m, shape.t, rand, offset)
     boxes = [
-        seal(key, encode_share(shape, header, share))
+        seal(key, encode_share(shape, parsed, share))
         for key, share in zip(box_keys, shares, strict=True)
     ]
-    return Contribution(header.encode(), tuple(boxes))
+    return Contribution(header, tuple(boxes))
 
 
 def check_upload(shape: Shape, header: bytes, boxes: Sequence[bytes]) -> Header:

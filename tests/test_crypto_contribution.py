@@ -167,12 +167,13 @@ def test_every_truncation_is_refused(first: int) -> None:
 def test_bytes_of_every_length_are_refused() -> None:
     """Zeros and ones from 0 to 300 bytes, as header, share and box."""
     header, _ = plain()
+    upload = made()
     party = parties(3)[0]
     for size in range(300):
         for data in (bytes(size), b"\xff" * size):
             refusal(parse_header, data)
             refusal(contribution.parse_share, data, SHAPE, header, 1)
-            refusal(party.open, SHAPE, header.encode(), data)
+            refusal(party.open, SHAPE, upload.header, data)
 
 
 HEADERS: dict[str, tuple[int, int, str]] = {
@@ -265,8 +266,9 @@ def test_shares_do_not_move_between_contributions_rounds_and_parties() -> None:
     assert refusal(first.open, four, one.header, one.boxes[0]) == "parties"
     to_wrong_party = seal(third.public, plain(first=1, party=1)[1])
     assert refusal(third.open, SHAPE, one.header, to_wrong_party) in ("report", "party")
-    stale = dataclasses.replace(parse_header(one.header), nullifier=Nullifier(bytes(32)))
-    assert refusal(first.open, SHAPE, stale.encode(), one.boxes[0]) == "report"
+    stale = one.header[:56] + bytes(32)
+    assert parse_header(stale).nullifier == Nullifier(bytes(32))
+    assert refusal(first.open, SHAPE, stale, one.boxes[0]) == "report"
     assert second.open(SHAPE, one.header, one.boxes[1])[1].party == 2
 
 

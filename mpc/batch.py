@@ -1,0 +1,144 @@
+"""A party's own arithmetic over many reports at once (docs/aggregation.md, 4; numpy only).
+
+It expands shares to rows, gives two numbers a report and repetition to open, and sums the
+rows that are found valid. It opens nothing, masks nothing and decides nothing by itself:
+a D or Q that left here unmasked would tell of its report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto import labels
+from crypto.errors import FormatError
+from crypto.field import Array, Field, Words
+from crypto.primitives import KEY_BYTES, need, prf
+from crypto.shares import ELEMENTS, SEED, SEED_BYTES, Share
+
+REPORTS_MIN, REPORTS_MAX = 1_000, 20_000
+_BATCH_ELEMENTS = 1 << 22
+_BLOCK_ELEMENTS = 1 << 16
+"""Elements that are worked on at once: half a megabyte, which stays in a core's cache."""
+
+
+def micro_batch_reports(length: int) -> int:
+    """How many reports of that length to read, keep and check at a time."""
+    return max(REPORTS_MIN, min(REPORTS_MAX, _BATCH_ELEMENTS // length))
+
+
+class Equations(Protocol):
+    """What a valid report satisfies (`mpc.kinds` says it for each kind)."""
+
+    @property
+    def count(self) -> int:
+        """Residues of a report."""
+
+    def residues(self, vectors: Array) -> Array:
+        """(n, L) to (n, count): of degree 2 in the elements, and all 0 for a valid report."""
+
+
+# Rows
+
+
+def expand(field: Field, length: int, shares: Sequence[Share]) -> Words:
+    """(n, L) in the stored width, one row for each share, in their order.
+
+    For shares of one round that were checked when they were opened; FormatError if one was not.
+    """
+    rows: Words = np.empty((len(shares), length), field.word)
+    for form in (ELEMENTS, SEED):
+        at = [row for row, share in enumerate(shares) if share.form == form]
+        payloads = [shares[row].payload for row in at]
+        size = SEED_BYTES if form == SEED else length * field.element_bytes
+        if any(len(payload) != size for payload in payloads):
+            raise FormatError("length", f"a share of this form has {size} bytes")
+        if not at:
+            continue
+        if form == SEED:
+            rows[at] = field.prg_rows(payloads, length)
+        else:
+            rows[at] = rows_of(field, length, b"".join(payloads))
+    if any(share.form not in (ELEMENTS, SEED) for share in shares):
+        raise FormatError("form", "a share is elements or a seed")
+    return rows
+
+
+def rows_of(field: Field, length: int, data: bytes) -> Words:
+    """(n, L) out of rows that were kept as bytes, read-only and without a copy; FormatError."""
+    count, over = divmod(len(data), length * field.element_bytes)
+    if over:
+        raise FormatError("length", "the rows are not whole")
+    return field.words(data, count * length).reshape(count, length)
+
+
+def add_valid(field: Field, total: Array, rows: Words, valid: NDArray[np.bool_]) -> Array:
+    """The running sum (L elements) with this micro-batch's valid rows in it."""
+    return field.add(total, field.sum(rows[valid]))
+
+
+# Checks
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """What every report is multiplied by; nobody may know it before the set of them is fixed."""
+
+    field: Field
+    q: Array
+    """(L, kappa)"""
+    r: Array
+    """(count of residues, kappa)"""
+
+    @classmethod
+    def of(
+        cls, field: Field, coin: bytes, *, length: int, equations: Equations, kappa: int
+    ) -> Challenge:
+        """Independent q and r for each repetition, out of the round's joint coin of 32 bytes."""
+        need("coin", coin, KEY_BYTES)
+        if kappa < 1:
+            raise FormatError("kappa", "a report is checked once at least")
+
+        def matrix(label: bytes, rows: int) -> Array:
+            elements = field.prg(prf(coin, label, b""), kappa * rows)
+            return np.ascontiguousarray(elements.reshape(kappa, rows).T)
+
+        q, r = matrix(labels.VERIFY_Q, length), matrix(labels.VERIFY_R, equations.count)
+        return cls(field, q, r)
+
+    def check(self, rows: Words, equations: Equations) -> tuple[Array, Array]:
+        """(D, Q) of each row, both (n, kappa), as this party's shares of them.
+
+        D = <q, s> lies on a polynomial of degree t if and only if the row's shares do, and
+        Q = <r, residues(s)>, of degree 2t, is 0 if and only if the report is valid: each but
+        for a chance of 1/p a repetition. Q means something only where D is in order.
+        """
+        d = np.empty((len(rows), self.q.shape[1]), np.uint64)
+        q = np.empty_like(d)
+        step = max(1, _BLOCK_ELEMENTS // len(self.q))
+        for start in range(0, len(rows), step):
+            block = rows[start : start + step].astype(np.uint64)
+            d[start : start + step] = self.field.matmul(block, self.q)
+            q[start : start + step] = self.field.matmul(equations.residues(block), self.r)
+        return d, q
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Which reports count, and how many don't for which reason."""
+
+    valid: NDArray[np.bool_]
+    inconsistent: int
+    invalid: int
+
+
+def verdict(consistent: NDArray[np.bool_], zero: NDArray[np.bool_]) -> Verdict:
+    """From what was opened: whether each report's D lay on a polynomial, and, for those where
+    it did and in their order, whether Q was 0."""
+    valid = consistent.copy()
+    valid[consistent] = zero
+    return Verdict(valid, int((~consistent).sum()), int((~zero).sum()))
