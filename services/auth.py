@@ -7,21 +7,28 @@ does anybody parse the message.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from crypto import request
 from crypto.chain import Device
 from crypto.errors import FormatError, SignatureError
+from crypto.ids import AccountId, DeviceId
 from crypto.keys import Identity
 from crypto.primitives import equal
 from crypto.request import CallKind, RequestAuth
-from services.call import Call, SignedCall
+from services.call import Call, KeyCall, KnownKey, SignedCall, Signer
 from services.errors import ClockSkew, Malformed, Unauthenticated
 from services.limits import Buckets, rate_key
 from services.store.base import Store, Tip
 
 # Verified against when there is no key to verify against: the same work, never a success.
 _NOBODY = Identity(bytes(32), b"\x01" * 32).ik_pk
+# What stands in place of an account where a publisher, an analyst or a party signs.
+NO_ACCOUNT = AccountId(bytes(AccountId.size))
+
+FindKey = Callable[[DeviceId], Awaitable[KnownKey | None]]
+"""The key with this id, if it is one that the service knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +46,19 @@ class Context:
 
 
 class Authenticator:
-    """Turns a `Call` into a `SignedCall`, or refuses."""
+    """Turns a `Call` into a `SignedCall` or a `KeyCall`, or refuses."""
 
-    def __init__(self, store: Store, *, failures: Buckets, account_calls: Buckets) -> None:
+    def __init__(
+        self, store: Store, find_key: FindKey, *, failures: Buckets, account_calls: Buckets
+    ) -> None:
         self._store = store
+        self._find_key = find_key
         self._failures = failures
         self._account_calls = account_calls
 
     async def check(
         self, context: Context, values: list[str | bytes], payload: bytes, call: Call
-    ) -> SignedCall:
+    ) -> Signer:
         """Verifies one call. `values`: what came under `rookery-auth-bin`.
 
         Malformed, ClockSkew, RateLimited, or Unauthenticated for every other cause.
@@ -61,14 +71,31 @@ class Authenticator:
             if abs(auth.ts_ms - call.now_ms) > request.SKEW_MS_MAX:
                 raise ClockSkew(call.now_ms)
             check_context(auth, context)
-            tip = await self._store.tip(auth.account_id)
-            tip = check_signature(auth, payload, tip)
+            signer: Tip | KnownKey
+            if auth.account_id == NO_ACCOUNT:
+                signer = check_key(auth, payload, await self._find_key(auth.device_id))
+            else:
+                tip = await self._store.tip(auth.account_id)
+                signer = check_signature(auth, payload, tip)
         except (Malformed, Unauthenticated):
             self._failures.take(key, now_s, 1)
             raise
-        self._account_calls.take(auth.account_id, now_s)
-        if not await self._store.remember_nonce(auth.account_id, auth.nonce, now_ms=call.now_ms):
+        # A key's id is shorter than an account's: the two never share a bucket.
+        caller = auth.device_id if isinstance(signer, KnownKey) else auth.account_id
+        self._account_calls.take(caller, now_s)
+        if not await self._store.remember_nonce(caller, auth.nonce, now_ms=call.now_ms):
             raise Unauthenticated
+        if isinstance(signer, KnownKey):
+            return KeyCall(
+                method=call.method,
+                ip=call.ip,
+                now_ms=call.now_ms,
+                clock=call.clock,
+                expires_s=call.expires_s,
+                key=signer,
+                nonce=auth.nonce,
+                ts_ms=auth.ts_ms,
+            )
         return SignedCall(
             method=call.method,
             ip=call.ip,
@@ -78,7 +105,7 @@ class Authenticator:
             account=auth.account_id,
             device=auth.device_id,
             nonce=auth.nonce,
-            tip=tip,
+            tip=signer,
             ts_ms=auth.ts_ms,
         )
 
@@ -120,6 +147,17 @@ def check_signature(auth: RequestAuth, payload: bytes, tip: Tip | None) -> Tip:
     if device is None or tip is None:
         raise Unauthenticated
     return tip
+
+
+def check_key(auth: RequestAuth, payload: bytes, known: KnownKey | None) -> KnownKey:
+    """The key, if it signed exactly this payload. As much work for one that nobody knows."""
+    try:
+        request.verify(auth, _NOBODY if known is None else known.ik_pk, payload)
+    except SignatureError:
+        raise Unauthenticated from None
+    if known is None:
+        raise Unauthenticated
+    return known
 
 
 def _active(auth: RequestAuth, tip: Tip | None) -> Device | None:

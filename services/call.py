@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from crypto.ids import AccountId, DeviceId
-from services.errors import DeadlinePassed
+from services.errors import DeadlinePassed, RoleMissing
 from services.store.base import Tip
 
 
@@ -58,6 +58,32 @@ class SignedCall(Call):
     """When it was signed, as its caller's clock says."""
 
 
+class KeyRole(Enum):
+    """What a key without an account may do."""
+
+    PUBLISHER = "publisher"
+    ANALYST = "analyst"
+    PARTY = "party"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A key without an account, and what it may do."""
+
+    ik_pk: bytes
+    roles: frozenset[KeyRole]
+
+
+@dataclass(slots=True)
+class KeyCall(Call):
+    """A call that a known key without an account signed, nonce and all."""
+
+    key: KnownKey
+    nonce: bytes
+    ts_ms: int
+
+
+Signer = SignedCall | KeyCall
 Write = Callable[[bytes], Awaitable[None]]
 """Sends one message of a stream; returns when the next one may be sent."""
 
@@ -88,6 +114,37 @@ class SignedUnary:
     handler: Callable[[bytes, SignedCall], Awaitable[bytes]]
     lane: Lane = Lane.OTHER
 
+    def run(self, raw: bytes, call: Signer) -> Awaitable[bytes]:
+        """The handler at work; RoleMissing."""
+        return self.handler(raw, _device(call))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUnary:
+    """A method that only a key with this role may call."""
+
+    method: str
+    handler: Callable[[bytes, KeyCall], Awaitable[bytes]]
+    role: KeyRole
+    lane: Lane = Lane.OTHER
+
+    def run(self, raw: bytes, call: Signer) -> Awaitable[bytes]:
+        """The handler at work; RoleMissing."""
+        return self.handler(raw, _key(call, self.role))
+
+
+@dataclass(frozen=True, slots=True)
+class AnyUnary:
+    """A method that active devices and all known keys may call."""
+
+    method: str
+    handler: Callable[[bytes, Signer], Awaitable[bytes]]
+    lane: Lane = Lane.OTHER
+
+    def run(self, raw: bytes, call: Signer) -> Awaitable[bytes]:
+        """The handler at work."""
+        return self.handler(raw, call)
+
 
 @dataclass(frozen=True, slots=True)
 class SignedStream:
@@ -97,5 +154,37 @@ class SignedStream:
     handler: Callable[[bytes, SignedCall, Write], Awaitable[None]]
     lane: Lane = Lane.STREAM
 
+    def run(self, raw: bytes, call: Signer, write: Write) -> Awaitable[None]:
+        """The handler at work; RoleMissing."""
+        return self.handler(raw, _device(call), write)
 
-Route = OpenUnary | SignedUnary | SignedStream
+
+@dataclass(frozen=True, slots=True)
+class KeyStream:
+    """A server stream that only a key with this role may open."""
+
+    method: str
+    handler: Callable[[bytes, KeyCall, Write], Awaitable[None]]
+    role: KeyRole
+    lane: Lane = Lane.STREAM
+
+    def run(self, raw: bytes, call: Signer, write: Write) -> Awaitable[None]:
+        """The handler at work; RoleMissing."""
+        return self.handler(raw, _key(call, self.role), write)
+
+
+StreamRoute = SignedStream | KeyStream
+UnaryRoute = OpenUnary | SignedUnary | KeyUnary | AnyUnary
+Route = UnaryRoute | StreamRoute
+
+
+def _device(call: Signer) -> SignedCall:
+    if isinstance(call, SignedCall):
+        return call
+    raise RoleMissing("device")
+
+
+def _key(call: Signer, role: KeyRole) -> KeyCall:
+    if isinstance(call, KeyCall) and role in call.key.roles:
+        return call
+    raise RoleMissing(role.value)

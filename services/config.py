@@ -100,6 +100,25 @@ class Config:
         30, "How long ops of the epoch before are taken after a rotation.", at_least=0
     )
 
+    publishers: tuple[str, ...] = _setting(
+        (), "Ed25519 public keys (64 hex digits) of those who may publish tasks and open rounds.",
+        group="Joint aggregates",
+    )  # fmt: skip
+    analysts: tuple[str, ...] = _setting(
+        (), "Public keys of those who may read tasks, rounds and results, and nothing else."
+    )
+    tasks_max: int = _setting(1_000, "Tasks, those that are over included.", at_least=1)
+    rounds_max: int = _setting(10_000, "Rounds that are held, with their results.", at_least=1)
+    round_contributions_max: int = _setting(
+        1_000_000, "Contributions per round.", at_least=1, at_most=(1 << 32) - 1
+    )
+    box_retention_days: int = _setting(
+        7, "How long sealed boxes wait for a result after their window; then they go.", at_least=1
+    )
+    result_retention_days: int = _setting(
+        400, "How long a round and its result are kept after its window.", at_least=1
+    )
+
     account_calls_per_s: float = _setting(
         50.0, "Calls per account and second; 0: no bound, as for all rates.",
         group="Rates", at_least=0,
@@ -208,6 +227,11 @@ class Config:
             accounts_per_subject_max=self.accounts_per_subject_max,
             pairing_mailboxes_max=self.pairing_mailboxes_max,
             grace_ms=self.grace_days * _DAY_MS,
+            tasks_max=self.tasks_max,
+            rounds_max=self.rounds_max,
+            contributions_max=self.round_contributions_max,
+            boxes_ms=self.box_retention_days * _DAY_MS,
+            results_ms=self.result_retention_days * _DAY_MS,
         )
 
 
@@ -316,17 +340,20 @@ def _check_whole(config: Config) -> None:
         raise ConfigError("audience: must not be empty")
     if config.enrolment != "open" and not config.token_issuers:
         raise ConfigError("token_issuers: enrolment by token wants at least one public key")
-    issuer_keys(config)
+    if config.result_retention_days < config.box_retention_days:
+        raise ConfigError("result_retention_days: must not be less than box_retention_days")
+    for name in ("token_issuers", "publishers", "analysts"):
+        public_keys(config, name)
 
 
-def issuer_keys(config: Config) -> tuple[bytes, ...]:
-    """The public keys of token_issuers as bytes; ConfigError if one is not 64 hex digits."""
+def public_keys(config: Config, name: str) -> tuple[bytes, ...]:
+    """The public keys of a setting as bytes; ConfigError if one is not 64 hex digits."""
     try:
-        keys = tuple(bytes.fromhex(text) for text in config.token_issuers)
+        keys = tuple(bytes.fromhex(text) for text in getattr(config, name))
     except ValueError:
         keys = (b"",)
     if any(len(key) != 32 for key in keys):
-        raise ConfigError("token_issuers: a public key has 64 hex digits")
+        raise ConfigError(f"{name}: a public key has 64 hex digits")
     return keys
 
 

@@ -1,7 +1,7 @@
-"""Cursor tokens: opaque to clients, bound to account and generation.
+"""Cursor tokens: opaque to clients, bound to generation and owner: an account, or a round.
 
 `generation[8] | position u64 | MAC[16]`, MAC = PRF(store secret, "pss1/cursor",
-account || generation || position, 16).
+owner || generation || position, 16). Owners are hashes of 32 bytes under labels of their own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 
 from crypto import labels
-from crypto.ids import AccountId
 from crypto.primitives import equal, prf
 from services.errors import CursorInvalid, GenerationChanged
 
@@ -30,23 +29,23 @@ class Cursors:
     def __repr__(self) -> str:
         return "Cursors(secret hidden)"
 
-    def seal(self, account: AccountId, position: int) -> bytes:
+    def seal(self, owner: bytes, position: int) -> bytes:
         """The token of a position."""
         body = _BODY.pack(self._generation, position)
-        return body + prf(self._secret, labels.CURSOR, account + body, MAC_BYTES)
+        return body + prf(self._secret, labels.CURSOR, owner + body, MAC_BYTES)
 
-    def open(self, account: AccountId, token: bytes) -> int:
+    def open(self, owner: bytes, token: bytes) -> int:
         """The position; 0 for the empty token. CursorInvalid, GenerationChanged.
 
         The MAC is checked first: that the generation changed is only said of a token that
-        this service made for this account.
+        this service made for this owner.
         """
         if not token:
             return 0
         if len(token) != CURSOR_BYTES:
             raise CursorInvalid
         body, mac = token[: _BODY.size], token[_BODY.size :]
-        if not equal(mac, prf(self._secret, labels.CURSOR, account + body, MAC_BYTES)):
+        if not equal(mac, prf(self._secret, labels.CURSOR, owner + body, MAC_BYTES)):
             raise CursorInvalid
         generation, position = _BODY.unpack(body)
         if generation != self._generation:

@@ -21,8 +21,9 @@ from services.call import (
     OpenUnary,
     Route,
     SignedCall,
-    SignedStream,
-    SignedUnary,
+    Signer,
+    StreamRoute,
+    UnaryRoute,
     Write,
 )
 from services.errors import DEFECT, Draining, Failure, RequestError, failure, row_of
@@ -79,7 +80,7 @@ class Edge:
         self._clock = clock
         self._farewell = farewell
 
-    async def unary(self, route: OpenUnary | SignedUnary, raw: bytes, caller: Caller) -> bytes:
+    async def unary(self, route: UnaryRoute, raw: bytes, caller: Caller) -> bytes:
         """The answer to one call; Refused."""
         call = self._call(route, caller)
         account: AccountId | None = None
@@ -94,9 +95,10 @@ class Edge:
                 with self._gates[route.lane]:
                     return await route.handler(raw, call)
             signed = await self._signed(route, raw, caller, call)
-            account = signed.account
+            if isinstance(signed, SignedCall):
+                account = signed.account
             with self._gates[route.lane]:
-                return await route.handler(raw, signed)
+                return await route.run(raw, signed)
         except asyncio.CancelledError:
             reason = "CANCELLED"
             raise
@@ -128,7 +130,7 @@ class Edge:
         finally:
             self._guests.__exit__(None, None, None)
 
-    async def stream(self, route: SignedStream, raw: bytes, caller: Caller, write: Write) -> None:
+    async def stream(self, route: StreamRoute, raw: bytes, caller: Caller, write: Write) -> None:
         """Runs one stream to its end; Refused."""
         reason = "OK"
         try:
@@ -138,7 +140,7 @@ class Edge:
             call.check_live()
             signed = await self._signed(route, raw, caller, call)
             with self._gates[route.lane]:
-                running = route.handler(raw, signed, write)
+                running = route.run(raw, signed, write)
                 # An idle stream keeps nothing of its opening.
                 del call, signed, caller, raw
                 await running
@@ -160,7 +162,7 @@ class Edge:
         )
         return Call(route.method, caller.ip, self._clock.wall_ms(), self._clock, expires_s)
 
-    async def _signed(self, route: Route, raw: bytes, caller: Caller, call: Call) -> SignedCall:
+    async def _signed(self, route: Route, raw: bytes, caller: Caller, call: Call) -> Signer:
         context = self._contexts[route.method]
         return await self._authenticator.check(context, caller.auth, raw, call)
 
@@ -171,4 +173,4 @@ class Edge:
 
 
 def _kind(route: Route) -> CallKind:
-    return CallKind.STREAM if isinstance(route, SignedStream) else CallKind.UNARY
+    return CallKind.STREAM if isinstance(route, StreamRoute) else CallKind.UNARY

@@ -137,6 +137,69 @@ class GenerationChanged(RequestError):
         super().__init__("the service was restored: compare heads, push again, pull from empty")
 
 
+class RoleMissing(RequestError):
+    """The caller is known, but may not make this call. `role` is what may."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__(f"only for a caller of the role {role}")
+        self.role = role
+
+
+class TaskInvalid(RequestError):
+    """The task breaks a rule, or the caller did not sign it."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"the task breaks a rule: {rule}")
+        self.rule = rule
+
+
+class TaskExpired(RequestError):
+    """The task ends before the window does."""
+
+    def __init__(self) -> None:
+        super().__init__("the window ends after the task does: publish a new task")
+
+
+class ManifestInvalid(RequestError):
+    """The manifest breaks a rule, lacks a signature, or is not what the task says."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"the manifest breaks a rule: {rule}")
+        self.rule = rule
+
+
+class ContributionInvalid(RequestError):
+    """A contribution has a wrong form or wrong sizes."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"the contribution breaks a rule: {rule}")
+        self.rule = rule
+
+
+class ResultInvalid(RequestError):
+    """A result or an abandonment has a wrong form, or lacks signatures."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"the result breaks a rule: {rule}")
+        self.rule = rule
+
+
+class ResultAbsent(RequestError):
+    """The parties have signed nothing yet."""
+
+    def __init__(self) -> None:
+        super().__init__("no result yet")
+
+
+class BudgetExhausted(RequestError):
+    """A privacy budget has no room for the round. `cap` names it, `left` is in micro-rho."""
+
+    def __init__(self, cap: str, left: int) -> None:
+        super().__init__(f"the budget {cap} has {left} micro-rho left")
+        self.cap = cap
+        self.left = left
+
+
 class MessageAbsent(RequestError):
     """The mailbox doesn't hold that message (yet)."""
 
@@ -199,6 +262,32 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     store.MailboxAbsent: Row(StatusCode.FAILED_PRECONDITION, "MAILBOX_ABSENT"),
     store.MailboxTaken: Row(StatusCode.ABORTED, "MAILBOX_TAKEN"),
     MessageAbsent: Row(StatusCode.NOT_FOUND, "MESSAGE_ABSENT", retry_ms=1_000),
+    RoleMissing: Row(StatusCode.PERMISSION_DENIED, "ROLE_MISSING", {"role": "role"}),
+    TaskInvalid: Row(StatusCode.INVALID_ARGUMENT, "TASK_INVALID", {"rule": "rule"}),
+    TaskExpired: Row(StatusCode.FAILED_PRECONDITION, "TASK_EXPIRED"),
+    store.TaskConflict: Row(StatusCode.ABORTED, "TASK_CONFLICT"),
+    store.TaskUnknown: Row(StatusCode.NOT_FOUND, "TASK_UNKNOWN"),
+    ManifestInvalid: Row(StatusCode.INVALID_ARGUMENT, "MANIFEST_INVALID", {"rule": "rule"}),
+    store.RoundConflict: Row(StatusCode.ABORTED, "ROUND_CONFLICT"),
+    store.RoundUnknown: Row(StatusCode.NOT_FOUND, "ROUND_UNKNOWN"),
+    store.RoundNotOpen: Row(
+        StatusCode.FAILED_PRECONDITION, "ROUND_NOT_OPEN", {"open_ms": "open_ms"}
+    ),
+    store.RoundClosed: Row(
+        StatusCode.FAILED_PRECONDITION, "ROUND_CLOSED", {"close_ms": "close_ms"}
+    ),
+    store.RoundNotClosed: Row(
+        StatusCode.FAILED_PRECONDITION, "ROUND_NOT_CLOSED", {"close_ms": "close_ms"}
+    ),
+    store.RoundOver: Row(StatusCode.FAILED_PRECONDITION, "ROUND_OVER"),
+    ContributionInvalid: Row(StatusCode.INVALID_ARGUMENT, "CONTRIBUTION_INVALID", {"rule": "rule"}),
+    store.ContributedAlready: Row(StatusCode.ABORTED, "CONTRIBUTED_ALREADY"),
+    ResultInvalid: Row(StatusCode.INVALID_ARGUMENT, "RESULT_INVALID", {"rule": "rule"}),
+    ResultAbsent: Row(StatusCode.NOT_FOUND, "RESULT_ABSENT", retry_ms=5_000),
+    store.ResultConflict: Row(StatusCode.ABORTED, "RESULT_CONFLICT"),
+    BudgetExhausted: Row(
+        StatusCode.FAILED_PRECONDITION, "BUDGET_EXHAUSTED", {"cap": "cap", "left": "left"}
+    ),
 }
 """Every error that the service answers with on purpose. A subclass has its parent's row."""
 

@@ -15,7 +15,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from crypto.request import METADATA_KEY
-from services.call import OpenUnary, Route, SignedStream, SignedUnary, Write
+from services.call import Route, StreamRoute, UnaryRoute, Write
 from services.edge import Caller, Edge, Refused
 from services.errors import Malformed, failure
 from services.limits import forwarded_ip, peer_ip
@@ -80,11 +80,11 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
 
     def _handler(self, route: Route) -> Any:
         # No (de)serialiser: the message is bytes on both sides.
-        if isinstance(route, SignedStream):
+        if isinstance(route, StreamRoute):
             return grpc.unary_stream_rpc_method_handler(self._stream(route))
         return grpc.unary_unary_rpc_method_handler(self._unary(route))
 
-    def _unary(self, route: OpenUnary | SignedUnary) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def _unary(self, route: UnaryRoute) -> Callable[[bytes, Any], Awaitable[bytes]]:
         edge = self._edge
 
         async def behaviour(raw: bytes, context: Any) -> bytes:
@@ -95,7 +95,7 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
 
         return behaviour
 
-    def _stream(self, route: SignedStream) -> Callable[[bytes, Any], Awaitable[None]]:
+    def _stream(self, route: StreamRoute) -> Callable[[bytes, Any], Awaitable[None]]:
         edge = self._edge
 
         async def behaviour(raw: bytes, context: Any) -> None:

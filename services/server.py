@@ -16,11 +16,11 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from crypto.receipt import ServerKey
-from rookery.v1 import accounts_pb2, pairing_pb2, sync_pb2
+from rookery.v1 import accounts_pb2, pairing_pb2, parties_pb2, rounds_pb2, sync_pb2
 from services import keys
 from services.auth import Authenticator
 from services.call import Clock, Lane, Route, SignedStream, SignedUnary
-from services.config import Config, issuer_keys
+from services.config import Config, public_keys
 from services.cursor import Cursors
 from services.edge import Edge
 from services.enrolment import Enrolment
@@ -28,6 +28,8 @@ from services.hub import Hub
 from services.interceptor import SignatureInterceptor
 from services.limits import Buckets, Gate
 from services.listen import bind
+from services.rounds.keyring import Keyring
+from services.rounds.relay import relay_routes
 from services.store.base import Store
 from services.store.errors import StoreError
 from services.store.sqlite import SqliteStore
@@ -45,7 +47,13 @@ _SWEEP_S = 3_600.0
 _STREAMS_LEAVE_S = 5.0
 SERVED = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
-    for module, name in ((accounts_pb2, "Accounts"), (pairing_pb2, "Pairing"), (sync_pb2, "Sync"))
+    for module, name in (
+        (accounts_pb2, "Accounts"),
+        (pairing_pb2, "Pairing"),
+        (sync_pb2, "Sync"),
+        (rounds_pb2, "Rounds"),
+        (parties_pb2, "Parties"),
+    )
 )
 
 
@@ -143,7 +151,7 @@ class Server:
             config.enrolment,
             config.pow_bits,
             config.audience,
-            issuer_keys(config),
+            public_keys(config, "token_issuers"),
             secrets.pepper,
         )
         op_rate = Buckets(
@@ -162,6 +170,7 @@ class Server:
                 _SYNC + "Subscribe",
                 Subscribe(desk, self.hub, backlog_ops_max=config.backlog_ops_max),
             ),
+            *relay_routes(desk, self.hub, config),
         ]
 
     async def start(self) -> None:
@@ -219,8 +228,14 @@ class Server:
 
 
 def _authenticator(config: Config, store: Store) -> Authenticator:
+    keyring = Keyring(
+        store.rounds,
+        publishers=public_keys(config, "publishers"),
+        analysts=public_keys(config, "analysts"),
+    )
     return Authenticator(
         store,
+        keyring.find,
         failures=Buckets(
             "failed_calls",
             per_s=config.ip_failures_per_s,

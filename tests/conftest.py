@@ -10,6 +10,7 @@ import pytest
 
 from services.store.base import Store
 from tests.cli_process import Home, join
+from tests.relay_worlds import Relay, relaying
 from tests.served import Service, serving
 from tests.service_process import ServiceProcess
 from tests.store_worlds import BACKENDS, Factory
@@ -35,6 +36,14 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     """A server that refuses nobody for calling often."""
     async with serving(tmp_path) as started:
         yield started
+
+
+@pytest.fixture
+async def relay(tmp_path: Path) -> AsyncIterator[Relay]:
+    """A relay; whatever a test does to it, nothing of it is a defect."""
+    async with relaying(tmp_path) as started:
+        yield started
+        assert "defect" not in started.service.log.getvalue()
 
 
 @pytest.fixture(scope="module")

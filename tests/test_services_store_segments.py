@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sqlite3
 from pathlib import Path
 
@@ -139,7 +140,9 @@ def as_in_schema_1(path: Path) -> None:
         tables = [
             part for part in first.split(";") if "TABLE op (" in part or "TABLE live (" in part
         ]
-        connection.executescript(f"DROP TABLE segment; DROP TABLE live; {';'.join(tables)};")
+        later = re.findall(r"CREATE TABLE (\w+)", "".join(schema.MIGRATIONS[2:]))
+        gone = ";".join(f"DROP TABLE {name}" for name in ("segment", "live", *later))
+        connection.executescript(f"{gone};{';'.join(tables)};")
         for segment_id, push_rest, ops in segments:
             for place, raw in enumerate(packed.split(ops)):
                 connection.execute(

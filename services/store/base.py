@@ -19,11 +19,12 @@ from crypto.heads import Head
 from crypto.ids import AccountId, DeviceId, OpHash
 from crypto.link import SignedLink
 from services.store import packed
+from services.store.rounds import RoundStore
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Per-account limits; the service's configuration sets them."""
+    """Limits of an account, and of joint aggregates; the service's configuration sets them."""
 
     records_max: int = 50_000
     active_devices_max: int = 16
@@ -31,6 +32,11 @@ class Limits:
     accounts_per_subject_max: int = 3
     pairing_mailboxes_max: int = 10_000
     grace_ms: int = 30 * 86_400_000
+    tasks_max: int = 1_000
+    rounds_max: int = 10_000
+    contributions_max: int = 1_000_000
+    boxes_ms: int = 7 * 86_400_000
+    results_ms: int = 400 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,11 @@ class Store(Protocol):
     @property
     def secret(self) -> bytes:
         """32 random bytes that live as long as the store: key of the cursors' MACs."""
+        ...
+
+    @property
+    def rounds(self) -> RoundStore:
+        """The part for joint aggregates."""
         ...
 
     def on_commit(self, poke: Poke) -> None:
@@ -213,7 +224,7 @@ class Store(Protocol):
     ) -> tuple[Chain, Sequence[Head]] | None:
         """Deletes every row of the account in one transaction; what it held for the receipt.
         None if there was none, or if `by` is no active device of it at that moment. Subject
-        rows go as well."""
+        rows go as well, and what it contributed to rounds whose boxes are still held."""
         ...
 
     async def post_message(
@@ -227,13 +238,17 @@ class Store(Protocol):
         """None while it is not there. Expired mailboxes are as if they had never been."""
         ...
 
-    async def remember_nonce(self, account_id: AccountId, nonce: bytes, *, now_ms: int) -> bool:
-        """False if this account used the nonce within the last 300 s. Only ever called after
-        the request's signature was verified. CallsExceeded at the account's own bound."""
+    async def remember_nonce(
+        self, caller: AccountId | DeviceId, nonce: bytes, *, now_ms: int
+    ) -> bool:
+        """False if this account, or key without one, used the nonce within the last 300 s.
+        Only ever called after the request's signature was verified. CallsExceeded at the
+        account's own bound."""
         ...
 
     async def sweep(self, *, now_ms: int) -> None:
-        """Removes what is over: mailboxes, nonces, epochs past their grace. Called hourly."""
+        """Removes what is over: mailboxes, nonces, epochs past their grace, boxes and
+        results past their retention. Called hourly."""
         ...
 
 

@@ -85,6 +85,58 @@ class QuotaExceeded(StoreError):
         self.maximum = maximum
 
 
+class TaskConflict(StoreError):
+    """Other bytes stand under this task id."""
+
+
+class TaskUnknown(StoreError):
+    """No such task."""
+
+
+class RoundConflict(StoreError):
+    """Other bytes stand under this round id, or a round of the task overlaps this window."""
+
+
+class RoundUnknown(StoreError):
+    """No such round, or its retention is over."""
+
+
+class RoundNotOpen(StoreError):
+    """The round takes no contributions yet."""
+
+    def __init__(self, open_ms: int) -> None:
+        super().__init__(f"the round opens at {open_ms}")
+        self.open_ms = open_ms
+
+
+class RoundClosed(StoreError):
+    """The round takes no contributions any more."""
+
+    def __init__(self, close_ms: int) -> None:
+        super().__init__(f"the round closed at {close_ms}")
+        self.close_ms = close_ms
+
+
+class RoundNotClosed(StoreError):
+    """The round still takes contributions: there can be no result yet."""
+
+    def __init__(self, close_ms: int) -> None:
+        super().__init__(f"the round closes at {close_ms}")
+        self.close_ms = close_ms
+
+
+class RoundOver(StoreError):
+    """The boxes of the round were dropped."""
+
+
+class ContributedAlready(StoreError):
+    """The account has given other bytes to this round; the first ones stand."""
+
+
+class ResultConflict(StoreError):
+    """Other bytes stand as the result, or as this party's abandonment."""
+
+
 class MailboxAbsent(StoreError):
     """No such pairing mailbox, or its five minutes are over."""
 

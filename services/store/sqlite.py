@@ -40,6 +40,7 @@ from services.store.errors import AccountAbsent, StoreUnavailable
 from services.store.mark import Mark
 from services.store.nonces import NonceWindow
 from services.store.replay import replay
+from services.store.sqlite_relay import SqliteRounds
 from services.store.sqlite_state import Entry, load, read_heads
 from services.store.sqlite_transaction import Transaction
 from services.store.sqlite_writer import Done, Work, Writer, unavailable
@@ -80,6 +81,7 @@ class SqliteStore:
         self._closed = False
         transaction = Transaction(writes, limits, ACCOUNTS_CACHED, mark)
         self._writer = Writer(transaction, self._loop, self._delivered)
+        self._rounds = SqliteRounds(self._writer.submit, reads, self._check_open)
 
     @classmethod
     async def open(
@@ -134,6 +136,11 @@ class SqliteStore:
     def secret(self) -> bytes:
         """See `Store.secret`."""
         return self._secret
+
+    @property
+    def rounds(self) -> SqliteRounds:
+        """See `Store.rounds`."""
+        return self._rounds
 
     def on_commit(self, poke: Poke) -> None:
         """See `Store.on_commit`."""
@@ -287,16 +294,19 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise unavailable(error) from error
 
-    async def remember_nonce(self, account_id: AccountId, nonce: bytes, *, now_ms: int) -> bool:
+    async def remember_nonce(
+        self, caller: AccountId | DeviceId, nonce: bytes, *, now_ms: int
+    ) -> bool:
         """See `Store.remember_nonce`. In memory: a restart forgets (`services.store.nonces`).
         StoreUnavailable at its bound."""
-        return self._nonces.remember(account_id, nonce, now_ms=now_ms)
+        return self._nonces.remember(caller, nonce, now_ms=now_ms)
 
     async def sweep(self, *, now_ms: int) -> None:
         """See `Store.sweep`. Trimming goes on in slices after it returns."""
         self._nonces.turn(now_ms=now_ms)
         self._send_positions()
         await self._writer.submit(lambda tx: trim.plan_sweep(tx, now_ms))
+        await self._rounds.sweep(now_ms=now_ms)
 
     # --- what the loop knows ---
 

@@ -13,6 +13,7 @@ from crypto.link import Add, Link, Rotate, SignedLink
 from services.store import snapshot
 from services.store.base import StoredLink
 from services.store.errors import ChainAhead, ChainConflict, QuotaExceeded
+from services.store.sqlite_rounds import forget_account
 from services.store.sqlite_state import (
     ACCOUNT_N_MAX,
     DEVICE_BITS,
@@ -229,6 +230,7 @@ def delete_account(
         "DELETE FROM live WHERE name >= ? AND name < ?",
         (account.key, (account_n + 1).to_bytes(4, "big")),
     )
+    forget_account(tx, account_n)
     tx.drop(account_id)
     tx.deleted = True
     return account.chain, heads

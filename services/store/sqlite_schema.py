@@ -152,7 +152,74 @@ DROP TABLE live;
 ALTER TABLE winner RENAME TO live;
 """
 
-MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2)
+# Joint aggregates: nothing in here can be opened by who holds the file.
+_SCHEMA_3 = """
+CREATE TABLE task (
+  task_n INTEGER PRIMARY KEY,
+  task_id BLOB NOT NULL UNIQUE,
+  spec_hash BLOB NOT NULL UNIQUE,
+  publisher BLOB NOT NULL,
+  task BLOB NOT NULL,
+  sig BLOB NOT NULL
+);
+
+-- round_n is never given twice. sigs: 64 bytes a party. until_ms: close_ms and the task's
+-- grace; contributions are taken before, unless `sealed`. position: the newest one. held: how
+-- many contributions are here. over: boxes are not given out any more, and go; dropped: they
+-- are gone.
+CREATE TABLE round (
+  round_n INTEGER PRIMARY KEY,
+  round_id BLOB NOT NULL UNIQUE,
+  task_n INTEGER NOT NULL,
+  manifest BLOB NOT NULL,
+  sigs BLOB NOT NULL,
+  m INTEGER NOT NULL,
+  open_ms INTEGER NOT NULL,
+  close_ms INTEGER NOT NULL,
+  until_ms INTEGER NOT NULL,
+  sealed INTEGER NOT NULL DEFAULT 0,
+  position INTEGER NOT NULL DEFAULT 0,
+  held INTEGER NOT NULL DEFAULT 0,
+  over INTEGER NOT NULL DEFAULT 0,
+  dropped INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX round_by_task ON round (task_n, close_ms);
+CREATE INDEX round_to_drop ON round (round_n) WHERE over = 1 AND dropped = 0;
+
+-- key_id: the id that requests signed by `ik` carry.
+CREATE TABLE round_party (
+  round_n INTEGER NOT NULL,
+  party INTEGER NOT NULL,
+  key_id BLOB NOT NULL,
+  ik BLOB NOT NULL,
+  PRIMARY KEY (round_n, party)
+) WITHOUT ROWID;
+CREATE INDEX round_party_by_key ON round_party (key_id);
+
+-- Who took part. contribution_id: round_n << 32 | position. digest: of all its boxes.
+CREATE TABLE contribution (
+  contribution_id INTEGER PRIMARY KEY,
+  account_n INTEGER NOT NULL,
+  digest BLOB NOT NULL
+);
+CREATE INDEX contribution_by_account ON contribution (account_n);
+
+-- What one party gets. box_id: (round_n << 8 | party) << 32 | position. data: as it is sent.
+CREATE TABLE box (box_id INTEGER PRIMARY KEY, data BLOB NOT NULL);
+
+-- sigs: of 65 bytes each, party | signature.
+CREATE TABLE result (round_n INTEGER PRIMARY KEY, result BLOB NOT NULL, sigs BLOB NOT NULL);
+
+CREATE TABLE abandonment (
+  round_n INTEGER NOT NULL,
+  party INTEGER NOT NULL,
+  statement BLOB NOT NULL,
+  sig BLOB NOT NULL,
+  PRIMARY KEY (round_n, party)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3)
 """Number n brings a file of schema n to n + 1. Never edited once released, only added to."""
 
 
@@ -232,7 +299,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     for number in range(version, len(MIGRATIONS)):
         _step(connection, number)
     with_defaults = (("generation", secrets.token_bytes(8)), ("secret", secrets.token_bytes(32)))
-    for name, value in (*with_defaults, ("accounts_ever", 0), ("beats", 0)):
+    for name, value in (*with_defaults, ("accounts_ever", 0), ("rounds_ever", 0), ("beats", 0)):
         connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
 
 

@@ -1,0 +1,34 @@
+"""Contribute (proto/rookery/v1/rounds.proto): form and sizes here, "once" in the store."""
+
+from __future__ import annotations
+
+from rookery.v1 import rounds_pb2
+from services import wire
+from services.call import SignedCall
+from services.rounds.desk import RoundDesk
+from services.rounds.forms import check_contribution
+from services.store.rounds import Contribution
+from services.sync.desk import parse
+
+
+class Contribute:
+    """The handler of Rounds.Contribute. What is inside a box is the parties' affair."""
+
+    def __init__(self, desk: RoundDesk) -> None:
+        self._desk = desk
+
+    async def __call__(self, raw: bytes, call: SignedCall) -> bytes:
+        """One report. Each party's box is stored as it will be sent."""
+        request = parse(rounds_pb2.ContributeRequest.FromString, raw)
+        round_ = await self._desk.round(request.round_id)
+        boxes = request.boxes
+        check_contribution(round_, request.header, boxes)
+        header = wire.data(1, request.header)
+        rows = tuple(wire.data(1, header + wire.data(2, sealed)) for sealed in boxes)
+        given = Contribution(
+            round_.round_id, call.account, rows, call.now_ms, reports_max=round_.reports_max
+        )
+        del request, boxes
+        call.check_live()
+        await self._desk.store.contribute(given)
+        return self._desk.info_field(call)

@@ -1,0 +1,187 @@
+"""What a backend keeps of joint aggregates: tasks, rounds, sealed boxes, results.
+
+The same promises as `services.store.base`: durable when a call returns, each call atomic,
+positions allocated in the transaction that commits. The caller has checked form, sizes and
+signatures; windows, conflicts and "once" are judged here, in the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from crypto.ids import AccountId, DeviceId
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task as its publisher signed it."""
+
+    task_id: bytes
+    spec_hash: bytes
+    publisher: bytes
+    task: bytes
+    sig: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRow:
+    """A round as its parties signed it. Its window is from `open_ms` to `close_ms`; with the
+    task's grace, contributions are taken before `until_ms`."""
+
+    round_id: bytes
+    spec_hash: bytes
+    manifest: bytes
+    sigs: tuple[bytes, ...]
+    parties: tuple[bytes, ...]
+    """Identity keys, in the manifest's order."""
+    open_ms: int
+    close_ms: int
+    until_ms: int
+
+
+class Standing(NamedTuple):
+    """What changes of a round."""
+
+    sealed: bool
+    """Takes no contributions any more, whatever the clock says."""
+    over: bool
+    """Its boxes go, or are gone."""
+    has_result: bool
+    abandoned: bool
+
+
+class Summary(NamedTuple):
+    """A round in a list."""
+
+    round_id: bytes
+    open_ms: int
+    until_ms: int
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRound:
+    """A round with its task and where it stands."""
+
+    row: RoundRow
+    task: TaskRow
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One report: for each party the field `boxes` of its `StreamBoxesResponse`, encoded."""
+
+    round_id: bytes
+    account_id: AccountId
+    rows: tuple[bytes, ...]
+    now_ms: int
+    reports_max: int = 1 << 32
+    """How many the task allows in a round."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxPage:
+    """Boxes of one party after a position, encoded one by one."""
+
+    rows: Sequence[bytes]
+    position: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """What the parties signed. `result` is empty while there are only abandonments."""
+
+    result: bytes
+    sigs: Mapping[int, bytes]
+    """Party (from 1) to signature."""
+    abandonments: Mapping[int, tuple[bytes, bytes]]
+    """Party to (statement, signature)."""
+
+
+class RoundStore(Protocol):
+    """A backend's part for joint aggregates."""
+
+    async def publish_task(self, row: TaskRow) -> bool:
+        """False if it stands already. TaskConflict, QuotaExceeded("tasks")."""
+        ...
+
+    async def read_tasks(
+        self, after: int, *, tasks_max: int, bytes_max: int
+    ) -> tuple[Sequence[tuple[int, TaskRow]], bool]:
+        """Tasks after a position with their positions, in the order of publication, at least
+        one if there is one; and whether there are more."""
+        ...
+
+    async def find_task(self, spec_hash: bytes) -> TaskRow | None:
+        """The task of this hash."""
+        ...
+
+    async def rounds_of(
+        self, spec_hash: bytes, *, now_ms: int, rounds_max: int
+    ) -> Sequence[Summary]:
+        """Rounds of the task that take contributions, or will, by open_ms."""
+        ...
+
+    async def collect_round(self, row: RoundRow) -> bool:
+        """False if it stands already. TaskUnknown, RoundConflict, QuotaExceeded("rounds")."""
+        ...
+
+    async def find_round(self, round_id: bytes) -> HeldRound | None:
+        """None if there is no such round, or no longer."""
+        ...
+
+    async def find_party(self, key_id: DeviceId) -> bytes | None:
+        """The identity key with this id, if it is a party of any round that is held."""
+        ...
+
+    async def contribute(self, given: Contribution) -> bool:
+        """False if the account has given the same bytes already. RoundUnknown, AccountAbsent,
+        ContributedAlready, RoundNotOpen, RoundClosed, QuotaExceeded("contributions")."""
+        ...
+
+    async def has_contributed(self, round_id: bytes, account_id: AccountId) -> bool:
+        """Whether a contribution of the account is held."""
+        ...
+
+    async def seal_round(self, round_id: bytes) -> int:
+        """No contribution is taken from now on; how many are held. RoundUnknown, RoundOver."""
+        ...
+
+    async def read_boxes(
+        self, round_id: bytes, party: int, after: int, *, bytes_max: int
+    ) -> BoxPage:
+        """Boxes of a party (from 1) after a position, at least one if there is one.
+        RoundUnknown, RoundOver."""
+        ...
+
+    async def publish_result(
+        self, round_id: bytes, result: bytes, sigs: Mapping[int, bytes], *, now_ms: int
+    ) -> bool:
+        """Keeps the result and drops the boxes. False if it stands already: then signatures
+        are added. RoundUnknown, RoundNotClosed, ResultConflict."""
+        ...
+
+    async def abandon(
+        self, round_id: bytes, party: int, statement: bytes, sig: bytes, *, quorum: int
+    ) -> bool:
+        """Keeps a party's abandonment; False if it stands already. Drops the boxes once fewer
+        than `quorum` parties are left. RoundUnknown, ResultConflict."""
+        ...
+
+    async def find_result(self, round_id: bytes) -> ResultRow | None:
+        """None if there is no such round, or no longer."""
+        ...
+
+    async def sweep(self, *, now_ms: int) -> None:
+        """Drops boxes whose retention is over, then results whose retention is."""
+        ...
+
+
+__all__ = [
+    "BoxPage", "Contribution", "HeldRound", "ResultRow", "RoundRow", "RoundStore", "Standing",
+    "Summary", "TaskRow",
+]  # fmt: skip

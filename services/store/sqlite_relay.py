@@ -1,0 +1,261 @@
+"""The SQLite store's part for joint aggregates: a `services.store.rounds.RoundStore`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+from crypto.ids import AccountId, DeviceId
+from crypto.primitives import SIG_BYTES
+from services.store import sqlite_rounds as rounds
+from services.store.errors import RoundOver, RoundUnknown
+from services.store.rounds import (
+    BoxPage,
+    Contribution,
+    HeldRound,
+    ResultRow,
+    RoundRow,
+    Standing,
+    Summary,
+    TaskRow,
+)
+from services.store.sqlite_schema import one_moment
+from services.store.sqlite_writer import Work, unavailable
+
+_TASK = "task_id, spec_hash, publisher, task, sig"
+_STANDING = (
+    "sealed, over, EXISTS (SELECT 1 FROM result WHERE result.round_n = round.round_n),"
+    " EXISTS (SELECT 1 FROM abandonment WHERE abandonment.round_n = round.round_n)"
+)
+
+
+class SqliteRounds:
+    """Writes go through the store's writer, short reads run on the event loop."""
+
+    def __init__(
+        self,
+        submit: Callable[[Work], Awaitable[Any]],
+        reads: sqlite3.Connection,
+        check_open: Callable[[], None],
+    ) -> None:
+        self._submit = submit
+        self._connection = reads
+        self._check_open = check_open
+
+    @contextmanager
+    def _reads(self) -> Iterator[sqlite3.Connection]:
+        self._check_open()
+        try:
+            with one_moment(self._connection):
+                yield self._connection
+        except sqlite3.Error as error:
+            raise unavailable(error) from error
+
+    # --- tasks ---
+
+    async def publish_task(self, row: TaskRow) -> bool:
+        """See `RoundStore.publish_task`."""
+        made: bool = await self._submit(lambda tx: rounds.publish_task(tx, row))
+        return made
+
+    async def read_tasks(
+        self, after: int, *, tasks_max: int, bytes_max: int
+    ) -> tuple[Sequence[tuple[int, TaskRow]], bool]:
+        """See `RoundStore.read_tasks`."""
+        found: list[tuple[int, TaskRow]] = []
+        size = 0
+        with self._reads() as db:
+            rows = db.execute(
+                f"SELECT task_n, {_TASK} FROM task WHERE task_n > ? ORDER BY task_n LIMIT ?",  # noqa: S608
+                (after, tasks_max + 1),
+            )
+            with closing(rows):
+                for task_n, *columns in rows:
+                    task = TaskRow(*columns)
+                    size += len(task.task)
+                    if len(found) == tasks_max or (found and size > bytes_max):
+                        return found, True
+                    found.append((task_n, task))
+        return found, False
+
+    async def find_task(self, spec_hash: bytes) -> TaskRow | None:
+        """See `RoundStore.find_task`."""
+        with self._reads() as db:
+            row = db.execute(
+                f"SELECT {_TASK} FROM task WHERE spec_hash = ?",  # noqa: S608
+                (spec_hash,),
+            ).fetchone()
+        return None if row is None else TaskRow(*row)
+
+    # --- rounds ---
+
+    async def rounds_of(
+        self, spec_hash: bytes, *, now_ms: int, rounds_max: int
+    ) -> Sequence[Summary]:
+        """See `RoundStore.rounds_of`."""
+        with self._reads() as db:
+            rows = db.execute(
+                f"SELECT round_id, open_ms, until_ms, {_STANDING}"  # noqa: S608
+                " FROM round JOIN task USING (task_n)"
+                " WHERE spec_hash = ? AND until_ms > ? AND sealed = 0 ORDER BY open_ms LIMIT ?",
+                (spec_hash, now_ms, rounds_max),
+            ).fetchall()
+        return [Summary(row[0], row[1], row[2], _standing(row[3:])) for row in rows]
+
+    async def collect_round(self, row: RoundRow) -> bool:
+        """See `RoundStore.collect_round`."""
+        made: bool = await self._submit(lambda tx: rounds.collect_round(tx, row))
+        return made
+
+    async def find_round(self, round_id: bytes) -> HeldRound | None:
+        """See `RoundStore.find_round`."""
+        with self._reads() as db:
+            row = db.execute(
+                f"SELECT round_n, manifest, sigs, open_ms, close_ms, until_ms, {_STANDING}, task_n"  # noqa: S608
+                " FROM round WHERE round_id = ?",
+                (round_id,),
+            ).fetchone()
+            if row is None:
+                return None
+            round_n, manifest, sigs, open_ms, close_ms, until_ms, *standing, task_n = row
+            task = TaskRow(
+                *db.execute(
+                    f"SELECT {_TASK} FROM task WHERE task_n = ?",  # noqa: S608
+                    (task_n,),
+                ).fetchone()
+            )
+            parties = db.execute(
+                "SELECT ik FROM round_party WHERE round_n = ? ORDER BY party", (round_n,)
+            ).fetchall()
+        held = RoundRow(
+            round_id=round_id,
+            spec_hash=task.spec_hash,
+            manifest=manifest,
+            sigs=tuple(sigs[at : at + SIG_BYTES] for at in range(0, len(sigs), SIG_BYTES)),
+            parties=tuple(ik for (ik,) in parties),
+            open_ms=open_ms,
+            close_ms=close_ms,
+            until_ms=until_ms,
+        )
+        return HeldRound(held, task, _standing(standing))
+
+    async def find_party(self, key_id: DeviceId) -> bytes | None:
+        """See `RoundStore.find_party`."""
+        with self._reads() as db:
+            row: tuple[bytes] | None = db.execute(
+                "SELECT ik FROM round_party WHERE key_id = ? LIMIT 1", (key_id,)
+            ).fetchone()
+        return None if row is None else row[0]
+
+    # --- contributions ---
+
+    async def contribute(self, given: Contribution) -> bool:
+        """See `RoundStore.contribute`."""
+        new: bool = await self._submit(lambda tx: rounds.contribute(tx, given))
+        return new
+
+    async def has_contributed(self, round_id: bytes, account_id: AccountId) -> bool:
+        """See `RoundStore.has_contributed`."""
+        with self._reads() as db:
+            row = db.execute(
+                "SELECT 1 FROM round, account JOIN contribution USING (account_n)"
+                " WHERE round_id = ? AND account_id = ?"
+                " AND contribution_id BETWEEN round_n << 32 AND (round_n + 1 << 32) - 1",
+                (round_id, account_id),
+            ).fetchone()
+        return row is not None
+
+    async def seal_round(self, round_id: bytes) -> int:
+        """See `RoundStore.seal_round`."""
+        held: int = await self._submit(lambda tx: rounds.seal_round(tx, round_id))
+        return held
+
+    async def read_boxes(
+        self, round_id: bytes, party: int, after: int, *, bytes_max: int
+    ) -> BoxPage:
+        """See `RoundStore.read_boxes`."""
+        found: list[bytes] = []
+        size = 0
+        with self._reads() as db:
+            row = db.execute(
+                "SELECT round_n, over, position FROM round WHERE round_id = ?", (round_id,)
+            ).fetchone()
+            if row is None:
+                raise RoundUnknown("no such round")
+            round_n, over, end = row
+            if over:
+                raise RoundOver("the boxes of this round were dropped")
+            base = rounds.box_base(round_n, party)
+            boxes = db.execute(
+                "SELECT box_id, data FROM box WHERE box_id > ? AND box_id <= ? ORDER BY box_id",
+                (base + after, base + end),
+            )
+            with closing(boxes):
+                for box_id, data in boxes:
+                    if found and size + len(data) > bytes_max:
+                        return BoxPage(found, after, more=True)
+                    found.append(data)
+                    size += len(data)
+                    after = box_id - base
+        # Whatever was between the last box and the end has been deleted.
+        return BoxPage(found, max(after, end), more=False)
+
+    # --- results ---
+
+    async def publish_result(
+        self, round_id: bytes, result: bytes, sigs: Mapping[int, bytes], *, now_ms: int
+    ) -> bool:
+        """See `RoundStore.publish_result`. Boxes that are still there when it is cut short go
+        at the next sweep."""
+        new: bool = await self._submit(
+            lambda tx: rounds.publish_result(tx, round_id, result, sigs, now_ms)
+        )
+        await self._drop()
+        return new
+
+    async def abandon(
+        self, round_id: bytes, party: int, statement: bytes, sig: bytes, *, quorum: int
+    ) -> bool:
+        """See `RoundStore.abandon`."""
+        new: bool = await self._submit(
+            lambda tx: rounds.abandon(tx, round_id, party, statement, sig, quorum)
+        )
+        await self._drop()
+        return new
+
+    async def find_result(self, round_id: bytes) -> ResultRow | None:
+        """See `RoundStore.find_result`."""
+        with self._reads() as db:
+            row = db.execute(
+                "SELECT round_n, result, result.sigs FROM round LEFT JOIN result USING (round_n)"
+                " WHERE round_id = ?",
+                (round_id,),
+            ).fetchone()
+            if row is None:
+                return None
+            round_n, result, sigs = row
+            abandonments = db.execute(
+                "SELECT party, statement, sig FROM abandonment WHERE round_n = ? ORDER BY party",
+                (round_n,),
+            ).fetchall()
+        return ResultRow(
+            result or b"",
+            rounds.unpack_sigs(sigs or b""),
+            {party: (statement, sig) for party, statement, sig in abandonments},
+        )
+
+    async def sweep(self, *, now_ms: int) -> None:
+        """See `RoundStore.sweep`."""
+        await self._submit(lambda tx: rounds.end_rounds(tx, now_ms))
+        await self._drop()
+        await self._submit(lambda tx: rounds.forget_rounds(tx, now_ms))
+
+    async def _drop(self) -> None:
+        while await self._submit(rounds.drop_slice):
+            pass
+
+
+def _standing(columns: Sequence[int]) -> Standing:
+    return Standing(*map(bool, columns))
