@@ -303,3 +303,8 @@ def test_what_clients_import_brings_no_mpyc() -> None:
     code = "import sys, mpc.task, mpc.manifest, mpc.kinds, mpc.budget, mpc.oracle, mpc.privacy\n"
     code += "sys.exit(any(name.split('.')[0] in ('mpyc', 'asyncio') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_value_that_only_equals_the_right_one_is_refused() -> None:
+    """True is 1 to Python and another byte in CBOR: two forms of one task would have two hashes."""
+    assert refused(changed(version=True)) == "cbor-form"
