@@ -104,7 +104,7 @@ class DeviceLedger:
     """What a device's contributions have cost.
 
     Periods are fixed stretches of time, so two caps can be spent around a border. A clock that
-    is set back stays in the period that was reached; one that is set forward begins new
+    is set back stays in the period of the last entry; one that is set forward begins new
     periods, and the caps per task and for all time still hold.
     """
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
@@ -31,6 +31,7 @@ def test_none_gives_whole_numbers() -> None:
     assert {type(one) for one in told} == {int}
 
 
+@settings(deadline=None)
 @given(many_sums, st.integers(1, 100))
 def test_threshold_suppresses_what_is_below(sums: list[int], tau: int) -> None:
     """A sum below tau is told as None, any other as it is; places stay."""
@@ -40,6 +41,7 @@ def test_threshold_suppresses_what_is_below(sums: list[int], tau: int) -> None:
         assert one == (was if was >= tau else None)
 
 
+@settings(deadline=None)
 @given(many_sums, st.data())
 def test_top_holds_the_largest(sums: list[int], data: st.DataObject) -> None:
     """No bin left out is larger than one told, and equal ones come in the order of bins."""
@@ -56,6 +58,7 @@ def test_top_of_equal_bins() -> None:
     assert tail.top([5, 9, 9, 5], 3) == (Ranked(1, 9), Ranked(2, 9), Ranked(0, 5))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=30).filter(any), st.integers(1, 999_999))
 def test_quantile_without_noise_is_exact(counts: list[int], at_micro: int) -> None:
     """Without noise it is the bin of the value of that rank."""
