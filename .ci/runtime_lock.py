@@ -18,9 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def entries(lock: str) -> dict[str, str]:
-    """Lines of the lock by package: the pin, its hashes, its comments."""
-    blocks = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE)
-    return {canonicalize_name(block.split("==")[0]): block for block in blocks if "==" in block}
+    """Lines of the lock by package: the pin, its hashes, its comments. A package has a block for
+    each range of interpreters that needs another version."""
+    found: dict[str, str] = {}
+    for block in re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE):
+        if "==" in block:
+            name = canonicalize_name(block.split("==")[0])
+            found[name] = found.get(name, "") + block
+    return found
 
 
 def applies(need: Requirement, extras: frozenset[str]) -> bool:

@@ -39,3 +39,11 @@ def test_the_wheel_gets_no_development_tool() -> None:
     assert wanted <= locked
     assert {"pynacl", "cffi", "grpcio", "protobuf"} <= wanted
     assert not wanted & {"pytest", "mypy", "ruff", "grpcio-tools", "hypothesis", "psutil", "build"}
+
+
+def test_a_package_keeps_the_rows_for_every_interpreter() -> None:
+    """Where the lock has one version for older interpreters and another for newer ones, both
+    are installed from."""
+    lock = "a==1 ; python_version < '3.12' \\\n  --hash=x\na==2 ; python_version >= '3.12'\nb==1\n"
+    assert LOCK["entries"](lock)["a"].splitlines()[::2] == lock.splitlines()[:3:2]
+    assert set(LOCK["entries"](lock)) == {"a", "b"}
