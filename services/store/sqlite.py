@@ -43,7 +43,7 @@ from services.store.replay import replay
 from services.store.sqlite_relay import SqliteRounds
 from services.store.sqlite_state import Entry, load, read_heads
 from services.store.sqlite_transaction import Transaction
-from services.store.sqlite_writer import Done, Work, Writer, unavailable
+from services.store.sqlite_writer import Done, Work, Writer
 
 ACCOUNTS_CACHED = 4096
 POSITIONS_KEPT = 65_536
@@ -212,12 +212,9 @@ class SqliteStore:
     ) -> Sequence[StoredLink]:
         """See `Store.read_links`. AccountAbsent."""
         entry = self._entry(account_id)
-        try:
-            return read.read_links(
-                self._reads, entry, after_seq, links_max=links_max, bytes_max=bytes_max
-            )
-        except sqlite3.Error as error:
-            raise unavailable(error) from error
+        return read.read_links(
+            self._reads, entry, after_seq, links_max=links_max, bytes_max=bytes_max
+        )
 
     async def delete_account(
         self, account_id: AccountId, by: DeviceId | None = None
@@ -241,22 +238,16 @@ class SqliteStore:
     ) -> Page:
         """See `Store.read_ops`. AccountAbsent."""
         entry = self._entry(account_id)
-        try:
-            return read.read_page(self._reads, entry, after, ops_max=ops_max, bytes_max=bytes_max)
-        except sqlite3.Error as error:
-            raise unavailable(error) from error
+        return read.read_page(self._reads, entry, after, ops_max=ops_max, bytes_max=bytes_max)
 
     async def heads(self, account_id: AccountId) -> tuple[Chain, Sequence[tuple[DeviceId, Head]]]:
         """See `Store.heads`."""
         self._check_open()
-        try:
-            with schema.one_moment(self._reads):
-                account = load(self._reads, account_id)
-                if account is None:
-                    raise AccountAbsent("no such account")
-                return account.chain, read_heads(self._reads, account.account_n, account.chain)
-        except sqlite3.Error as error:
-            raise unavailable(error) from error
+        with schema.one_moment(self._reads):
+            account = load(self._reads, account_id)
+            if account is None:
+                raise AccountAbsent("no such account")
+            return account.chain, read_heads(self._reads, account.account_n, account.chain)
 
     async def passed(self, account_id: AccountId, device_id: DeviceId, position: int) -> None:
         """See `Store.passed`. Written at once only if a checkpoint waits for this device;
@@ -289,10 +280,8 @@ class SqliteStore:
     async def fetch_message(self, rendezvous: bytes, number: int, *, now_ms: int) -> bytes | None:
         """See `Store.fetch_message`."""
         self._check_open()
-        try:
+        with schema.one_moment(self._reads):
             return mailbox.fetch_message(self._reads, rendezvous, number, now_ms)
-        except sqlite3.Error as error:
-            raise unavailable(error) from error
 
     async def remember_nonce(
         self, caller: AccountId | DeviceId, nonce: bytes, *, now_ms: int
@@ -320,11 +309,8 @@ class SqliteStore:
             self._entries.move_to_end(account_id)
             return entry
         self._check_open()
-        try:
-            with schema.one_moment(self._reads):
-                account = load(self._reads, account_id)
-        except sqlite3.Error as error:
-            raise unavailable(error) from error
+        with schema.one_moment(self._reads):
+            account = load(self._reads, account_id)
         if account is None:
             return None
         entry = account.entry()

@@ -61,15 +61,16 @@ def read_links(
     links: list[StoredLink] = []
     size = 0
     base = entry.account_n << POSITION_BITS
-    rows = connection.execute(
-        "SELECT link, sig, pop, grants FROM link WHERE link_id > ? AND link_id <= ?"
-        " ORDER BY link_id LIMIT ?",
-        (base + after_seq, base + entry.tip.chain.seq, max(1, links_max)),
-    )
-    with closing(rows):
-        for raw, sig, pop, packed in rows:
-            size += len(raw) + len(sig) + len(pop) + len(packed)
-            if links and size > bytes_max:
-                break
-            links.append(StoredLink(SignedLink(raw, sig, pop), unpack_grants(packed)))
+    with one_moment(connection):
+        rows = connection.execute(
+            "SELECT link, sig, pop, grants FROM link WHERE link_id > ? AND link_id <= ?"
+            " ORDER BY link_id LIMIT ?",
+            (base + after_seq, base + entry.tip.chain.seq, max(1, links_max)),
+        )
+        with closing(rows):
+            for raw, sig, pop, packed in rows:
+                size += len(raw) + len(sig) + len(pop) + len(packed)
+                if links and size > bytes_max:
+                    break
+                links.append(StoredLink(SignedLink(raw, sig, pop), unpack_grants(packed)))
     return links

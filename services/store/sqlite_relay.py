@@ -22,7 +22,7 @@ from services.store.rounds import (
     TaskRow,
 )
 from services.store.sqlite_schema import one_moment
-from services.store.sqlite_writer import Work, unavailable
+from services.store.sqlite_writer import Work
 
 _TASK = "task_id, spec_hash, publisher, task, sig"
 _STANDING = (
@@ -47,11 +47,8 @@ class SqliteRounds:
     @contextmanager
     def _reads(self) -> Iterator[sqlite3.Connection]:
         self._check_open()
-        try:
-            with one_moment(self._connection):
-                yield self._connection
-        except sqlite3.Error as error:
-            raise unavailable(error) from error
+        with one_moment(self._connection):
+            yield self._connection
 
     # --- tasks ---
 

@@ -26,6 +26,10 @@ WAL_BYTES_KEPT = 16 << 20
 BUSY_MS = 2000
 SQLITE_MIN = (3, 35)
 """UPDATE ... RETURNING."""
+_UNAVAILABLE = frozenset((
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+))  # fmt: skip
 
 _SCHEMA_1 = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -271,12 +275,25 @@ def connect(path: Path, *, cache_kib: int, read_only: bool = False) -> sqlite3.C
 
 @contextmanager
 def one_moment(connection: sqlite3.Connection) -> Iterator[None]:
-    """All reads inside see the file as it is at the first of them."""
-    connection.execute("BEGIN")
+    """All reads inside see the file as it is at the first of them. Raises what `unavailable`
+    makes of SQLite's errors."""
     try:
-        yield
-    finally:
-        connection.execute("COMMIT")
+        connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise unavailable(error) from error
+
+
+def unavailable(error: sqlite3.Error) -> Exception:
+    """StoreUnavailable for what passes (full disk, busy, I/O); the error itself otherwise."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF in _UNAVAILABLE:
+        name = getattr(error, "sqlite_errorname", "an error")
+        return StoreUnavailable(f"SQLite answers {name}")
+    return error
 
 
 def migrate(connection: sqlite3.Connection) -> None:

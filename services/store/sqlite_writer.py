@@ -16,6 +16,7 @@ from crypto.ids import AccountId
 from services.store.base import Batch
 from services.store.errors import StoreError, StoreUnavailable
 from services.store.sqlite_ops import commit_ops, foresee
+from services.store.sqlite_schema import unavailable
 from services.store.sqlite_state import Entry
 from services.store.sqlite_transaction import Transaction
 from services.store.sqlite_trim import trim_slice
@@ -30,10 +31,6 @@ LINGER_OPS_MAX = 128
 LINGER_SKIPS_MAX = 63
 """Each commit costs a sync and some ten hand-overs of the interpreter lock, however small it
 is. Under load, three milliseconds of waiting bring three times as many requests into one."""
-_UNAVAILABLE = frozenset((
-    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
-))  # fmt: skip
 
 Work = Callable[[Transaction], Any]
 
@@ -256,12 +253,3 @@ def _ops(jobs: Sequence[Job]) -> int:
 
 def _fail(job: Job, error: Exception) -> None:
     job.error = unavailable(error) if isinstance(error, sqlite3.Error) else error
-
-
-def unavailable(error: sqlite3.Error) -> Exception:
-    """StoreUnavailable for what passes (full disk, busy, I/O); the error itself otherwise."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF in _UNAVAILABLE:
-        name = getattr(error, "sqlite_errorname", "an error")
-        return StoreUnavailable(f"SQLite answers {name}")
-    return error
