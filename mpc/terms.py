@@ -9,9 +9,9 @@ from crypto import labels
 from crypto.errors import FormatError
 from crypto.field import Field
 from crypto.primitives import hash_, need
+from crypto.shares import check_parties
 
 JOB_ID_BYTES = 16
-PARTIES_MAX = 16
 PC_BITS = 62
 """Room below MPyC's signed 64 bits, since MPyC counts up from each of our counters."""
 
@@ -31,8 +31,7 @@ class Terms:
         need("job id", self.job_id, JOB_ID_BYTES)
         need("round digest", self.round_digest, 32)
         Field.of(self.bits)
-        if self.t < 1 or not 2 * self.t + 1 <= self.m <= PARTIES_MAX:
-            raise FormatError("parties", "t must be from 1 and m from 2t + 1 up to 16")
+        check_parties(self.m, self.t)
         if list(self.present) != sorted(set(self.present) & set(range(1, self.m + 1))):
             raise FormatError("parties", "the present parties must be sorted and among the m")
         if len(self.present) < self.t + 1:
