@@ -25,6 +25,12 @@ _PARTY = struct.Struct(">32s32s")
 _MAGIC, _SUITE = b"PSM1", 1
 
 
+def quorum(m: int, t: int) -> int:
+    """How many parties an opening and a result need: enough to interpolate, and a majority, so
+    that no two groups without a party in common can each end the round."""
+    return max(t + 1, m // 2 + 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Party:
     """A party in a round: its identity key, and the key that shares are sealed to."""
@@ -60,6 +66,11 @@ class Manifest:
     def m(self) -> int:
         """How many parties there are."""
         return len(self.parties)
+
+    @property
+    def quorum(self) -> int:
+        """How many of them a result needs; see `quorum`."""
+        return quorum(self.m, self.t)
 
     @cached_property
     def encoded(self) -> bytes:

@@ -44,7 +44,7 @@ class Round:
     @property
     def quorum(self) -> int:
         """How many parties suffice for a result."""
-        return self.shape.t + 1
+        return manifests.quorum(self.shape.m, self.shape.t)
 
     def party_of(self, ik_pk: bytes) -> int | None:
         """Which party this key is, from 1."""

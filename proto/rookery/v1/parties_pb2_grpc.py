@@ -89,7 +89,7 @@ class PartiesServicer:
 
     def PublishResult(self, request, context):
         """Party to relay. The result with the signatures of the parties that were present, at
-        least t + 1 of them; or one party's abandonment. A result stands for ever: equal bytes
+        least max(t + 1, floor(m / 2) + 1); or one party's abandonment. A result stands for ever: equal bytes
         again are fine and add signatures, other bytes are refused. A result outlives any
         abandonment.
         NOT_FOUND           ROUND_UNKNOWN

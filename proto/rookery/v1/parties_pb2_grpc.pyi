@@ -51,7 +51,7 @@ class PartiesStub:
     """
     PublishResult: _grpc.UnaryUnaryMultiCallable[_parties_pb2.PublishResultRequest, _parties_pb2.PublishResultResponse]
     """Party to relay. The result with the signatures of the parties that were present, at
-    least t + 1 of them; or one party's abandonment. A result stands for ever: equal bytes
+    least max(t + 1, floor(m / 2) + 1); or one party's abandonment. A result stands for ever: equal bytes
     again are fine and add signatures, other bytes are refused. A result outlives any
     abandonment.
       NOT_FOUND           ROUND_UNKNOWN
@@ -109,7 +109,7 @@ class PartiesAsyncStub(PartiesStub):
     """
     PublishResult: _aio.UnaryUnaryMultiCallable[_parties_pb2.PublishResultRequest, _parties_pb2.PublishResultResponse]  # type: ignore[assignment]
     """Party to relay. The result with the signatures of the parties that were present, at
-    least t + 1 of them; or one party's abandonment. A result stands for ever: equal bytes
+    least max(t + 1, floor(m / 2) + 1); or one party's abandonment. A result stands for ever: equal bytes
     again are fine and add signatures, other bytes are refused. A result outlives any
     abandonment.
       NOT_FOUND           ROUND_UNKNOWN
@@ -176,7 +176,7 @@ class PartiesServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_parties_pb2.PublishResultResponse, _abc.Awaitable[_parties_pb2.PublishResultResponse]]:
         """Party to relay. The result with the signatures of the parties that were present, at
-        least t + 1 of them; or one party's abandonment. A result stands for ever: equal bytes
+        least max(t + 1, floor(m / 2) + 1); or one party's abandonment. A result stands for ever: equal bytes
         again are fine and add signatures, other bytes are refused. A result outlives any
         abandonment.
           NOT_FOUND           ROUND_UNKNOWN

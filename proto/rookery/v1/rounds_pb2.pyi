@@ -498,7 +498,7 @@ class GetResultResponse(_message.Message):
     def info(self) -> _common_pb2.ServerInfo: ...
     @_builtins.property
     def sigs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartySignature]:
-        """At least t + 1, by party."""
+        """By party, at least max(t + 1, floor(m / 2) + 1)."""
 
     @_builtins.property
     def abandonments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Abandonment]: ...
