@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from bench.sync import main
+from bench import aggregate, sync
+from bench.report import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("python -m bench", __doc__, {**sync.PARTS, **aggregate.PARTS}, None))

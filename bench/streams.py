@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import grpc.aio
 
@@ -14,6 +14,7 @@ from bench import load, processes
 from bench.accounts import RECEIPT, SUBSCRIBE, Account
 from bench.echo import IDLE
 from bench.load import Metadata
+from bench.report import Report
 from crypto.request import METADATA_KEY, CallKind
 from rookery.v1 import sync_pb2
 
@@ -28,16 +29,6 @@ def open_stream(
     call: Any = one.unary_stream(method)
     frames: AsyncIterator[bytes] = aiter(call(request, metadata=metadata))
     return frames
-
-
-class Rows(Protocol):
-    """Where figures go."""
-
-    quick: bool
-
-    def row(self, name: str, **values: float) -> None: ...
-
-    def goal(self, name: str, value: float, wanted: float, *, at_most: bool = False) -> None: ...
 
 
 async def _open_streams(
@@ -79,7 +70,7 @@ async def _service_streams(count: int, shared: bool) -> float:
         return await _open_streams(service, SUBSCRIBE, count, shared, auth_of)
 
 
-async def idle_streams(report: Rows) -> None:
+async def idle_streams(report: Report) -> None:
     """Memory per idle stream, on one connection and on connections of their own."""
     assert sync_pb2.SubscribeRequest().SerializeToString() == b""
     count = STREAMS // 4 if report.quick else STREAMS

@@ -6,10 +6,7 @@ processes of their own; a ratio is the median of its rounds. `--json` prints one
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import platform
 import pstats
 import statistics
 import sys
@@ -17,50 +14,21 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
-import uvloop
 
 from bench import floors, load, processes, streams
 from bench.accounts import PULL, PUSH, SUBSCRIBE, Account, batches, sealed_pushes
 from bench.echo import CANNED, ECHO, PUT
+from bench.report import Part, Report, run
 from crypto.request import METADATA_KEY, CallKind
 from rookery.v1 import sync_pb2
 from services.store.base import Batch
 
 AUDIENCE = "rookery.localhost"
 GROUP_MAX = 128
-
-
-@dataclass(slots=True)
-class Report:
-    """Figures as they come, for people and for programs."""
-
-    quick: bool
-    figures: dict[str, Any] = field(default_factory=dict)
-
-    def row(self, name: str, **values: float) -> None:
-        """One line."""
-        self.figures[name] = {key: round(value, 4) for key, value in values.items()}
-        shown = "  ".join(f"{key} {_number(value)}" for key, value in values.items())
-        print(f"{name:34}  {shown}", file=sys.stderr, flush=True)
-
-    def goal(self, name: str, value: float, wanted: float, *, at_most: bool = False) -> None:
-        """A ratio beside what it should reach."""
-        reached = value <= wanted if at_most else value >= wanted
-        self.figures.setdefault("goals", {})[name] = {
-            "value": round(value, 3), "wanted": wanted, "reached": reached,
-        }  # fmt: skip
-        word = "at most" if at_most else "at least"
-        mark = "reached" if reached else "MISSED"
-        print(f"  -> {name}: {value:.2f} ({word} {wanted}) {mark}", file=sys.stderr, flush=True)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _seal(lanes: int, calls: int, batch: int) -> list[tuple[Account, list[bytes]]]:
@@ -275,7 +243,7 @@ async def hot_spots(report: Report) -> None:
             stats.strip_dirs().sort_stats("tottime").print_stats(14)
 
 
-PARTS: dict[str, Callable[[Report], Any]] = {
+PARTS: dict[str, Part] = {
     "push": pushes,
     "pull": pulls,
     "latency": latency,
@@ -283,25 +251,5 @@ PARTS: dict[str, Callable[[Report], Any]] = {
     "profile": hot_spots,
 }
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the parts that are asked for; 0 even if a goal is missed, which is printed."""
-    parser = argparse.ArgumentParser(prog="python -m bench.sync", description=__doc__)
-    parser.add_argument("parts", nargs="*", default=list(PARTS), help=", ".join(PARTS))
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, noisier figures")
-    parser.add_argument("--json", action="store_true", help="one object on standard output")
-    chosen = parser.parse_args(arguments)
-    unknown = set(chosen.parts) - set(PARTS)
-    if unknown:
-        parser.error(f"unknown part: {', '.join(sorted(unknown))}")
-    report = Report(chosen.quick)
-    report.figures["machine"] = f"{platform.platform()}, Python {platform.python_version()}"
-    for name in chosen.parts:
-        uvloop.run(PARTS[name](report))
-    if chosen.json:
-        print(json.dumps(report.figures, indent=1))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("python -m bench.sync", __doc__, PARTS, None))

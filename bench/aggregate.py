@@ -1,0 +1,176 @@
+"""`python -m bench.aggregate`: what a joint aggregate costs, each figure beside its floor.
+
+Contributions are made ahead. Floors and ours take turns in the same run, and each figure is
+the best of its turns: the others were disturbed. `--json` prints one object.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+import nacl.bindings as sodium
+import numpy as np
+
+from bench.report import Part, Report, run
+from bench.rounds import Box, World, devices, task_of
+from crypto.contribution import Contribution
+from mpc import batch
+from mpc.batch import Challenge
+from rookery.v1 import rounds_pb2
+
+PARTY = 1
+BINS = (16, 64, 256, 1024)
+PROTOTYPE_PER_S = {16: 24_000, 256: 22_000, 1024: 16_600}
+"""Ingest, check and sum in memory, as measured before this was built, on another machine."""
+UPLOAD_BYTES = {16: 530, 64: 914, 1024: 8_594}
+
+
+class Turns:
+    """Seconds of each thing that takes turns; `best` is the least."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+
+    def take(self, name: str, action: Callable[[], object]) -> None:
+        """One turn."""
+        start = time.perf_counter()
+        action()
+        self._seconds[name].append(time.perf_counter() - start)
+
+    def best(self, name: str) -> float:
+        """Of all turns."""
+        return min(self._seconds[name])
+
+
+def bare_open(world: World, boxes: list[Box]) -> None:
+    """The floor: `crypto_box_seal_open` on the same boxes and nothing else."""
+    secret, public = world.box_keys[PARTY - 1], world.box(PARTY).public
+    for _, sealed in boxes:
+        sodium.crypto_box_seal_open(sealed, public, secret)
+
+
+class InMemory:
+    """One party's own work over some boxes, with nothing kept: open, expand, check, add."""
+
+    def __init__(self, world: World, boxes: list[Box]) -> None:
+        self._world, self._boxes = world, boxes
+        self._box, self._shape = world.box(PARTY), world.shape
+        kind = world.task.kind
+        self._challenge = Challenge.of(
+            kind.field,
+            bytes(32),
+            length=kind.length,
+            equations=kind.equations,
+            kappa=world.task.kappa,
+        )
+
+    def open(self) -> None:
+        """Boxes to shares in form."""
+        self._shares = [
+            self._box.open(self._shape, header, sealed)[1] for header, sealed in self._boxes
+        ]
+
+    def expand(self) -> None:
+        """Shares to rows."""
+        self._rows = batch.expand(self._shape.field, self._shape.length, self._shares)
+
+    def check(self) -> None:
+        """D and Q of each report."""
+        self._challenge.check(self._rows, self._world.task.kind.equations)
+
+    def add(self) -> None:
+        """The sum of all rows."""
+        every = np.ones(len(self._rows), np.bool_)
+        nothing = np.zeros(self._shape.length, np.uint64)
+        batch.add_valid(self._shape.field, nothing, self._rows, every)
+
+
+def ingest(report: Report) -> None:
+    """One party's opening, checking and adding up, beside bare opening of the same boxes."""
+    with devices() as making:
+        for bins in BINS:
+            world = World.make(task_of(bins))
+            count = 1_000 if report.quick else 4_096
+            boxes = making.boxes(world, PARTY, count)
+            work, turns = InMemory(world, boxes), Turns()
+            steps = {
+                "open": work.open, "expand": work.expand, "check": work.check, "add": work.add,
+            }  # fmt: skip
+            for _ in range(2 if report.quick else 5):
+                turns.take("bare", lambda: bare_open(world, boxes))  # noqa: B023 - called here
+                for name, step in steps.items():
+                    turns.take(name, step)
+            total = sum(turns.best(name) for name in steps)
+            ratio = turns.best("bare") / total
+            report.row(
+                f"in memory, d = {bins}",
+                reports_per_s=count / total,
+                bare_opens_per_s=count / turns.best("bare"),
+                of_bare=ratio,
+                **{f"{name}_us": turns.best(name) / count * 1e6 for name in steps},
+            )
+
+
+def client(report: Report) -> None:
+    """What a device does for one report, beside three bare `crypto_box_seal` of its sizes."""
+    count = 200 if report.quick else 1_000
+    for bins in BINS:
+        world, turns = World.make(task_of(bins)), Turns()
+        keys = world.manifest.box_keys()
+        plains = [bytes(len(box) - sodium.crypto_box_SEALBYTES) for box in world.vote(0).boxes]
+
+        def bare() -> None:
+            for _ in range(count):
+                for key, plain in zip(keys, plains, strict=True):  # noqa: B023 - called here
+                    sodium.crypto_box_seal(plain, key)
+
+        def ours() -> None:
+            for at in range(count):
+                world.vote(at % bins)  # noqa: B023 - called here
+
+        for _ in range(2 if report.quick else 5):
+            turns.take("bare", bare)
+            turns.take("ours", ours)
+        took_ms = turns.best("ours") / count * 1e3
+        report.row(
+            f"client, d = {bins}",
+            ms=took_ms,
+            bare_ms=turns.best("bare") / count * 1e3,
+            of_bare=turns.best("bare") / turns.best("ours"),
+        )
+        if bins == 1024:
+            report.goal("client at d = 1024, ms", took_ms, 0.5, at_most=True)
+
+
+def _request_bytes(world: World, made: Contribution) -> int:
+    request = rounds_pb2.ContributeRequest(
+        round_id=world.manifest.round_id, header=made.header, boxes=made.boxes
+    )
+    return request.ByteSize()
+
+
+def upload(report: Report) -> None:
+    """Bytes of an upload, as the formats give them, and with what the call adds."""
+    for bins, stated in UPLOAD_BYTES.items():
+        world = World.make(task_of(bins))
+        made = world.vote(0)
+        report.row(
+            f"upload, d = {bins}",
+            bytes=made.upload_bytes,
+            request_bytes=_request_bytes(world, made),
+        )
+        if made.upload_bytes != stated:
+            raise RuntimeError(f"an upload of {bins} bins has {made.upload_bytes} bytes")
+
+
+PARTS: dict[str, Part] = {
+    "ingest": ingest,
+    "client": client,
+    "upload": upload,
+}
+
+if __name__ == "__main__":
+    sys.exit(run("python -m bench.aggregate", __doc__, PARTS, None))
