@@ -31,6 +31,13 @@ EPOCH_UNKNOWN: Final = "EPOCH_UNKNOWN"
 DEVICE_CUT: Final = "DEVICE_CUT"
 LAMPORT_AHEAD: Final = "LAMPORT_AHEAD"
 STORE_UNAVAILABLE: Final = "STORE_UNAVAILABLE"
+ROLE_MISSING: Final = "ROLE_MISSING"
+ROUND_UNKNOWN: Final = "ROUND_UNKNOWN"
+ROUND_NOT_OPEN: Final = "ROUND_NOT_OPEN"
+ROUND_CLOSED: Final = "ROUND_CLOSED"
+CONTRIBUTION_INVALID: Final = "CONTRIBUTION_INVALID"
+CONTRIBUTED_ALREADY: Final = "CONTRIBUTED_ALREADY"
+RESULT_ABSENT: Final = "RESULT_ABSENT"
 # Ours, for what carries no ErrorInfo.
 UNREACHABLE: Final = "UNREACHABLE"
 UNSUPPORTED: Final = "UNSUPPORTED"
@@ -53,6 +60,12 @@ _ADVICE: Final[Mapping[str, str]] = {
     MAILBOX_TAKEN: "somebody else answered this pairing code: start again with a new one",
     MESSAGE_ABSENT: "the other device did not answer in time: start the pairing again",
     CHAIN_CONFLICT: "another device changed the account at the same moment: try again",
+    ROUND_UNKNOWN: "the service knows no such round: it was never opened there, or is long over",
+    ROUND_NOT_OPEN: "the round is not open yet by the service's clock: try again later",
+    ROUND_CLOSED: "the round has closed: wait for the next one",
+    CONTRIBUTION_INVALID: "the service refuses the form of a contribution: update one of the two",
+    CONTRIBUTED_ALREADY: "this account has contributed to the round: nothing more to do",
+    RESULT_ABSENT: "the round has no result yet: try again later",
     UNREACHABLE: "the service can't be reached: check the network and --server, then try again",
     UNSUPPORTED: "there is no rookery service at this address: check --server",
 }
@@ -67,6 +80,7 @@ _LIMIT_ADVICE: Final[Mapping[str, str]] = {
         " `rookery device unset`"
     ),
     "accounts_per_subject": "the enrolment token is for somebody who has all accounts allowed",
+    "contributions": "the round has as many contributions as its task allows: wait for the next",
     "pairing_mailboxes": "too many pairings are under way: try again in a few minutes",
 }
 
@@ -98,8 +112,8 @@ class RemoteError(Exception):
     @property
     def transient(self) -> bool:
         """Whether the same call may succeed a little later."""
-        # An empty mailbox is asked again by whoever knows until when.
-        hinted = self.retry_ms is not None and self.reason != MESSAGE_ABSENT
+        # What is not there yet is asked for again by whoever knows until when.
+        hinted = self.retry_ms is not None and self.reason not in (MESSAGE_ABSENT, RESULT_ABSENT)
         return hinted or self.reason in _TRANSIENT
 
     def number(self, key: str) -> int | None:
