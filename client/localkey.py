@@ -6,7 +6,6 @@ later without locking anybody out.
 
 from __future__ import annotations
 
-import os
 import secrets
 import struct
 from collections.abc import Mapping
@@ -14,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from client import keyfile
+from client.keyfile import KEY_BYTES, KeyFileError
 from client.vaulterrors import VaultDamaged, VaultKeyMissing, VaultLocked
 from crypto import labels
 from crypto.errors import CryptoError
@@ -28,7 +29,6 @@ from crypto.primitives import (
     prf,
 )
 
-KEY_BYTES = 32
 _NONCE_BYTES = 24
 _CHECK = b"this key opens this vault"
 _U16 = struct.Struct(">H")
@@ -113,7 +113,7 @@ class KeyFile:
         """Uses the key file that is there (deployed by a keystore), or makes one."""
         key_path, salt = self.path_for(path), secrets.token_bytes(16)
         if not key_path.exists():
-            _write_key(key_path, secrets.token_bytes(KEY_BYTES))
+            keyfile.create(key_path, secrets.token_bytes(KEY_BYTES))
         return VaultKeys(_read_key(key_path), salt), {"kdf": self.KDF, "salt": salt}
 
     def open(self, path: Path, meta: Mapping[str, bytes]) -> VaultKeys:
@@ -174,29 +174,8 @@ def _checked(keys: VaultKeys, path: Path, meta: Mapping[str, bytes], what: str) 
     return keys
 
 
-def _write_key(key_path: Path, key: bytes) -> None:
-    key_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with os.fdopen(os.open(key_path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-        file.write(key.hex() + "\n")
-        file.flush()
-        # A state whose key was lost by a power cut is lost, too.
-        os.fsync(file.fileno())
-
-
 def _read_key(key_path: Path) -> bytes:
     try:
-        mode = key_path.stat().st_mode
-        text = key_path.read_text("ascii").strip()
-    except FileNotFoundError:
-        raise VaultKeyMissing(key_path, "is missing") from None
-    except (OSError, UnicodeDecodeError):
-        raise VaultKeyMissing(key_path, "can't be read") from None
-    if mode & 0o077:
-        raise VaultKeyMissing(key_path, "can be read by others (chmod 600 it)")
-    try:
-        key = bytes.fromhex(text)
-    except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise VaultKeyMissing(key_path, "is no key file")
-    return key
+        return keyfile.read(key_path)
+    except KeyFileError as error:
+        raise VaultKeyMissing(key_path, error.why) from None

@@ -32,12 +32,19 @@ DEVICE_CUT: Final = "DEVICE_CUT"
 LAMPORT_AHEAD: Final = "LAMPORT_AHEAD"
 STORE_UNAVAILABLE: Final = "STORE_UNAVAILABLE"
 ROLE_MISSING: Final = "ROLE_MISSING"
+TASK_INVALID: Final = "TASK_INVALID"
+TASK_CONFLICT: Final = "TASK_CONFLICT"
+TASK_UNKNOWN: Final = "TASK_UNKNOWN"
+TASK_EXPIRED: Final = "TASK_EXPIRED"
+MANIFEST_INVALID: Final = "MANIFEST_INVALID"
+ROUND_CONFLICT: Final = "ROUND_CONFLICT"
 ROUND_UNKNOWN: Final = "ROUND_UNKNOWN"
 ROUND_NOT_OPEN: Final = "ROUND_NOT_OPEN"
 ROUND_CLOSED: Final = "ROUND_CLOSED"
 CONTRIBUTION_INVALID: Final = "CONTRIBUTION_INVALID"
 CONTRIBUTED_ALREADY: Final = "CONTRIBUTED_ALREADY"
 RESULT_ABSENT: Final = "RESULT_ABSENT"
+BUDGET_EXHAUSTED: Final = "BUDGET_EXHAUSTED"
 # Ours, for what carries no ErrorInfo.
 UNREACHABLE: Final = "UNREACHABLE"
 UNSUPPORTED: Final = "UNSUPPORTED"
@@ -60,6 +67,13 @@ _ADVICE: Final[Mapping[str, str]] = {
     MAILBOX_TAKEN: "somebody else answered this pairing code: start again with a new one",
     MESSAGE_ABSENT: "the other device did not answer in time: start the pairing again",
     CHAIN_CONFLICT: "another device changed the account at the same moment: try again",
+    TASK_CONFLICT: (
+        "another task stands under this id: a task never changes, so a changed one needs another id"
+    ),
+    TASK_UNKNOWN: "the service has no such task: publish it first",
+    TASK_EXPIRED: "the window ends after the task expires: publish a new task",
+    ROUND_CONFLICT: "another round of this task is in the same window: open one after it",
+    BUDGET_EXHAUSTED: "the privacy budget has no room for another round",
     ROUND_UNKNOWN: "the service knows no such round: it was never opened there, or is long over",
     ROUND_NOT_OPEN: "the round is not open yet by the service's clock: try again later",
     ROUND_CLOSED: "the round has closed: wait for the next one",
@@ -82,6 +96,8 @@ _LIMIT_ADVICE: Final[Mapping[str, str]] = {
     "accounts_per_subject": "the enrolment token is for somebody who has all accounts allowed",
     "contributions": "the round has as many contributions as its task allows: wait for the next",
     "pairing_mailboxes": "too many pairings are under way: try again in a few minutes",
+    "tasks": "the service holds as many tasks as it takes (its setting tasks_max)",
+    "rounds": "the service holds as many rounds as it takes (its setting rounds_max)",
 }
 
 

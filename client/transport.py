@@ -25,8 +25,7 @@ from client.endpoint import Endpoint, is_loopback
 from client.remoteerrors import ProtocolBreach, RemoteError
 from crypto import request
 from crypto.ids import AccountId
-from crypto.keys import Identity
-from crypto.request import CallKind
+from crypto.request import NO_ACCOUNT, Caller, CallKind
 from rookery.v1 import common_pb2
 
 ANSWER_BYTES_MAX = 8 << 20
@@ -82,10 +81,10 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Who signs a call, and for which account."""
+    """Who signs a call, and for which account: none, for a key that belongs to no account."""
 
-    identity: Identity
-    account_id: AccountId
+    identity: Caller
+    account_id: AccountId = NO_ACCOUNT
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final, Protocol
 
 from crypto import labels
 from crypto.errors import FormatError, SignatureError
 from crypto.ids import AccountId, DeviceId
-from crypto.keys import Identity
 from crypto.primitives import SIG_BYTES, equal, hash_, need, pack, utf8, verify as verify_sig
 
 METADATA_KEY = "rookery-auth-bin"
@@ -19,6 +19,21 @@ NONCE_BYTES = 16
 SKEW_MS_MAX = 120_000
 _HEADER = struct.Struct(">4sBBH16s16s32s16sQ16s32s")
 _MAGIC, _SUITE = b"PSR1", 1
+NO_ACCOUNT: Final = AccountId(bytes(AccountId.size))
+"""What stands in place of an account where a publisher, an analyst or a party signs."""
+
+
+class Caller(Protocol):
+    """Whoever signs calls: a device's identity, or a key without an account."""
+
+    @property
+    def device_id(self) -> DeviceId:
+        """`H("pss1/device-id", ik_pk, 16)` of the key that signs."""
+        ...
+
+    def sign(self, label: bytes, message: bytes) -> bytes:
+        """`SIG(ik, L, m)`, 64 bytes."""
+        ...
 
 
 class CallKind(IntEnum):
@@ -82,7 +97,7 @@ def header(
 
 
 def sign(
-    identity: Identity,
+    caller: Caller,
     *,
     kind: CallKind,
     method: str,
@@ -98,12 +113,12 @@ def sign(
         method=method,
         audience=audience,
         account_id=account_id,
-        device_id=identity.device_id,
+        device_id=caller.device_id,
         ts_ms=ts_ms,
         nonce=nonce,
         payload=payload,
     )
-    return signed + identity.sign(labels.REQUEST, signed)
+    return signed + caller.sign(labels.REQUEST, signed)
 
 
 def parse(auth: bytes) -> RequestAuth:

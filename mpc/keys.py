@@ -1,15 +1,18 @@
-"""Keys of those who are no device: the publisher of tasks, and the parties."""
+"""Keys of those who are no device: publishers of tasks, analysts, and the parties."""
 
 from __future__ import annotations
 
+from crypto.keys import device_id
 from crypto.primitives import sign, sign_keypair
 
 
 class _Signer:
-    __slots__ = ("_sk", "public")
+    __slots__ = ("_sk", "device_id", "public")
 
     def __init__(self, seed: bytes) -> None:
         self.public, self._sk = sign_keypair(seed)
+        # By what a service finds the key of a signed call (crypto.request.Caller).
+        self.device_id = device_id(self.public)
 
     def sign(self, label: bytes, message: bytes) -> bytes:
         """`SIG(sk, L, m)`, 64 bytes."""
@@ -21,6 +24,12 @@ class _Signer:
 
 class PublisherKey(_Signer):
     """The Ed25519 key that signs tasks; devices pin its public half."""
+
+    __slots__ = ()
+
+
+class AnalystKey(_Signer):
+    """The Ed25519 key of one who may read tasks, rounds and results; it signs calls alone."""
 
     __slots__ = ()
 

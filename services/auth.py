@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from crypto import request
 from crypto.chain import Device
 from crypto.errors import FormatError, SignatureError
-from crypto.ids import AccountId, DeviceId
+from crypto.ids import DeviceId
 from crypto.keys import Identity
 from crypto.primitives import equal
-from crypto.request import CallKind, RequestAuth
+from crypto.request import NO_ACCOUNT, CallKind, RequestAuth
 from services.call import Call, KeyCall, KnownKey, SignedCall, Signer
 from services.errors import ClockSkew, Malformed, Unauthenticated
 from services.limits import Buckets, rate_key
@@ -24,8 +24,6 @@ from services.store.base import Store, Tip
 
 # Verified against when there is no key to verify against: the same work, never a success.
 _NOBODY = Identity(bytes(32), b"\x01" * 32).ik_pk
-# What stands in place of an account where a publisher, an analyst or a party signs.
-NO_ACCOUNT = AccountId(bytes(AccountId.size))
 
 FindKey = Callable[[DeviceId], Awaitable[KnownKey | None]]
 """The key with this id, if it is one that the service knows."""

@@ -23,8 +23,7 @@ from crypto import contribution, labels, request
 from crypto.contribution import PartyBox, Shape
 from crypto.field import FIELD31
 from crypto.ids import AccountId
-from crypto.keys import Identity
-from crypto.request import CallKind
+from crypto.request import NO_ACCOUNT, Caller, CallKind
 from crypto.shares import Share
 from mpc.keys import PartyKey, PublisherKey
 from mpc.kinds import Histogram
@@ -33,7 +32,6 @@ from mpc.noise import Law, Mechanism
 from mpc.tail_params import AsTheyAre
 from mpc.task import Caps, Task
 from rookery.v1 import parties_pb2, rounds_pb2
-from services.auth import NO_ACCOUNT
 from tests.served import AUDIENCE, Moment, Refusal, Service, nonce, refusal, serving
 from tests.service_process import ServiceProcess
 from tests.worlds import World
@@ -57,15 +55,15 @@ class Actor:
 
     def __init__(self, name: str, party: int = 0) -> None:
         seed = random.Random(f"actor {name}").randbytes(32)
-        self.identity = Identity(seed, b"\x01" * 32)
         self.as_publisher = PublisherKey(seed)
         self.as_party = PartyKey(seed)
+        self.identity: Caller = self.as_publisher
         self.box = PartyBox(party, random.Random(f"box {name}").randbytes(32))
 
     @property
     def public(self) -> bytes:
         """Its public key."""
-        return self.identity.ik_pk
+        return self.as_publisher.public
 
 
 PUBLISHER, RIVAL, ANALYST, STRANGER = map(Actor, ("publisher", "rival", "analyst", "stranger"))

@@ -8,7 +8,7 @@ from client.backoff import Backoff
 from client.remoteerrors import RemoteError
 from client.rounds import RelayedRound, Rounds, RoundState
 from client.transport import Signer, Transport
-from services.auth import NO_ACCOUNT
+from crypto.request import NO_ACCOUNT
 from tests.relay_worlds import (
     ANALYST,
     FINISH,

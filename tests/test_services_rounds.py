@@ -10,11 +10,10 @@ from google.protobuf.message import Message
 
 from crypto.field import FIELD61
 from crypto.ids import AccountId
-from crypto.request import CallKind
+from crypto.request import NO_ACCOUNT, CallKind
 from mpc.kinds import Vector
 from mpc.noise import Law, Mechanism
 from rookery.v1 import rounds_pb2
-from services.auth import NO_ACCOUNT
 from tests.relay_worlds import (
     ANALYST,
     COLLECT,
