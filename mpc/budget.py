@@ -7,7 +7,7 @@ The same entry again costs nothing, so that a retry of stored bytes goes through
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -21,6 +21,8 @@ from crypto.primitives import need
 HASH_BYTES: Final = 32
 TIME_MS_MAX: Final = (1 << 63) - 1
 MICRO_RHO_MAX: Final = (1 << 63) - 1
+TASKS_MAX: Final = 256
+"""Tasks of a device's ledger that have not expired: a ledger stays small enough to be synced."""
 _VERSION: Final = 1
 
 
@@ -74,29 +76,46 @@ class DeviceCaps:
 
     task: int
     task_period: int
+    """In each `task_period_ms`: the task's own period."""
     period: int
+    """In each `period_ms`: the device's, over all tasks."""
     all_time: int
+    task_period_ms: int
     period_ms: int
 
     def __post_init__(self) -> None:
         for name in ("task", "task_period", "period", "all_time"):
             _whole(name, getattr(self, name), MICRO_RHO_MAX)
-        _whole("period_ms", self.period_ms, TIME_MS_MAX, 1)
+        for name in ("task_period_ms", "period_ms"):
+            _whole(name, getattr(self, name), TIME_MS_MAX, 1)
 
 
 class Spent(NamedTuple):
-    """What one task has cost a device."""
+    """What one task has cost a device, in all and in its period."""
 
     micro_rho: int
+    start_ms: int
     period_micro_rho: int
+    expires_ms: int
+
+    def at(self, now_ms: int, period_ms: int) -> Spent:
+        """With a period that is over left behind."""
+        if now_ms < self.start_ms + period_ms:
+            return self
+        return self._replace(start_ms=now_ms - now_ms % period_ms, period_micro_rho=0)
 
 
 class Charge(NamedTuple):
-    """One round's entry on a device; forgotten once the round is closed."""
+    """One round's entry on a device; forgotten once nothing is taken for the round any more."""
 
     task: bytes
     micro_rho: int
-    close_ms: int
+    until_ms: int
+    expires_ms: int
+    """When the task expires: after that its total may be forgotten, but in the one over all."""
+
+
+_NOTHING: Final = Spent(0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +133,20 @@ class DeviceLedger:
     tasks: Mapping[bytes, Spent] = field(default_factory=lambda: MappingProxyType({}))
     rounds: Mapping[bytes, Charge] = field(default_factory=lambda: MappingProxyType({}))
 
-    def enter(self, caps: DeviceCaps, round_digest: bytes, charge: Charge, *, now_ms: int) -> Self:
+    def enter(
+        self,
+        caps: DeviceCaps,
+        round_digest: bytes,
+        charge: Charge,
+        *,
+        now_ms: int,
+        others: Sequence[DeviceLedger] = (),
+    ) -> Self:
         """The ledger with this contribution in it: store it before the upload begins.
 
-        OverBudget if a cap has no room for it; FormatError if the round is entered already
-        with another task or cost.
+        `others` are the ledgers of the account's other devices, whose entries take up room,
+        too. OverBudget if a cap has no room for it; FormatError if the round is entered
+        already with another task or cost, or with `TASKS_MAX` tasks that have not expired.
         """
         need("round digest", round_digest, HASH_BYTES)
         _check_charge(charge)
@@ -127,49 +155,68 @@ class DeviceLedger:
             if before != charge:
                 raise FormatError("ledger", "this round is entered with another task or cost")
             return self
-        return self._at(now_ms, caps.period_ms)._charged(caps, round_digest, charge)
+        for cap, left in self.left(caps, charge.task, now_ms=now_ms, others=others).items():
+            if charge.micro_rho > left:
+                raise OverBudget(cap, charge.task, wanted=charge.micro_rho, left=max(0, left))
+        return self._at(now_ms, caps)._charged(caps, round_digest, charge, now_ms)
 
-    def left(self, caps: DeviceCaps, task: bytes, *, now_ms: int) -> dict[Cap, int]:
+    def left(
+        self,
+        caps: DeviceCaps,
+        task: bytes,
+        *,
+        now_ms: int,
+        others: Sequence[DeviceLedger] = (),
+    ) -> dict[Cap, int]:
         """What each cap has left for a task, in micro-rho; below 0 where a cap was narrowed."""
-        return self._at(now_ms, caps.period_ms)._rooms(caps, task)
-
-    def _rooms(self, caps: DeviceCaps, task: bytes) -> dict[Cap, int]:
-        spent = self.tasks.get(task, Spent(0, 0))
-        return {
-            Cap.TASK: caps.task - spent.micro_rho,
-            Cap.TASK_PERIOD: caps.task_period - spent.period_micro_rho,
-            Cap.PERIOD: caps.period - self.period_micro_rho,
-            Cap.GLOBAL: caps.all_time - self.micro_rho,
+        rooms = {
+            Cap.TASK: caps.task,
+            Cap.TASK_PERIOD: caps.task_period,
+            Cap.PERIOD: caps.period,
+            Cap.GLOBAL: caps.all_time,
         }
+        for ledger in (self, *others):
+            now = ledger._at(now_ms, caps)
+            spent = now.tasks.get(task, _NOTHING).at(now_ms, caps.task_period_ms)
+            rooms[Cap.TASK] -= spent.micro_rho
+            rooms[Cap.TASK_PERIOD] -= spent.period_micro_rho
+            rooms[Cap.PERIOD] -= now.period_micro_rho
+            rooms[Cap.GLOBAL] -= now.micro_rho
+        return rooms
 
-    def _at(self, now_ms: int, period_ms: int) -> Self:
-        """Rounds that closed are forgotten; a period that is over is left behind."""
-        rounds = {key: one for key, one in self.rounds.items() if one.close_ms >= now_ms}
+    def _at(self, now_ms: int, caps: DeviceCaps) -> Self:
+        """Rounds that are over are forgotten; a period that is over is left behind."""
+        rounds = {key: one for key, one in self.rounds.items() if one.until_ms >= now_ms}
         kept = replace(self, rounds=MappingProxyType(rounds))
-        if now_ms < self.period_start_ms + period_ms:
+        if now_ms < self.period_start_ms + caps.period_ms:
             return kept
-        tasks = {task: Spent(one.micro_rho, 0) for task, one in self.tasks.items()}
-        return replace(
-            kept,
-            period_start_ms=now_ms - now_ms % period_ms,
-            period_micro_rho=0,
-            tasks=MappingProxyType(tasks),
-        )
+        return replace(kept, period_start_ms=now_ms - now_ms % caps.period_ms, period_micro_rho=0)
 
-    def _charged(self, caps: DeviceCaps, round_digest: bytes, charge: Charge) -> Self:
+    def _charged(self, caps: DeviceCaps, round_digest: bytes, charge: Charge, now_ms: int) -> Self:
         cost = charge.micro_rho
-        for cap, left in self._rooms(caps, charge.task).items():
-            if cost > left:
-                raise OverBudget(cap, charge.task, wanted=cost, left=max(0, left))
-        spent = self.tasks.get(charge.task, Spent(0, 0))
-        now = Spent(spent.micro_rho + cost, spent.period_micro_rho + cost)
+        spent = self.tasks.get(charge.task, _NOTHING).at(now_ms, caps.task_period_ms)
+        now = Spent(
+            spent.micro_rho + cost,
+            spent.start_ms,
+            spent.period_micro_rho + cost,
+            charge.expires_ms,
+        )
         return replace(
             self,
             micro_rho=self.micro_rho + cost,
             period_micro_rho=self.period_micro_rho + cost,
-            tasks=MappingProxyType({**self.tasks, charge.task: now}),
+            tasks=MappingProxyType({**self._with_room(charge.task, now_ms), charge.task: now}),
             rounds=MappingProxyType({**self.rounds, round_digest: charge}),
         )
+
+    def _with_room(self, task: bytes, now_ms: int) -> dict[bytes, Spent]:
+        """The tasks; if there are too many for one more, those that have expired are let go."""
+        if task in self.tasks or len(self.tasks) < TASKS_MAX:
+            return dict(self.tasks)
+        kept = {key: one for key, one in self.tasks.items() if one.expires_ms >= now_ms}
+        if len(kept) >= TASKS_MAX:
+            raise FormatError("ledger", f"a ledger holds {TASKS_MAX} tasks; wait until one ends")
+        return kept
 
     def to_bytes(self) -> bytes:
         """Deterministic CBOR."""
@@ -181,12 +228,13 @@ class DeviceLedger:
     def from_bytes(cls, data: bytes) -> Self:
         """What `to_bytes` wrote; FormatError `ledger` for anything else."""
         total, start_ms, period, tasks, rounds = _decode(data, 5)
+        total = _whole("total", total, MICRO_RHO_MAX)
         ledger = cls(
-            _whole("total", total, MICRO_RHO_MAX),
+            total,
             _whole("period start", start_ms, TIME_MS_MAX),
-            _whole("period total", period, MICRO_RHO_MAX),
-            MappingProxyType({task: Spent(*_row(row, 2)) for task, row in _table(tasks)}),
-            MappingProxyType({key: Charge(*_row(row, 3)) for key, row in _table(rounds)}),
+            _whole("period total", period, total),
+            MappingProxyType({task: Spent(*_row(row, 4)) for task, row in _table(tasks)}),
+            MappingProxyType({key: Charge(*_row(row, 4)) for key, row in _table(rounds)}),
         )
         ledger._check()
         return ledger
@@ -194,12 +242,14 @@ class DeviceLedger:
     def _check(self) -> None:
         for spent in self.tasks.values():
             _whole("a task's total", spent.micro_rho, MICRO_RHO_MAX)
+            _whole("a task's period start", spent.start_ms, TIME_MS_MAX)
             _whole("a task's period", spent.period_micro_rho, spent.micro_rho)
+            _whole("a task's end", spent.expires_ms, TIME_MS_MAX)
         for charge in self.rounds.values():
             _check_charge(charge)
-        sums = [sum(column) for column in zip(*self.tasks.values(), strict=True)] or [0, 0]
-        if sums != [self.micro_rho, self.period_micro_rho]:
-            raise FormatError("ledger", "the totals are not those of the tasks")
+        # Tasks that were let go are in the total alone.
+        if sum(spent.micro_rho for spent in self.tasks.values()) > self.micro_rho:
+            raise FormatError("ledger", "the total is less than that of the tasks")
 
 
 def _check_charge(charge: Charge) -> None:
@@ -207,7 +257,8 @@ def _check_charge(charge: Charge) -> None:
         raise FormatError("ledger", "a task is named by its hash")
     need("task hash", charge.task, HASH_BYTES)
     _whole("cost", charge.micro_rho, MICRO_RHO_MAX, 1)
-    _whole("close", charge.close_ms, TIME_MS_MAX)
+    _whole("end of the round", charge.until_ms, TIME_MS_MAX)
+    _whole("end of the task", charge.expires_ms, TIME_MS_MAX)
 
 
 class Opening(NamedTuple):
