@@ -120,9 +120,15 @@ def box_public(secret_key: bytes) -> bytes:
 
 def refuse_low_order(public_key: bytes) -> None:
     """FormatError if the X25519 point would give an all-zero shared secret."""
+    box_shared(_ALL_ONES_SCALAR, public_key)
+
+
+def box_shared(secret_key: bytes, public_key: bytes) -> bytes:
+    """X25519 shared secret, 32 bytes, to be hashed before use; FormatError for a low-order key."""
+    need("box key", secret_key, KEY_BYTES)
     need("box public key", public_key, KEY_BYTES)
     try:
-        sodium.crypto_scalarmult(_ALL_ONES_SCALAR, public_key)
+        return sodium.crypto_scalarmult(secret_key, public_key)
     except (nacl.exceptions.CryptoError, RuntimeError):
         raise FormatError("low-order", "box public key has low order") from None
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from crypto.field import Array
 from mpc import frames
-from mpc.circuit import NoisedSum, Zeros
+from mpc.circuit import OpenedSum, Zeros
 from mpc.description import Description, bytes_to_bits, matrix, pack, raise_refusal, unpack
 from mpc.errors import JobError
 from mpc.frames import Frame, Kind
@@ -149,17 +149,17 @@ class JobProcess:
         zero = bytes_to_bits(answer["zero"], len(q))
         return Zeros(zero, answer["checked"], tuple(answer["liars"]))
 
-    async def noised_sum(self, name: str, sums: Array, noise: NDArray[np.int64]) -> NoisedSum:
+    async def noise_in(self, name: str, noise: NDArray[np.int64]) -> Array:
         """See `Circuit`."""
-        answer = await self.step(
-            "noised_sum",
-            name,
-            sums=self._field.to_bytes(sums),
-            noise=noise.astype("<i8").tobytes(),
-        )
+        answer = await self.step("noise_in", name, noise=noise.astype("<i8").tobytes())
+        return self._field.from_bytes(answer["shares"], len(noise))
+
+    async def open_sum(self, name: str, noised: Array) -> OpenedSum:
+        """See `Circuit`."""
+        shares = self._field.to_bytes(noised)
+        answer = await self.step("open_sum", name, noised=shares, count=len(noised))
         values = np.frombuffer(answer["values"], "<i8").astype(np.int64)
-        liars, contributors = tuple(answer["liars"]), tuple(answer["contributors"])
-        return NoisedSum(values, answer["checked"], liars, contributors)
+        return OpenedSum(values, answer["checked"], tuple(answer["liars"]))
 
     async def same(self, name: str, data: bytes) -> None:
         """See `Circuit`."""

@@ -33,13 +33,12 @@ class Zeros:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class NoisedSum:
-    """The noised sums, signed; as for `Zeros`; the parties whose noise is in them."""
+class OpenedSum:
+    """The noised sums, signed; as for `Zeros`."""
 
     values: NDArray[np.int64]
     checked: bool
-    liars: tuple[int, ...]
-    contributors: tuple[int, ...]
+    liars: tuple[int, ...] = ()
 
 
 class Circuit(Protocol):
@@ -54,8 +53,11 @@ class Circuit(Protocol):
     async def zeros(self, name: str, q: Array) -> Zeros:
         """Which rows of Q, of shape (reports, repetitions) and degree 2t, are all zeros."""
 
-    async def noised_sum(self, name: str, sums: Array, noise: NDArray[np.int64]) -> NoisedSum:
-        """Adds every present party's noise to the sums and opens what results."""
+    async def noise_in(self, name: str, noise: NDArray[np.int64]) -> Array:
+        """A share of the sum of all present parties' noise."""
+
+    async def open_sum(self, name: str, noised: Array) -> OpenedSum:
+        """What the sums are with the noise in them."""
 
     async def same(self, name: str, data: bytes) -> None:
         """OpeningError unless all present parties hold the same bytes."""
@@ -104,18 +106,21 @@ class SharedCircuit:
             await self.same(name, np.packbits(zero).tobytes())
         return Zeros(zero, opened.checked, opened.liars)
 
-    async def noised_sum(self, name: str, sums: Array, noise: NDArray[np.int64]) -> NoisedSum:
-        """Each present party shares its noise in; only the noised sums are opened.
+    async def noise_in(self, name: str, noise: NDArray[np.int64]) -> Array:
+        """Nothing is opened: the sharing can be kept, and opened with a sum by those that live.
 
         A party can add what it likes as its noise: a bound on that is the task's, not ours.
         """
         noises = await self._session.share_in(self._field.encode(noise))
-        total = sums
+        total = np.zeros(len(noise), np.uint64)
         for share in noises.values():
             total = self._field.add(total, share)
-        opened = await self._session.open(name, total, degree=self._terms.t)
-        values = self._field.decode(opened.values)
-        return NoisedSum(values, opened.checked, opened.liars, tuple(sorted(noises)))
+        return total
+
+    async def open_sum(self, name: str, noised: Array) -> OpenedSum:
+        """Only a sum that has noise in it may be given here."""
+        opened = await self._session.open(name, noised, degree=self._terms.t)
+        return OpenedSum(self._field.decode(opened.values), opened.checked, opened.liars)
 
     async def same(self, name: str, data: bytes) -> None:
         """Compares hashes with every present party."""

@@ -78,7 +78,8 @@ class Job:
             "coin": self._coin,
             "consistent": self._consistent,
             "zeros": self._zeros,
-            "noised_sum": self._noised_sum,
+            "noise_in": self._noise_in,
+            "open_sum": self._open_sum,
             "same": self._same,
         }
 
@@ -158,15 +159,17 @@ class Job:
         bits = bits_to_bytes(found.zero)
         return {"zero": bits, "checked": found.checked, "liars": list(found.liars)}
 
-    async def _noised_sum(self, name: str, step: Answer) -> Answer:
+    async def _noise_in(self, name: str, step: Answer) -> Answer:
         noise = np.frombuffer(step["noise"], "<i8").astype(np.int64)
-        sums = self._field.from_bytes(step["sums"], len(noise))
-        found = await self._circuit.noised_sum(name, sums, noise)
+        return {"shares": self._field.to_bytes(await self._circuit.noise_in(name, noise))}
+
+    async def _open_sum(self, name: str, step: Answer) -> Answer:
+        noised = self._field.from_bytes(step["noised"], step["count"])
+        found = await self._circuit.open_sum(name, noised)
         return {
             "values": found.values.astype("<i8").tobytes(),
             "checked": found.checked,
             "liars": list(found.liars),
-            "contributors": list(found.contributors),
         }
 
     async def _same(self, name: str, step: Answer) -> Answer:

@@ -49,6 +49,15 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--dev", action="store_true", help="make missing keys; for trying it out, not for use"
     )
+    party = _command(commands, "party", "run one party of joint aggregates", "party")
+    party.add_argument("--listen", metavar="HOST:PORT", help="port 0 takes a free one")
+    party.add_argument("--database", metavar="FILE")
+    party.add_argument(
+        "--show-config", action="store_true", help="print every setting with its default, and end"
+    )
+    party.add_argument(
+        "--init", action="store_true", help="make the identity key (mode 0600), and end"
+    )
     key_commands = commands.add_parser("keys", help="the service's own keys").add_subparsers(
         required=True, metavar="COMMAND"
     )

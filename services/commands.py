@@ -154,3 +154,34 @@ def new_generation(arguments: argparse.Namespace) -> None:
 
     asyncio.run(renew())
     print("ok: every cursor that clients hold is void; they compare heads and push again")
+
+
+def party(arguments: argparse.Namespace) -> None:
+    """Runs one party until it is told to stop; or makes its key; or prints its settings."""
+    from services.party import config as party_config, daemon
+
+    if arguments.show_config:
+        print(party_config.commented_toml(), end="")
+        return
+    given: dict[str, Value] = {
+        name: value
+        for name in ("listen", "database")
+        if (value := getattr(arguments, name)) is not None
+    }
+    config = party_config.load(arguments.config, os.environ, given)
+    if arguments.init:
+        path = Path(config.identity_key_file)
+        keys.create(path, randomness.token_bytes(keys.KEY_BYTES))
+        print(f"party_key {daemon.identity_of(path).ik_pk.hex()}")
+        return
+
+    async def run() -> None:
+        running = await daemon.open_daemon(config)
+        ready = {"listening": running.address, "party_key": running.identity.ik_pk.hex()}
+        print(json.dumps(ready), flush=True)
+        running.telemetry.event("serving")
+        await until_signal()
+        await running.stop()
+        running.telemetry.event("stopped")
+
+    asyncio.run(run())

@@ -6,17 +6,29 @@ import errno
 import socket
 import ssl
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 import grpc.aio
 
-from services.config import Config, ConfigError
+from services.settings import ConfigError
 
 _WHY = {
     errno.EADDRINUSE: "is in use",
     errno.EADDRNOTAVAIL: "is not an address of this machine",
     errno.EACCES: "is a port that this user may not take",
 }
+
+
+class Address(Protocol):
+    """What of a configuration matters here."""
+
+    @property
+    def listen(self) -> str: ...
+    @property
+    def tls_cert_file(self) -> str: ...
+    @property
+    def tls_key_file(self) -> str: ...
 
 
 class ListenError(Exception):
@@ -26,7 +38,7 @@ class ListenError(Exception):
         super().__init__(f"{listen} {why}: choose another --listen")
 
 
-def credentials(config: Config) -> grpc.ServerCredentials | None:
+def credentials(config: Address) -> grpc.ServerCredentials | None:
     """The certificate and its key; None for no TLS. ConfigError if they don't fit."""
     if not config.tls_cert_file:
         return None
@@ -44,7 +56,7 @@ def credentials(config: Config) -> grpc.ServerCredentials | None:
     return grpc.ssl_server_credentials([pair])
 
 
-def bind(server: grpc.aio.Server, config: Config) -> str:
+def bind(server: grpc.aio.Server, config: Address) -> str:
     """Binds the server; the address, with the port that it got. ListenError."""
     host, _, _ = config.listen.rpartition(":")
     given = credentials(config)

@@ -13,7 +13,7 @@ from crypto.errors import FormatError
 from crypto.field import FIELD31, FIELD61, Array, Field
 from crypto.primitives import hash_
 from mpc.child import JobProcess
-from mpc.circuit import Circuit, NoisedSum, Zeros
+from mpc.circuit import Circuit, OpenedSum, Zeros
 from mpc.errors import OpeningError
 from mpc.opening import Lines, interpolate, lines
 from tests.mpc_worlds import CONFIGURATIONS, World, share, terms, world
@@ -42,24 +42,28 @@ class PlainCircuit:
         """Looks."""
         return Zeros(np.all(q == 0, axis=1), True)
 
-    async def noised_sum(self, name: str, sums: Array, noise: NDArray[np.int64]) -> NoisedSum:
-        """Adds all parties' noise."""
-        values = self._field.decode(sums) + sum(self._noises)
-        return NoisedSum(values, True, (), tuple(range(1, len(self._noises) + 1)))
+    async def noise_in(self, name: str, noise: NDArray[np.int64]) -> Array:
+        """All parties' noise."""
+        return self._field.encode(sum(self._noises, np.zeros(len(noise), np.int64)))
+
+    async def open_sum(self, name: str, noised: Array) -> OpenedSum:
+        """It lies open."""
+        return OpenedSum(self._field.decode(noised), True)
 
     async def same(self, name: str, data: bytes) -> None:
         """It is."""
 
 
 async def small_round(
-    circuit: Circuit, d: Array, q: Array, sums: Array, noise: NDArray[np.int64]
+    field: Field, circuit: Circuit, d: Array, q: Array, sums: Array, noise: NDArray[np.int64]
 ) -> tuple[bytes, list[bool], list[bool], list[int]]:
     """All steps in the order of a round, whoever takes them."""
     coin = await circuit.coin(b"the set")
     consistent = (await circuit.consistent("b0", d)).consistent
     zero = (await circuit.zeros("b0", q[consistent])).zero
     await circuit.same("verdicts", bytes(zero))
-    opened = await circuit.noised_sum("sum", sums, noise)
+    noises = await circuit.noise_in("noise", noise)
+    opened = await circuit.open_sum("sum", field.add(sums, noises))
     return coin, consistent.tolist(), zero.tolist(), opened.values.tolist()
 
 
@@ -85,7 +89,7 @@ async def test_a_round_is_exact_and_an_oracle_can_take_its_steps(m: int, t: int,
     async with world(terms(m, t, bits), module="mpc.job") as w:
         found = await w.good(
             lambda party, process: small_round(
-                process, given[party][0], given[party][1], sums[party - 1], NOISES[party]
+                field, process, given[party][0], given[party][1], sums[party - 1], NOISES[party]
             )
         )
         assert set((await w.end()).values()) == {0}
@@ -97,7 +101,7 @@ async def test_a_round_is_exact_and_an_oracle_can_take_its_steps(m: int, t: int,
     oracle = PlainCircuit(field, [NOISES[party] for party in range(1, m + 1)])
     plain_q = np.array([[int(row == 4)] for row in range(ROWS)], np.uint64)
     expected = await small_round(
-        oracle, np.zeros((ROWS, 1), np.uint64), plain_q, field.encode(SUMS), NOISES[1]
+        field, oracle, np.zeros((ROWS, 1), np.uint64), plain_q, field.encode(SUMS), NOISES[1]
     )
     assert values == expected[3]
 
@@ -171,12 +175,13 @@ async def take(w: World, step: str, m: int, t: int) -> dict[int, Any]:
             return await process.consistent("b0", d)
         if step == "zeros":
             return await process.zeros("b0", q)
-        return await process.noised_sum("sum", sums[party - 1], NOISES[party])
+        noises = await process.noise_in("noise", NOISES[party])
+        return await process.open_sum("sum", FIELD61.add(sums[party - 1], noises))
 
     return await w.all(one)
 
 
-@pytest.mark.parametrize("step", ["coin", "noised_sum"])
+@pytest.mark.parametrize("step", ["coin", "open_sum"])
 @pytest.mark.parametrize(("m", "t"), [(3, 1), (5, 1)])
 async def test_a_lie_in_coin_or_sum_is_refused_by_name_or_corrected(
     step: str, m: int, t: int
@@ -248,13 +253,28 @@ async def test_telling_two_parties_different_shares_is_found_out(step: str) -> N
 # --- Fewer parties
 
 
+async def test_noise_of_all_is_opened_by_those_that_are_left() -> None:
+    """A sharing outlives its job: any two open the same sum later, the third one's noise in it."""
+    field, sums = FIELD61, share(FIELD61, SUMS, m=3, degree=1, seed=3)
+    async with world(terms(3, 1)) as w:
+        noises = await w.good(lambda party, p: p.noise_in("noise", NOISES[party]))
+    expected = (np.array(SUMS) + NOISES[1] + NOISES[2] + NOISES[3]).tolist()
+    for present in ((1, 2), (2, 3), (1, 2, 3)):
+        async with world(terms(3, 1, present=present)) as w:
+            found = await w.good(
+                lambda party, p: p.open_sum("sum", field.add(sums[party - 1], noises[party]))
+            )
+        for each in found.values():
+            assert (each.values.tolist(), each.checked) == (expected, len(present) == 3)
+
+
 async def test_two_of_three_open_a_sum_unchecked_and_nothing_else() -> None:
-    """The result says that it is unchecked and whose noise it has; a coin is refused."""
+    """The result says that it is unchecked; a coin is refused."""
     job = terms(3, 1, present=(1, 3))
     async with world(job) as w:
-        found = await take(w, "noised_sum", 3, 1)
+        found = await take(w, "open_sum", 3, 1)
         assert found[1].values.tolist() == (np.array(SUMS) + NOISES[1] + NOISES[3]).tolist()
-        assert (found[1].checked, found[1].contributors) == (False, (1, 3))
+        assert not found[1].checked
         for error in (await take(w, "coin", 3, 1)).values():
             assert isinstance(error, OpeningError)
             assert (error.rule, error.opening) == ("few", "coin")

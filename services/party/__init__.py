@@ -1,0 +1,1 @@
+"""One party of joint aggregates: its store, its states, its peers, its jobs."""

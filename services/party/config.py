@@ -1,0 +1,147 @@
+"""Every setting of `rookery-server party`, in one place: name, default, what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from crypto.primitives import KEY_BYTES
+from services import settings
+from services.party.links import LinkLimits
+from services.settings import ConfigError, Value, setting
+
+ENV_PREFIX = "ROOKERY_PARTY_"
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class PartyConfig:
+    """What one party is told. Immutable; made by `load`."""
+
+    listen: str = setting(
+        "127.0.0.1:7453",
+        "Address and port for other parties and publishers; port 0 takes a free one.",
+        group="Address",
+    )
+    tls_cert_file: str = setting(
+        "", "PEM certificate chain. Empty with the key: no TLS (behind a proxy, or loopback)."
+    )
+    tls_key_file: str = setting("", "PEM private key of tls_cert_file.")
+    audience: str = setting(
+        "rookery.localhost", "Name of the deployment; signed requests are for one name only."
+    )
+    relay: str = setting("127.0.0.1:7443", "Address of the relay that holds the boxes.")
+    relay_tls: bool = setting(False, "Whether the relay and the peers speak TLS.")
+
+    database: str = setting("party.db", "Path of the SQLite database.", group="Storage and keys")
+    identity_key_file: str = setting(
+        "party.key", "This party's identity key; readable by its owner only."
+    )
+    peers: tuple[str, ...] = setting(
+        (), "The other parties: public identity key (64 hex digits) @ host:port."
+    )
+    publishers: tuple[str, ...] = setting(
+        (), "Public keys (64 hex digits) of those whose tasks this party computes."
+    )
+
+    retention_days: float = setting(
+        7.0, "A round without a result is abandoned so long after its window.",
+        group="Rounds", at_least=0.00001,
+    )  # fmt: skip
+    patience_s: float = setting(
+        60.0, "How long a party that is down after VERIFIED is waited for.", at_least=0
+    )
+    tick_s: float = setting(1.0, "How often a waiting round looks again.", at_least=0.01)
+    poll_s: float = setting(30.0, "How often the relay is asked for boxes.", at_least=0.05)
+    batch_reports: int = setting(4_096, "Reports per micro-batch.", at_least=1, at_most=20_000)
+    task_micro_rho_max: int = setting(
+        10_000_000, "Most that any task may cost here, whatever its own cap says.", at_least=1
+    )
+
+    jobs_max: int = setting(2, "Processes of jobs at once.", group="Jobs", at_least=1)
+    job_s: float = setting(300.0, "Longest that one job may take.", at_least=1)
+    job_stall_s: float = setting(60.0, "Longest wait for one message inside a job.", at_least=0.1)
+
+    peer_payload_bytes_max: int = setting(
+        16 << 20, "Largest frame of a peer.", group="Peers", at_least=1 << 16
+    )
+    peer_bytes_per_s: float = setting(
+        float(128 << 20), "What a peer may send a second before it floods.", at_least=1 << 16
+    )
+    peer_beat_s: float = setting(2.0, "How often an idle link says that it lives.", at_least=0.01)
+    peer_stall_s: float = setting(
+        10.0, "A link on which nothing comes or goes for so long is dropped.", at_least=0.05
+    )
+    strangers_max: int = setting(
+        32, "Streams at once whose peer has not yet proved who it is.", at_least=1
+    )
+
+    log_level: str = setting(
+        "info", "What is logged.", group="Logs", one_of=("debug", "info", "warning", "error")
+    )
+    log_format: str = setting("json", "json or text.", one_of=("json", "text"))
+
+    @property
+    def retention_ms(self) -> int:
+        """Milliseconds from a window's end to its round's."""
+        return int(self.retention_days * _DAY_MS)
+
+    def link_limits(self) -> LinkLimits:
+        """What one peer may do."""
+        return LinkLimits(
+            payload_bytes_max=self.peer_payload_bytes_max,
+            unsent_bytes_max=8 * self.peer_payload_bytes_max,
+            bytes_per_s=self.peer_bytes_per_s,
+            burst_bytes=int(2 * self.peer_bytes_per_s) + self.peer_payload_bytes_max,
+            handshake_s=min(5.0, self.peer_stall_s),
+            beat_s=self.peer_beat_s,
+            stall_s=self.peer_stall_s,
+        )
+
+
+def load(
+    file: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Value] | None = None
+) -> PartyConfig:
+    """Defaults < file < environment < overrides. ConfigError says what is wrong and where."""
+    config = settings.load(
+        PartyConfig, ENV_PREFIX, file, environ, overrides or {}, is_foreign=lambda _: False
+    )
+    if bool(config.tls_cert_file) != bool(config.tls_key_file):
+        raise ConfigError("tls_cert_file and tls_key_file go together")
+    if config.peer_stall_s <= 2 * config.peer_beat_s:
+        raise ConfigError("peer_stall_s: must be more than two beats (peer_beat_s)")
+    peers(config)
+    publishers(config)
+    return config
+
+
+def peers(config: PartyConfig) -> dict[bytes, str]:
+    """Identity key to address; ConfigError."""
+    found = {}
+    for text in config.peers:
+        key, at, address = text.partition("@")
+        if not at or not address:
+            raise ConfigError("peers: a peer is 64 hex digits @ host:port")
+        found[_key("peers", key)] = address
+    return found
+
+
+def publishers(config: PartyConfig) -> frozenset[bytes]:
+    """Pinned public keys; ConfigError."""
+    return frozenset(_key("publishers", text) for text in config.publishers)
+
+
+def _key(name: str, text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text.strip())
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ConfigError(f"{name}: a public key has 64 hex digits")
+    return key
+
+
+def commented_toml() -> str:
+    """A configuration file that sets every setting to its default and says what it does."""
+    return settings.commented_toml(PartyConfig, "rookery-server party", ENV_PREFIX, "listen")

@@ -1,0 +1,119 @@
+"""The SQLite file of one party: its tables, those of each round, and how an older one is brought
+up. It holds no account and no device: reports have an id, and a nullifier of their round."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from services.store.errors import StoreUnavailable
+
+APPLICATION_ID = 0x526B7270
+
+_SCHEMA_1 = """
+-- round_n is never given twice. box_sk: NULL once the round has ended. present: bit i - 1 for
+-- party i. manifest: NULL until this party signed it.
+CREATE TABLE round (
+  round_n INTEGER PRIMARY KEY AUTOINCREMENT,
+  round_id BLOB NOT NULL UNIQUE,
+  spec_hash BLOB NOT NULL,
+  open_ms INTEGER NOT NULL,
+  close_ms INTEGER NOT NULL,
+  retain_until_ms INTEGER NOT NULL,
+  task BLOB NOT NULL,
+  task_sig BLOB NOT NULL,
+  publisher BLOB NOT NULL,
+  box_sk BLOB,
+  manifest BLOB,
+  round_digest BLOB UNIQUE,
+  cursor BLOB NOT NULL DEFAULT x'',
+  state INTEGER NOT NULL DEFAULT 1,
+  agreed BLOB,
+  valid INTEGER,
+  verified_ms INTEGER,
+  present INTEGER,
+  revealed INTEGER NOT NULL DEFAULT 0,
+  reason TEXT
+);
+CREATE INDEX round_by_window ON round (spec_hash, open_ms);
+
+-- Reports that were dropped, by reason.
+CREATE TABLE refused (
+  round_n INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  reports INTEGER NOT NULL,
+  PRIMARY KEY (round_n, reason)
+) WITHOUT ROWID;
+
+-- Written once each. party: whose it is; 0: of the round.
+CREATE TABLE item (
+  round_n INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  party INTEGER NOT NULL,
+  bytes BLOB NOT NULL,
+  PRIMARY KEY (round_n, name, party)
+);
+
+-- What was spent, for good: a window of a task opens once (mpc.budget.PartyLedger).
+CREATE TABLE ledger (
+  spec_hash BLOB NOT NULL,
+  window_ms INTEGER NOT NULL,
+  round_digest BLOB NOT NULL,
+  micro_rho INTEGER NOT NULL,
+  PRIMARY KEY (spec_hash, window_ms)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_SCHEMA_1,)
+"""Number n brings a file of schema n to n + 1. Never edited once released, only added to."""
+
+
+def round_tables(round_n: int) -> tuple[str, str]:
+    """The names of a round's own tables: reports, and micro-batches of share rows."""
+    return f"r{round_n:d}_report", f"r{round_n:d}_batch"
+
+
+def create_round_tables(connection: sqlite3.Connection, round_n: int) -> None:
+    """place: batch << 20 | row. rows: fixed-width share rows, one after the other."""
+    report, batch = round_tables(round_n)
+    connection.execute(
+        f"CREATE TABLE {report} (report_id BLOB PRIMARY KEY, nullifier BLOB NOT NULL UNIQUE,"
+        " report_hash BLOB NOT NULL, place INTEGER NOT NULL) WITHOUT ROWID"
+    )
+    connection.execute(
+        f"CREATE TABLE {batch} (batch_n INTEGER PRIMARY KEY, reports INTEGER NOT NULL,"
+        " rows BLOB NOT NULL)"
+    )
+
+
+def drop_round_tables(connection: sqlite3.Connection, round_n: int) -> None:
+    """Nothing of a single report is left after it."""
+    for table in round_tables(round_n):
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Brings the file to this version's schema, one numbered step a transaction.
+
+    StoreUnavailable if the file is newer, or is another program's.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != APPLICATION_ID and (application or tables):
+        raise StoreUnavailable("the file holds another program's data, or the service's own")
+    if version > len(MIGRATIONS):
+        raise StoreUnavailable(
+            f"the file has schema {version}; this version knows no newer one than"
+            f" {len(MIGRATIONS)}: start the version that wrote it, or a later one"
+        )
+    for number in range(version, len(MIGRATIONS)):
+        try:
+            connection.executescript(
+                f"BEGIN EXCLUSIVE;{MIGRATIONS[number]}"
+                f"PRAGMA application_id = {APPLICATION_ID};"
+                f"PRAGMA user_version = {number + 1};COMMIT;"
+            )
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise

@@ -1,0 +1,242 @@
+"""Parties as processes of their own, and the publisher that opens rounds with them. A helper."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from crypto import labels, request
+from crypto.contribution import Shape, make
+from crypto.field import FIELD31, Array
+from crypto.keys import Identity
+from crypto.primitives import sign_keypair
+from crypto.request import METADATA_KEY, CallKind
+from mpc.keys import PublisherKey
+from mpc.kinds import Histogram
+from mpc.manifest import Manifest, Party
+from mpc.noise import Law, Mechanism
+from mpc.tail_params import AsTheyAre
+from mpc.task import Caps, Task
+from rookery.v1 import parties_pb2, rounds_pb2
+from services.auth import NO_ACCOUNT
+from tests.served import AUDIENCE, Service, nonce
+from tests.service_process import environment
+from tests.worlds import World
+
+PUBLISHER = Identity(b"\x07" * 32, b"\x08" * 32)
+_PUBLISHER_KEY = PublisherKey(b"\x07" * 32)
+
+
+def task(name: str, **changes: Any) -> Task:
+    """A histogram of four bins."""
+    plain = Task(
+        task_id=name, title="Favourite cuisine", purpose="product",
+        kind=Histogram(FIELD31, 4, ()), kappa=2, window_ms=4_000, grace_ms=0, reports_max=1_000,
+        k_min=2, noise=Law(Mechanism.GAUSSIAN, 4_000),
+        caps=Caps(1_000_000, 86_400_000, 10_000_000), m=3, t=1, tail=AsTheyAre(),
+        expires_ms=1 << 52,
+    )  # fmt: skip
+    return replace(plain, **changes)
+
+
+class PartyProcess:
+    """`rookery-server party` on a real file. Port and key stay the same over restarts."""
+
+    def __init__(self, folder: Path, seed: bytes, **settings: str) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.ik, _ = sign_keypair(seed)
+        self.address = "127.0.0.1:0"
+        self.settings = settings
+        key = folder / "party.key"
+        key.write_text(seed.hex() + "\n")
+        key.chmod(0o600)
+
+    def start(self, peers: Sequence[PartyProcess], relay: str) -> None:
+        """Starts it and waits until it listens. Those with a higher key must have begun."""
+        # Who has the lower key dials: a port that is not known yet is not needed.
+        others = ",".join(f"{one.ik.hex()}@{one.address}" for one in peers if one is not self)
+        with (self.folder / "party.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "services.cli", "party", "--listen", self.address,
+                 "--database", str(self.folder / "party.db")],
+                cwd=self.folder,
+                env=environment(**{
+                    "ROOKERY_PARTY_RELAY": relay,
+                    "ROOKERY_PARTY_AUDIENCE": AUDIENCE,
+                    "ROOKERY_PARTY_PEERS": others,
+                    "ROOKERY_PARTY_PUBLISHERS": PUBLISHER.ik_pk.hex(),
+                    "ROOKERY_PARTY_TICK_S": "0.1",
+                    "ROOKERY_PARTY_POLL_S": "0.3",
+                    "ROOKERY_PARTY_PATIENCE_S": "30",
+                    "ROOKERY_PARTY_PEER_BEAT_S": "0.2",
+                    "ROOKERY_PARTY_PEER_STALL_S": "5",
+                    **self.settings,
+                }),
+                stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(self.log)
+        self.address = json.loads(line)["listening"]
+
+    @property
+    def log(self) -> str:
+        """All that it has logged."""
+        return (self.folder / "party.log").read_text()
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to finish anything."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+class Parties:
+    """Three or more parties of one relay, in the order of the manifest."""
+
+    def __init__(self, folder: Path, service: Service, count: int = 3, **settings: str) -> None:
+        self.service = service
+        seeds = [random.Random(f"party {number}").randbytes(32) for number in range(count)]
+        made = [
+            PartyProcess(folder / f"party{number}", seed, **settings)
+            for number, seed in enumerate(seeds, 1)
+        ]
+        self.all = made
+        self.relay = service.server.address
+
+    def start(self) -> None:
+        """All of them, those that are dialled first."""
+        for one in sorted(self.all, key=lambda party: party.ik, reverse=True):
+            one.start(self.all, self.relay)
+
+    def restart(self, party: PartyProcess) -> None:
+        """After its end."""
+        party.start(self.all, self.relay)
+
+    def end(self) -> None:
+        """All that still run."""
+        for one in self.all:
+            if hasattr(one, "process"):
+                one.kill()
+
+    async def _call(self, target: str, method: str, message: Message) -> bytes:
+        payload = message.SerializeToString()
+        signed = request.sign(
+            PUBLISHER, kind=CallKind.UNARY, method=method, audience=AUDIENCE,
+            account_id=NO_ACCOUNT, ts_ms=time.time_ns() // 1_000_000, nonce=nonce(),
+            payload=payload,
+        )  # fmt: skip
+        async with grpc.aio.insecure_channel(target) as channel:
+            call: Any = channel.unary_unary(method)
+            answer: bytes = await call(payload, metadata=((METADATA_KEY, signed),), timeout=20)
+            return answer
+
+    def signed_task(self, made: Task) -> rounds_pb2.SignedTask:
+        """As the publisher gives it out."""
+        sig = _PUBLISHER_KEY.sign(labels.TASK_SIG, made.encoded)
+        return rounds_pb2.SignedTask(task=made.encoded, sig=sig, publisher=PUBLISHER.ik_pk)
+
+    async def prepare(
+        self, party: PartyProcess, made: Task, round_id: bytes, open_ms: int
+    ) -> Party:
+        """One party's keys for a round."""
+        answer = parties_pb2.PrepareRoundResponse.FromString(
+            await self._call(
+                party.address,
+                "/rookery.v1.Parties/PrepareRound",
+                parties_pb2.PrepareRoundRequest(
+                    task=self.signed_task(made), round_id=round_id, open_ms=open_ms,
+                    close_ms=open_ms + made.window_ms,
+                ),
+            )
+        )  # fmt: skip
+        return Party(answer.ik, answer.box_key)
+
+    async def sign(self, party: PartyProcess, manifest: Manifest) -> bytes:
+        """One party's signature of a manifest."""
+        answer = await self._call(
+            party.address,
+            "/rookery.v1.Parties/SignManifest",
+            parties_pb2.SignManifestRequest(manifest=manifest.encoded),
+        )
+        return parties_pb2.SignManifestResponse.FromString(answer).sig
+
+    async def collect(self, made: Task, seed: object = 0) -> Manifest:
+        """Publishes the task, prepares a round from now on, and opens it at the relay."""
+        signed = self.signed_task(made)
+        await self._call(
+            self.relay,
+            "/rookery.v1.Rounds/PublishTask",
+            rounds_pb2.PublishTaskRequest(task=signed.task, sig=signed.sig),
+        )
+        round_id = random.Random(f"round {seed}").randbytes(16)
+        open_ms = time.time_ns() // 1_000_000
+        keys = [await self.prepare(party, made, round_id, open_ms) for party in self.all]
+        manifest = Manifest(
+            round_id, made.spec_hash, made.t, open_ms, open_ms + made.window_ms, made.k_min,
+            tuple(keys),
+        )  # fmt: skip
+        sigs = [await self.sign(party, manifest) for party in self.all]
+        await self._call(
+            self.relay,
+            "/rookery.v1.Rounds/CollectRound",
+            rounds_pb2.CollectRoundRequest(manifest=manifest.encoded, sigs=sigs),
+        )
+        return manifest
+
+    async def result(self, round_id: bytes) -> rounds_pb2.GetResultResponse | None:
+        """What the relay has by now."""
+        asked = rounds_pb2.GetResultRequest(round_id=round_id)
+        try:
+            answer = await self._call(self.relay, "/rookery.v1.Rounds/GetResult", asked)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            return None
+        return rounds_pb2.GetResultResponse.FromString(answer)
+
+
+def contribution(
+    made: Task, manifest: Manifest, values: Array, seed: object
+) -> rounds_pb2.ContributeRequest:
+    """A device's report of these elements."""
+    shape = Shape(
+        round_digest=manifest.digest, m=made.m, t=made.t, field=made.field,
+        length=made.kind.length,
+    )  # fmt: skip
+    rng = random.Random(f"device {seed}")
+    given = make(
+        shape, values, box_keys=manifest.box_keys(), aggregation_key=rng.randbytes(32),
+        rand=rng.randbytes,
+    )  # fmt: skip
+    return rounds_pb2.ContributeRequest(
+        round_id=manifest.round_id, header=given.header, boxes=given.boxes
+    )
+
+
+async def contribute(service: Service, world: World, message: rounds_pb2.ContributeRequest) -> None:
+    """By the first device of an account."""
+    await service.signed(world, "/rookery.v1.Rounds/Contribute", message.SerializeToString())

@@ -1,0 +1,108 @@
+"""A party's store in a process that kills itself: `python -m tests.party_store_child FILE POINT`.
+
+Does one round to its end, and dies at the POINT-th transaction: just before its COMMIT if
+POINT is negative, just after it otherwise. Prints the noise that left, as a peer would see it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+from services.party import states
+from services.party.reports import Report
+from services.party.states import State, Terms
+from services.party.store import PartyStore, Window
+
+WINDOW = Window(
+    round_id=b"r" * 16, spec_hash=b"s" * 32, open_ms=0, close_ms=10, retain_until_ms=1_000_000,
+    task=b"task", task_sig=b"g" * 64, publisher=b"p" * 32,
+)  # fmt: skip
+TERMS = Terms(m=3, t=1, me=1, close_ms=10, retain_until_ms=1_000_000, k_min=2)
+EVERYONE = TERMS.everyone
+REPORTS = [Report(bytes((n,)) * 16, bytes((n,)) * 32, bytes((n, 1)) * 16, bytes((n,)) * 8)
+           for n in range(20)]  # fmt: skip
+
+
+class Dying:
+    """Passes statements on to a connection until it is time."""
+
+    def __init__(self, connection: sqlite3.Connection, point: int) -> None:
+        self._connection = connection
+        self._left = abs(point)
+        self._before = point < 0
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        """Counts COMMITs."""
+        if statement == "COMMIT":
+            self._left -= 1
+        if statement == "COMMIT" and not self._left and self._before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        cursor = self._connection.execute(statement, *values)
+        if statement == "COMMIT" and not self._left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return cursor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def play(store: PartyStore) -> None:
+    """Goes on where the file stands, to the end."""
+    store.prepare(WINDOW, os.urandom(32))
+    round_id = WINDOW.round_id
+    store.accept(round_id, b"manifest", b"d" * 32, b"m" * 64)
+    while True:
+        there = store.round(round_id)
+        progress = there.progress
+        match progress.state:
+            case State.OPEN:
+                at = int.from_bytes(there.cursor, "big")
+                if at < len(REPORTS):
+                    store.add_batch(
+                        round_id, cursor=(at + 5).to_bytes(4, "big"),
+                        reports=REPORTS[at : at + 5], refused={"open": 1},
+                    )  # fmt: skip
+                else:
+                    store.advance(round_id, lambda p: states.ingested(p, TERMS, 10))
+            case State.CLOSED:
+                store.put(round_id, "set-sig", b"2" * 64, party=2)
+                store.refuse(round_id, "agree", {"elsewhere": 3})
+                store.advance(round_id, lambda p: states.agreed(p, b"a" * 32))
+                store.advance(
+                    round_id, lambda p: states.verified(p, 20, 11), {("verdicts", 0): b"\xff"}
+                )
+            case State.VERIFIED:
+                store.advance(round_id, lambda p: states.summed(p, TERMS), {("sum", 0): b"sum"})
+            case State.SUMMED:
+                store.advance(round_id, lambda p: states.fixed(p, TERMS, EVERYONE))
+                noise = store.once(round_id, "noise:1,2,3", lambda: os.urandom(8))
+                print(f"noise {noise.hex()}", flush=True)
+                store.advance(round_id, states.noised, {("noised:1,2,3", 0): b"share"})
+            case State.NOISED:
+                store.spend(round_id, micro_rho=7, cap_micro_rho=10)
+                store.advance(round_id, states.revealed)
+                store.advance(round_id, states.opened, {("result", 0): b"result"})
+            case State.OPENED:
+                store.put(round_id, "result-sig", b"1" * 64, party=1)
+                store.advance(round_id, lambda p: states.signed(p, TERMS, EVERYONE))
+            case _:
+                return
+
+
+def main(path: str, point: str) -> None:
+    """See above."""
+    store = PartyStore.open(Path(path))
+    if int(point):
+        store._db = Dying(store._db, int(point))  # type: ignore[assignment]
+    play(store)
+    store.close()
+    print("ended", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,296 @@
+"""services/party/store.py: what was written once stays, and a killed process goes on."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from mpc.budget import OpenedBefore, OverBudget
+from services.party import states
+from services.party.reports import Report
+from services.party.schema import MIGRATIONS
+from services.party.states import Reason, State
+from services.party.store import (
+    PartyStore,
+    Rewritten,
+    RoundAbsent,
+    RoundConflict,
+    RoundEnded,
+)
+from services.store.errors import StoreUnavailable
+from tests.party_store_child import REPORTS, TERMS, WINDOW
+from tests.service_process import environment
+
+ROUND = WINDOW.round_id
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "party.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[PartyStore]:
+    opened = PartyStore.open(path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def open_round(store: PartyStore) -> PartyStore:
+    store.prepare(WINDOW, b"k" * 32)
+    store.accept(ROUND, b"manifest", b"d" * 32, b"m" * 64)
+    return store
+
+
+def close(store: PartyStore) -> None:
+    store.advance(ROUND, lambda p: states.ingested(p, TERMS, 10))
+
+
+def test_the_box_key_is_made_once_and_given_again(store: PartyStore) -> None:
+    assert store.prepare(WINDOW, b"k" * 32).box_sk == b"k" * 32
+    assert store.prepare(WINDOW, b"x" * 32).box_sk == b"k" * 32
+    assert "kkk" not in repr(store.round(ROUND))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(WINDOW, close_ms=11),
+        replace(WINDOW, round_id=b"q" * 16),
+        replace(WINDOW, round_id=b"q" * 16, open_ms=9, close_ms=20),
+    ],
+)
+def test_a_second_round_in_a_window_is_refused(store: PartyStore, other: object) -> None:
+    store.prepare(WINDOW, b"k" * 32)
+    with pytest.raises(RoundConflict):
+        store.prepare(other, b"k" * 32)  # type: ignore[arg-type]
+
+
+def test_the_next_window_and_other_tasks_are_free(store: PartyStore) -> None:
+    store.prepare(WINDOW, b"k" * 32)
+    store.prepare(replace(WINDOW, round_id=b"a" * 16, open_ms=10, close_ms=20), b"k" * 32)
+    store.prepare(replace(WINDOW, round_id=b"b" * 16, spec_hash=b"t" * 32), b"k" * 32)
+    assert [r.window.round_id[:1] for r in store.unended()] == [b"r", b"b", b"a"]
+
+
+def test_one_manifest_is_signed_for_a_round(open_round: PartyStore) -> None:
+    """An old manifest, or another one for the same window, gets no signature."""
+    open_round.accept(ROUND, b"manifest", b"d" * 32, b"m" * 64)
+    with pytest.raises(RoundConflict):
+        open_round.accept(ROUND, b"other", b"e" * 32, b"m" * 64)
+    with pytest.raises(RoundAbsent):
+        open_round.accept(b"x" * 16, b"manifest", b"d" * 32, b"m" * 64)
+    assert open_round.round(ROUND).manifest == b"manifest"
+
+
+def test_the_first_of_an_id_or_nullifier_stands_and_the_rest_are_counted(
+    open_round: PartyStore,
+) -> None:
+    replayed_id = replace(REPORTS[0], nullifier=b"n" * 32, report_hash=b"h" * 32)
+    replayed_nullifier = replace(REPORTS[1], report_id=b"i" * 16)
+    new = open_round.add_batch(
+        ROUND, cursor=b"1", reports=[*REPORTS[:3], replayed_id, replayed_nullifier, REPORTS[2]],
+        refused={"length": 2},
+    )  # fmt: skip
+    assert new == 3
+    assert open_round.refused(ROUND) == {"length": 2, "nullifier": 1, "report_id": 2}
+    held = [(rid, hashed) for rid, hashed, _, _ in open_round.reports(ROUND)]
+    assert held == [(r.report_id, r.report_hash) for r in REPORTS[:3]]
+
+
+def test_a_relay_that_starts_over_adds_nothing(open_round: PartyStore) -> None:
+    """And what it repeats is no replay; another report under a held id still is."""
+    open_round.add_batch(ROUND, cursor=b"1", reports=REPORTS, refused={})
+    swapped = replace(REPORTS[0], report_hash=b"h" * 32)
+    new = open_round.add_batch(
+        ROUND, cursor=b"2", reports=[*REPORTS, swapped], refused={}, again=True
+    )
+    assert new == 0
+    assert open_round.refused(ROUND) == {"report_id": 1}
+    assert open_round.round(ROUND).cursor == b"2"
+
+
+@given(st.lists(st.integers(0, 19), max_size=60), st.integers(1, 7))
+@settings(max_examples=25, deadline=None)
+def test_rows_come_back_as_they_were_whatever_the_batches(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], size: int
+) -> None:
+    store = PartyStore.open(tmp_path_factory.mktemp("rows") / "party.db")
+    try:
+        store.prepare(WINDOW, b"k" * 32)
+        store.accept(ROUND, b"manifest", b"d" * 32, b"m" * 64)
+        for start in range(0, len(order), size):
+            reports = [REPORTS[n] for n in order[start : start + size]]
+            store.add_batch(ROUND, cursor=b"", reports=reports, refused={})
+        rows = {}
+        for number in store.batch_numbers(ROUND):
+            batch = store.batch(ROUND, number)
+            assert len(batch.rows) == 8 * batch.reports
+            for row in range(batch.reports):
+                rows[number, row] = batch.rows[8 * row : 8 * row + 8]
+        found = {rid: rows[batch, row] for rid, _, batch, row in store.reports(ROUND)}
+        assert found == {REPORTS[n].report_id: REPORTS[n].row for n in order}
+        assert sum(store.refused(ROUND).values()) == len(order) - len(set(order))
+    finally:
+        store.close()
+
+
+def test_nothing_comes_in_after_the_window(open_round: PartyStore) -> None:
+    close(open_round)
+    with pytest.raises(RoundEnded):
+        open_round.add_batch(ROUND, cursor=b"", reports=REPORTS, refused={})
+
+
+def test_what_was_written_once_can_only_be_written_again_the_same(
+    open_round: PartyStore,
+) -> None:
+    open_round.put(ROUND, "opening:sum", b"bytes", party=2)
+    open_round.put(ROUND, "opening:sum", b"bytes", party=2)
+    with pytest.raises(Rewritten):
+        open_round.put(ROUND, "opening:sum", b"other", party=2)
+    assert open_round.by_party(ROUND, "opening:sum") == {2: b"bytes"}
+    assert open_round.get(ROUND, "opening:sum") is None
+
+
+def test_noise_is_drawn_once(open_round: PartyStore) -> None:
+    first = open_round.once(ROUND, "noise:1,2", lambda: b"first")
+    assert open_round.once(ROUND, "noise:1,2", lambda: b"second") == first == b"first"
+
+
+def test_a_transition_and_what_it_was_made_of_are_one(open_round: PartyStore) -> None:
+    """A conflict in the one undoes the other."""
+    open_round.put(ROUND, "verdicts", b"old")
+    with pytest.raises(Rewritten):
+        open_round.advance(
+            ROUND, lambda p: states.ingested(p, TERMS, 10), {("verdicts", 0): b"new"}
+        )
+    assert open_round.round(ROUND).progress.state is State.OPEN
+    with pytest.raises(states.IllegalTransition):
+        open_round.advance(ROUND, states.opened)
+
+
+def test_late_refusals_are_counted_once(open_round: PartyStore) -> None:
+    for _ in range(2):
+        open_round.refuse(ROUND, "verify", {"equation": 4})
+    assert open_round.refused(ROUND) == {"equation": 4}
+
+
+def test_the_end_of_a_round_destroys_its_keys_and_reports(
+    open_round: PartyStore, path: Path
+) -> None:
+    """In the file and in its log: neither key, nor id, nor nullifier, nor row."""
+    secret = Report(
+        b"ID-OF-A-REPORT-X", b"NULLIFIER-OF-A-REPORT-XXXXXXXXXX", b"h" * 32, b"SHAREROW"
+    )
+    open_round.prepare(
+        replace(WINDOW, round_id=b"z" * 16, open_ms=10, close_ms=20),
+        b"BOX-KEY-OF-THE-ROUND-ABCDEFGHIJK",
+    )
+    for round_id in (ROUND, b"z" * 16):
+        open_round.add_batch(round_id, cursor=b"", reports=[secret], refused={"length": 1})
+        open_round.put(round_id, "noise:1", b"NOISE-OF-THIS-PARTY")
+        open_round.put(round_id, "statement", b"signed words")
+        open_round.advance(round_id, lambda p: states.abandoned(p, Reason.RETENTION))
+        assert open_round.round(round_id).box_sk is None
+        assert open_round.get(round_id, "statement") == b"signed words"
+        assert open_round.refused(round_id) == {"length": 1}
+        with pytest.raises(RoundEnded):
+            open_round.reports(round_id)
+    assert open_round.unended() == []
+    data = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    for trace in (b"ID-OF-A-REPORT", b"NULLIFIER-OF-A", b"SHAREROW", b"BOX-KEY-OF", b"NOISE-OF"):
+        assert trace not in data
+
+
+def test_the_schema_has_no_place_for_accounts_or_devices(
+    open_round: PartyStore, path: Path
+) -> None:
+    with sqlite3.connect(path) as look:
+        words = " ".join(
+            sql for (sql,) in look.execute("SELECT sql FROM sqlite_master WHERE sql > ''")
+        )
+    assert "account" not in words
+    assert "device" not in words
+
+
+def test_a_window_is_spent_once_and_never_past_the_cap(open_round: PartyStore) -> None:
+    open_round.spend(ROUND, micro_rho=6, cap_micro_rho=10)
+    open_round.spend(ROUND, micro_rho=6, cap_micro_rho=10)
+    with pytest.raises(OpenedBefore):
+        open_round.spend(ROUND, micro_rho=5, cap_micro_rho=10)
+    later = replace(WINDOW, round_id=b"l" * 16, open_ms=10, close_ms=20)
+    open_round.prepare(later, b"k" * 32)
+    open_round.accept(b"l" * 16, b"later", b"e" * 32, b"m" * 64)
+    with pytest.raises(OverBudget) as refusal:
+        open_round.spend(b"l" * 16, micro_rho=5, cap_micro_rho=10)
+    assert refusal.value.left == 4
+    open_round.spend(b"l" * 16, micro_rho=4, cap_micro_rho=10)
+    assert open_round.spent(WINDOW.spec_hash) == 10
+
+
+def test_spending_outlives_the_round(open_round: PartyStore, path: Path) -> None:
+    """An abandoned round's window can be tried again only if it had not been opened."""
+    open_round.spend(ROUND, micro_rho=6, cap_micro_rho=10)
+    open_round.advance(ROUND, lambda p: states.abandoned(p, Reason.RETENTION))
+    assert open_round.spent(WINDOW.spec_hash) == 6
+
+
+def test_one_process_has_the_file(store: PartyStore, path: Path) -> None:
+    with pytest.raises(StoreUnavailable):
+        PartyStore.open(path)
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_newer_or_foreign_file_is_refused(tmp_path: Path) -> None:
+    newer, foreign = tmp_path / "newer.db", tmp_path / "foreign.db"
+    PartyStore.open(newer).close()
+    with sqlite3.connect(newer) as change:
+        change.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    with sqlite3.connect(foreign) as change:
+        change.execute("CREATE TABLE something (x)")
+    for path in (newer, foreign):
+        with pytest.raises(StoreUnavailable):
+            PartyStore.open(path)
+
+
+def run(path: Path, point: int) -> list[str]:
+    """What the child said before its end."""
+    child = subprocess.run(
+        [sys.executable, "-m", "tests.party_store_child", str(path), str(point)],
+        env=environment(), cwd=Path(__file__).parent.parent, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert child.returncode in (0, -9), child.stderr
+    return child.stdout.split("\n")[:-1]
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_killed_at_every_commit_a_round_ends_the_same(tmp_path: Path, side: int) -> None:
+    """One noise leaves, each report counts once, and the budget is spent once."""
+    said: list[str] = []
+    for point in range(1, 40):
+        path = tmp_path / f"{point}.db"
+        before = run(path, side * point)
+        said = before if before and before[-1] == "ended" else before + run(path, 0)
+        assert said[-1] == "ended"
+        assert len({line for line in said if line.startswith("noise ")}) == 1
+        with sqlite3.connect(path) as look:
+            assert look.execute("SELECT state, valid, revealed FROM round").fetchall() == [
+                (State.SIGNED, 20, 1)
+            ]
+            assert look.execute("SELECT reason, reports FROM refused").fetchall() == [
+                ("elsewhere", 3), ("open", 4),
+            ]  # fmt: skip
+            assert look.execute("SELECT sum(micro_rho) FROM ledger").fetchone() == (7,)
+        if before and before[-1] == "ended":
+            break
+    else:
+        raise AssertionError("the child was killed at every point")
