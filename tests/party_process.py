@@ -22,7 +22,7 @@ from crypto.contribution import Shape, make
 from crypto.field import FIELD31, Array
 from crypto.keys import Identity
 from crypto.primitives import sign_keypair
-from crypto.request import METADATA_KEY, CallKind
+from crypto.request import METADATA_KEY, NO_ACCOUNT, CallKind
 from mpc.keys import PublisherKey
 from mpc.kinds import Histogram
 from mpc.manifest import Manifest, Party
@@ -30,7 +30,6 @@ from mpc.noise import Law, Mechanism
 from mpc.tail_params import AsTheyAre
 from mpc.task import Caps, Task
 from rookery.v1 import parties_pb2, rounds_pb2
-from services.auth import NO_ACCOUNT
 from tests.served import AUDIENCE, Service, nonce
 from tests.service_process import environment
 from tests.worlds import World

@@ -14,7 +14,9 @@ import pytest
 
 from crypto import labels
 from crypto.primitives import verify
+from mpc import result as results
 from mpc.manifest import Manifest
+from mpc.result import RoundResult
 from mpc.task import Task
 from services.party.states import State
 from tests.party_process import PUBLISHER, Parties, PartyProcess, contribute, contribution, task
@@ -58,16 +60,14 @@ async def finished(parties: Parties, manifest: Manifest, abandoned: int = 0) -> 
         await asyncio.sleep(0.2)
 
 
-def check_result(answer: Any, manifest: Manifest) -> dict[str, Any]:
+def check_result(answer: Any, manifest: Manifest, made: Task) -> RoundResult:
     """At least two signed it, the cheater is out, the error is noise."""
     assert answer.result, answer
-    for row in answer.sigs:
-        key = manifest.parties[row.party - 1].ik_pk
-        verify(key, labels.RESULT, manifest.digest + answer.result, row.sig)
-    assert len(answer.sigs) >= 2
-    result: dict[str, Any] = cbor2.loads(answer.result)
-    assert (result["reports"], result["valid"]) == (11, 10)
-    for got, true in zip(result["sums"], (1, 2, 3, 4), strict=True):
+    sigs = {row.party: row.sig for row in answer.sigs}
+    result = results.open_(answer.result, sigs, manifest, made)
+    assert (result.counted.reports, result.counted.valid) == (11, 10)
+    assert isinstance(result.outcome, results.Sums)
+    for got, true in zip(result.outcome.sums, (1, 2, 3, 4), strict=True):
         assert abs(got - true) < 4.0 * 12
     return result
 
@@ -96,8 +96,8 @@ async def test_three_parties_compute_a_histogram(parties: Parties) -> None:
     made = task("whole")
     manifest = await parties.collect(made)
     await contributed(parties, made, manifest)
-    result = check_result(await finished(parties, manifest), manifest)
-    assert result["noise_of"] == [1, 2, 3]
+    result = check_result(await finished(parties, manifest), manifest, made)
+    assert result.noise_of == (1, 2, 3)
     for party in parties.all:
         await until(lambda party=party: state_of(party) is State.SIGNED)  # type: ignore[misc]
         tables = [name for (name,) in stored(party, "SELECT name FROM sqlite_master")]
@@ -142,7 +142,7 @@ async def test_a_party_that_is_killed_in_a_state_comes_back_and_goes_on(
     at = state_of(victim)
     noise = stored(victim, "SELECT name, bytes FROM item WHERE name LIKE 'noise:%'")
     parties.restart(victim)
-    check_result(await finished(parties, manifest), manifest)
+    check_result(await finished(parties, manifest), manifest, made)
     await until(lambda: state_of(victim) is State.SIGNED)
     assert at >= state
     assert len(noise) <= 1
@@ -185,7 +185,7 @@ async def test_a_party_that_is_gone_after_verified_is_done_without(tmp_path: Pat
             victim = parties.all[2]
             await until(lambda: all(state_of(one) >= State.VERIFIED for one in parties.all))
             victim.kill()
-            check_result(await finished(parties, manifest), manifest)
+            check_result(await finished(parties, manifest), manifest, made)
             for party in parties.all[:2]:
                 await until(lambda party=party: state_of(party) is State.SIGNED)  # type: ignore[misc]
         finally:

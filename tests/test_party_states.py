@@ -158,13 +158,6 @@ def test_parties_that_were_lost_do_not_come_back_into_the_noise() -> None:
         states.fixed(reach(State.SUMMED), TERMS, frozenset((2, 3)))
 
 
-@pytest.mark.parametrize(("m", "t", "quorum"), [(3, 1, 2), (4, 1, 3), (5, 1, 3), (5, 2, 3)])
-def test_two_groups_that_can_open_share_a_party(m: int, t: int, quorum: int) -> None:
-    assert states.quorum(m, t) == quorum
-    assert 2 * quorum > m
-    assert quorum > t
-
-
 def test_every_unended_state_has_an_answer_to_a_party_that_is_down_or_lies() -> None:
     for state in STATES_WITH_WORK:
         assert (Trouble.PARTY_DOWN, state) in SECTION_7

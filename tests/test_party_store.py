@@ -17,14 +17,8 @@ from services.party import states
 from services.party.reports import Report
 from services.party.schema import MIGRATIONS
 from services.party.states import Reason, State
-from services.party.store import (
-    PartyStore,
-    Rewritten,
-    RoundAbsent,
-    RoundConflict,
-    RoundEnded,
-)
-from services.store.errors import StoreUnavailable
+from services.party.store import PartyStore, Rewritten
+from services.store.errors import RoundClosed, RoundConflict, RoundUnknown, StoreUnavailable
 from tests.party_store_child import REPORTS, TERMS, WINDOW
 from tests.service_process import environment
 
@@ -86,7 +80,7 @@ def test_one_manifest_is_signed_for_a_round(open_round: PartyStore) -> None:
     open_round.accept(ROUND, b"manifest", b"d" * 32, b"m" * 64)
     with pytest.raises(RoundConflict):
         open_round.accept(ROUND, b"other", b"e" * 32, b"m" * 64)
-    with pytest.raises(RoundAbsent):
+    with pytest.raises(RoundUnknown):
         open_round.accept(b"x" * 16, b"manifest", b"d" * 32, b"m" * 64)
     assert open_round.round(ROUND).manifest == b"manifest"
 
@@ -145,7 +139,7 @@ def test_rows_come_back_as_they_were_whatever_the_batches(
 
 def test_nothing_comes_in_after_the_window(open_round: PartyStore) -> None:
     close(open_round)
-    with pytest.raises(RoundEnded):
+    with pytest.raises(RoundClosed):
         open_round.add_batch(ROUND, cursor=b"", reports=REPORTS, refused={})
 
 
@@ -202,7 +196,7 @@ def test_the_end_of_a_round_destroys_its_keys_and_reports(
         assert open_round.round(round_id).box_sk is None
         assert open_round.get(round_id, "statement") == b"signed words"
         assert open_round.refused(round_id) == {"length": 1}
-        with pytest.raises(RoundEnded):
+        with pytest.raises(RoundClosed):
             open_round.reports(round_id)
     assert open_round.unended() == []
     data = b"".join(file.read_bytes() for file in path.parent.iterdir())

@@ -137,6 +137,7 @@ class Daemon:
             self.identity,
             config,
             publishers(config),
+            self._peers,
             wall_ms=self._clock.wall_ms,
             random_bytes=os.urandom,
             on_round=self._drive,

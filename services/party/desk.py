@@ -11,33 +11,34 @@ from typing import Any, Protocol
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
-from crypto import request
-from crypto.errors import CryptoError, FormatError, SignatureError
+from crypto.errors import CryptoError, FormatError
 from crypto.keys import Identity, device_id
 from crypto.primitives import box_public
-from crypto.request import METADATA_KEY, SKEW_MS_MAX, CallKind
+from crypto.request import METADATA_KEY, NO_ACCOUNT, SKEW_MS_MAX, CallKind
 from mpc import manifest as manifests, task as tasks
-from mpc.budget import Cap, OverBudget
+from mpc.budget import Cap
 from mpc.keys import PartyKey
+from mpc.manifest import Manifest
 from rookery.v1 import parties_pb2
-from services.auth import NO_ACCOUNT
+from services import errors
+from services.auth import Context, check_context, check_key, parse as parse_auth
+from services.call import KeyRole, KnownKey
+from services.errors import (
+    BudgetExhausted,
+    ClockSkew,
+    Malformed,
+    ManifestInvalid,
+    RoleMissing,
+    TaskInvalid,
+    Unauthenticated,
+)
 from services.party.cost import task_cap
-from services.party.store import PartyStore, RoundAbsent, RoundConflict, RoundEnded, Window
-from services.store.errors import StoreError
+from services.party.store import PartyStore, Round, Window
+from services.store.errors import RoundClosed, RoundUnknown
 
 _PARTIES = "rookery.v1.Parties"
-_REST = (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
-_CODES: dict[type[Exception], tuple[grpc.StatusCode, str]] = {
-    OverBudget: (grpc.StatusCode.FAILED_PRECONDITION, "BUDGET_EXHAUSTED"),
-    RoundAbsent: (grpc.StatusCode.NOT_FOUND, "ROUND_UNKNOWN"),
-    RoundConflict: (grpc.StatusCode.ABORTED, "ROUND_CONFLICT"),
-    RoundEnded: (grpc.StatusCode.FAILED_PRECONDITION, "ROUND_CLOSED"),
-    SignatureError: (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
-    FormatError: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID"),
-    DecodeError: (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED"),
-}
 
 
 class Settings(Protocol):
@@ -60,6 +61,7 @@ class Desk:
         identity: Identity,
         config: Settings,
         publishers: Iterable[bytes],
+        peers: Iterable[bytes],
         *,
         wall_ms: Callable[[], int],
         random_bytes: Callable[[int], bytes],
@@ -69,7 +71,10 @@ class Desk:
         self._identity = identity
         self._key = PartyKey(identity.ik_seed)
         self._config = config
-        self._publishers = {device_id(key): key for key in publishers}
+        self._publishers = {
+            device_id(key): KnownKey(key, frozenset({KeyRole.PUBLISHER})) for key in publishers
+        }
+        self._peers = frozenset(peers)
         self._wall_ms = wall_ms
         self._random = random_bytes
         self._on_round = on_round
@@ -78,20 +83,21 @@ class Desk:
         """Keeps the round and its new box key, or gives the key that there is."""
         asked = parties_pb2.PrepareRoundRequest.FromString(raw)
         if asked.task.publisher != publisher:
-            raise SignatureError("publisher", "the task is another publisher's")
-        task = tasks.open_(asked.task.task + asked.task.sig, publisher)
+            raise RoleMissing(KeyRole.PUBLISHER.value)
+        try:
+            task = tasks.open_(asked.task.task + asked.task.sig, publisher)
+        except CryptoError as error:
+            raise TaskInvalid(error.rule) from None
         if len(asked.round_id) != 16:
-            raise FormatError("length", "a round id has 16 bytes")
+            raise Malformed("round_id")
         if asked.close_ms - asked.open_ms != task.window_ms or asked.close_ms > task.expires_ms:
-            raise FormatError("round-window", "the window is not the task's")
+            raise ManifestInvalid("round-window")
         if asked.close_ms <= self._wall_ms():
-            raise RoundEnded("the window is over")
+            raise RoundClosed(asked.close_ms)
         cap = task_cap(task, self._config.task_micro_rho_max)
         left = cap - self._store.spent(task.spec_hash)
         if task.cost_micro_rho > left:
-            raise OverBudget(
-                Cap.TASK, task.spec_hash, wanted=task.cost_micro_rho, left=max(0, left)
-            )
+            raise BudgetExhausted(Cap.TASK, max(0, left))
         window = Window(
             round_id=asked.round_id,
             spec_hash=task.spec_hash,
@@ -104,46 +110,49 @@ class Desk:
         )
         there = self._store.prepare(window, self._random(32))
         if there.box_sk is None:
-            raise RoundEnded("the round has ended")
+            raise RoundClosed(asked.close_ms)
         return parties_pb2.PrepareRoundResponse(
             ik=self._identity.ik_pk, box_key=box_public(there.box_sk)
         )
 
     def sign(self, publisher: bytes, raw: bytes) -> Message:
         """Signs the manifest of a prepared round, once."""
-        manifest = manifests.parse(parties_pb2.SignManifestRequest.FromString(raw).manifest)
-        there = self._store.round(manifest.round_id)
-        window = there.window
-        if window.publisher != publisher:
-            raise RoundAbsent("no such round here")
-        manifest.check_task(tasks.open_(window.task + window.task_sig, publisher))
-        if (manifest.open_ms, manifest.close_ms) != (window.open_ms, window.close_ms):
-            raise FormatError("round-window", "the round was prepared for another window")
-        if there.box_sk is not None and (self._identity.ik_pk, box_public(there.box_sk)) not in [
-            (party.ik_pk, party.box_pk) for party in manifest.parties
-        ]:
-            raise FormatError("party-set", "this party's keys are not in the manifest")
+        try:
+            manifest = manifests.parse(parties_pb2.SignManifestRequest.FromString(raw).manifest)
+            there = self._store.round(manifest.round_id)
+            if there.window.publisher != publisher:
+                raise RoundUnknown("no such round here")
+            self._check(manifest, there)
+        except CryptoError as error:
+            raise ManifestInvalid(error.rule) from None
         sig = self._store.accept(
             manifest.round_id, manifest.encoded, manifest.digest, manifest.sign(self._key)
         )
         self._on_round(manifest.round_id)
         return parties_pb2.SignManifestResponse(sig=sig)
 
+    def _check(self, manifest: Manifest, there: Round) -> None:
+        """It is what was prepared, and the others are this party's peers."""
+        window = there.window
+        manifest.check_task(tasks.open_(window.task + window.task_sig, window.publisher))
+        if (manifest.open_ms, manifest.close_ms) != (window.open_ms, window.close_ms):
+            raise FormatError("round-window", "the round was prepared for another window")
+        others = {party.ik_pk: party.box_pk for party in manifest.parties}
+        mine = others.pop(self._identity.ik_pk, None)
+        if mine is None or not self._peers >= set(others):
+            raise FormatError("party-set", "the parties are not this one and its peers")
+        if there.box_sk is not None and mine != box_public(there.box_sk):
+            raise FormatError("party-keys", "another key of this party's stands in the manifest")
+
     def _publisher(self, method: str, raw: bytes, metadata: Any) -> bytes:
-        values = [value for key, value in metadata if key == METADATA_KEY]
-        if len(values) != 1:
-            raise SignatureError("auth", "the call is not signed")
-        auth = request.parse(values[0])
-        request.check_context(
-            auth, kind=CallKind.UNARY, method=method, audience=self._config.audience
-        )
-        publisher = self._publishers.get(auth.device_id)
-        if publisher is None or auth.account_id != NO_ACCOUNT:
-            raise SignatureError("auth", "no publisher of this party signed the call")
-        if abs(auth.ts_ms - self._wall_ms()) > SKEW_MS_MAX:
-            raise SignatureError("skew", "the clock of the signer is more than 120 s off")
-        request.verify(auth, publisher, raw)
-        return publisher
+        auth = parse_auth([value for key, value in metadata if key == METADATA_KEY])
+        now_ms = self._wall_ms()
+        if abs(auth.ts_ms - now_ms) > SKEW_MS_MAX:
+            raise ClockSkew(now_ms)
+        check_context(auth, Context.of(CallKind.UNARY, method, self._config.audience))
+        if auth.account_id != NO_ACCOUNT:
+            raise Unauthenticated
+        return check_key(auth, raw, self._publishers.get(auth.device_id)).ik_pk
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Serves both methods on raw bytes, as they were signed."""
@@ -154,12 +163,9 @@ class Desk:
                     method = f"/{_PARTIES}/{name}"
                     publisher = self._publisher(method, raw, context.invocation_metadata())
                     return answer(publisher, raw).SerializeToString()
-                except (CryptoError, StoreError, DecodeError) as error:
-                    code, reason = next(
-                        (row for kind, row in _CODES.items() if isinstance(error, kind)), _REST
-                    )
-                    rule = getattr(error, "rule", "")
-                    await context.abort(code, f"{reason} {rule}".strip())
+                except Exception as error:
+                    said = errors.failure(error)
+                    await context.abort(said.code, said.message, said.trailing)
                     raise
 
             return grpc.unary_unary_rpc_method_handler(handle)

@@ -20,7 +20,7 @@ from crypto.contribution import PartyBox
 from crypto.errors import CryptoError, SignatureError
 from crypto.keys import Identity
 from crypto.primitives import hash_, verify
-from mpc import canonical, manifest as manifests, task as tasks
+from mpc import canonical, manifest as manifests, result as results, task as tasks
 from mpc.budget import OpenedBefore, OverBudget
 from mpc.child import JobProcess
 from mpc.circuit import OpenedSum
@@ -616,21 +616,16 @@ class Driver:
 
     def _opened(self, found: OpenedSum) -> None:
         progress, store = self.progress, self._host.store
-        law = self._task.noise
-        assert law is not None
         assert progress.present is not None
-        result = canonical.encode(
-            {
-                "version": 1,
-                "sums": found.values.tolist(),
-                "reports": len(self._agreed_rows()),
-                "valid": progress.valid or 0,
-                "noise_of": sorted(progress.present),
-                "mechanism": str(law.mechanism),
-                "sigma_milli": law.sigma_milli,
-                "micro_rho": self._task.cost_micro_rho,
-            }
-        )
+        reports = len(self._agreed_rows())
+        counted = results.Counted(reports, 0, reports - (progress.valid or 0), ({},) * self.terms.m)
+        result = results.make(
+            self._task,
+            found.values.tolist(),
+            counted,
+            noise_of=sorted(progress.present),
+            checked=found.checked,
+        ).encode(self._task)
         self._host.telemetry.event("opened", checked=found.checked)
         store.put(self.round_id, "result-sig", self._sign(labels.RESULT, result), party=self.me)
         self._advance(states.opened, result=result)

@@ -11,9 +11,8 @@ import grpc.aio
 
 from crypto import request
 from crypto.keys import Identity
-from crypto.request import METADATA_KEY, NONCE_BYTES, CallKind
+from crypto.request import METADATA_KEY, NO_ACCOUNT, NONCE_BYTES, CallKind
 from rookery.v1 import parties_pb2, rounds_pb2
-from services.auth import NO_ACCOUNT
 
 _ROUNDS = "/rookery.v1.Rounds/"
 _PARTIES = "/rookery.v1.Parties/"

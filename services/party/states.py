@@ -13,6 +13,8 @@ from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from mpc.manifest import quorum
+
 PARTIES_MAX: Final = 16
 
 
@@ -160,12 +162,6 @@ class IllegalTransition(Exception):
         self.event = event
 
 
-def quorum(m: int, t: int) -> int:
-    """How many parties an opening needs: enough to interpolate, and a majority, so that no two
-    disjoint groups can each open the round."""
-    return max(t + 1, m // 2 + 1)
-
-
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What the manifest, the task and the settings fix. Milliseconds of wall-clock time."""
@@ -193,7 +189,7 @@ class Terms:
 
     @property
     def quorum(self) -> int:
-        """See `quorum`."""
+        """How many parties an opening and a result need."""
         return quorum(self.m, self.t)
 
 

@@ -28,7 +28,7 @@ from services.party.reports import (
 )
 from services.party.schema import create_round_tables, drop_round_tables, migrate
 from services.party.states import Progress, Reason, State
-from services.store.errors import StoreError
+from services.store.errors import RoundClosed, RoundConflict, RoundUnknown
 from services.store.sqlite_schema import connect, lock_file, make_private
 
 CACHE_KIB = 16 << 10
@@ -36,19 +36,7 @@ KEPT_ITEMS = ("result", "result-sig", "statement", "statement-sig", "manifest-si
 """Of a round that has ended; all others go with its tables."""
 
 
-class RoundAbsent(StoreError):
-    """No such round here."""
-
-
-class RoundEnded(StoreError):
-    """The round has ended; its reports and keys are gone."""
-
-
-class RoundConflict(StoreError):
-    """Another round, or another manifest, stands for this id or window."""
-
-
-class Rewritten(StoreError):
+class Rewritten(Exception):
     """Other bytes stand where this would be written, and stay."""
 
     def __init__(self, name: str) -> None:
@@ -175,7 +163,7 @@ class PartyStore:
             if given is not None:
                 return given
             if there.progress.state.ended:
-                raise RoundEnded("the round has ended")
+                raise RoundClosed(there.window.close_ms)
             self._db.execute(
                 "UPDATE round SET manifest = ?, round_digest = ? WHERE round_n = ?",
                 (manifest, round_digest, there.round_n),
@@ -184,10 +172,10 @@ class PartyStore:
             return sig
 
     def round(self, round_id: bytes) -> Round:
-        """RoundAbsent if it was not prepared here."""
+        """RoundUnknown if it was not prepared here."""
         found = self._find(round_id)
         if found is None:
-            raise RoundAbsent("no such round here")
+            raise RoundUnknown("no such round here")
         return found
 
     def by_digest(self, round_digest: bytes) -> Round | None:
@@ -268,7 +256,7 @@ class PartyStore:
         with self._transaction():
             there = self.round(round_id)
             if there.progress.state is not State.OPEN:
-                raise RoundEnded("the round takes no reports any more")
+                raise RoundClosed(there.window.close_ms)
             new, dropped = insert(self._db, there.round_n, reports, again=again)
             for counts in (refused, dropped):
                 for reason, count in counts.items():
@@ -318,7 +306,7 @@ class PartyStore:
     def _live(self, round_id: bytes) -> int:
         there = self.round(round_id)
         if there.progress.state.ended:
-            raise RoundEnded("the round has ended")
+            raise RoundClosed(there.window.close_ms)
         return there.round_n
 
     # What is written once
