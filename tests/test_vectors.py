@@ -13,11 +13,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from client.vectors import run_file
+from client.vectors.aggregates import PARTS, REFUSALS
 from client.vectors.run import SECTIONS as SECTIONS_RUN, judge
+from client.vectors.world import World
+from crypto.errors import CryptoError
+from crypto.field import FIELD31
+from crypto.primitives import keystream
+from mpc.kinds import KINDS
 from tests.vectors import generate
+from tests.vectors.aggregates import SKIPS
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = ROOT / "tests" / "vectors" / "pss1.json"
@@ -86,6 +94,10 @@ def test_an_independent_verifier_agrees() -> None:
     assert result.stdout.endswith(" passed, 0 failed\n")
 
 
+TAILS = {"none", "threshold", "top", "quantile", "welch"}
+OUTCOMES = {"sums", "bins", "quantiles", "comparisons", "undecided"}
+
+
 def test_every_kind_of_statement_is_in_the_file() -> None:
     """The own file has all link types, verbs, buckets, kinds of negatives and verdicts."""
     file = own()
@@ -94,8 +106,32 @@ def test_every_kind_of_statement_is_in_the_file() -> None:
     assert {len(row["ct"]) // 2 - 16 for row in file["ops"]} == {2**bits for bits in range(8, 16)}
     kinds = {row["kind"] for row in file["negatives"]}
     assert kinds >= {"op-server", "op-client", "op-bitflip", "chain", "grant", "request"}
+    assert kinds >= REFUSALS.keys()
+    more = file["more"]
+    assert {row["of"]["name"] for row in more["encodings"]} == KINDS.keys()
+    assert {row["fields"]["tail"]["name"] for row in more["tasks"]} == TAILS
+    assert {name for row in more["results"] for name in row["fields"]} >= OUTCOMES
     verdicts = {verdict.partition(":")[0] for row in file["scenarios"] for verdict in row["expect"]}
     assert verdicts == {"OK", "DUP", "HOLD", "FORK", "REJECT"}
+
+
+def test_what_is_refused_of_aggregates_is_refused_by_its_rule() -> None:
+    """Not by another that happens to come first: `why` names it."""
+    file = own()
+    world = World(file)
+    rows = [row for row in file["negatives"] if row["kind"] in REFUSALS]
+    for row in rows:
+        with pytest.raises(CryptoError) as refused:
+            REFUSALS[row["kind"]](world, row)
+        assert refused.value.rule == row["why"], row["name"]
+    assert len(rows) > 250
+
+
+def test_a_skipped_word_is_among_the_streams() -> None:
+    """A word equal to the modulus: one in 2^31, so a verifier that keeps it would be found."""
+    [row] = [row for row in own()["more"]["prg"] if row["seed"] == SKIPS.hex()]
+    masked = np.frombuffer(keystream(SKIPS, 4 * row["count"]), "<u4") & FIELD31.p
+    assert np.flatnonzero(masked == FIELD31.p).tolist() == [29]
 
 
 def test_names_of_negatives_tell_them_apart() -> None:
@@ -120,6 +156,20 @@ SECTIONS = (
     ("more", "checkpoints", 0, "value"),
     ("more", "tokens", 0, "token"),
     ("more", "recovery", 0, "bk_pk"),
+    ("more", "prg", 2, "elements"),
+    ("more", "sharings", 5, "seeds", 1),
+    ("more", "sharings", 4, "shares", 2, "payload"),
+    ("more", "encodings", 6, "vector"),
+    ("more", "checks", 8, "D", 1),
+    ("more", "checks", 11, "Q", 2),
+    ("more", "tasks", 1, "spec_hash"),
+    ("more", "tasks", 2, "published"),
+    ("more", "rounds", 0, "round_digest"),
+    ("more", "rounds", 1, "parties", 4, "box_sk"),
+    ("more", "contributions", 0, "boxes", 1),
+    ("more", "contributions", 3, "nullifier"),
+    ("more", "contributions", 5, "seeds", 0),
+    ("more", "results", 1, "sigs", "2"),
 )
 
 
@@ -245,11 +295,12 @@ def test_no_file_ends_in_a_traceback() -> None:
     }
     small["negatives"] = [
         next(row for row in file["negatives"] if row["kind"] == kind)
-        for kind in ("op-server", "op-client", "chain", "grant", "request")
+        for kind in ("op-server", "op-client", "chain", "grant", "request", *REFUSALS)
     ]
+    small["more"] = {part: file["more"][part][:1] for part in PARTS}
     draws = random.Random(7)
     places = list(leaves(small))
-    for place in draws.sample(places, 150):
+    for place in draws.sample(places, 300):
         changed = copy.deepcopy(small)
         inner: Any = changed
         for key in place[:-1]:

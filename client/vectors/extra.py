@@ -1,6 +1,7 @@
 """The section `more`: formats that the shared schema has no section for.
 
-Recovery keys, pairing, receipts, checkpoints and enrolment, each with its refusals.
+Recovery keys, pairing, receipts, checkpoints, enrolment and joint aggregates, each with its
+refusals.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
+from client.vectors import aggregates
 from client.vectors.fields import Entry, Malformed, data, entry, expect, items, number, rows, text
 from client.vectors.report import Report
 from client.vectors.sealed import head_rows
@@ -181,6 +183,7 @@ PARTS: dict[str, Check] = {
     "tokens": _token,
     "work": _work,
     "grant_sets": _grant_set,
+    **aggregates.PARTS,
 }
 
 REFUSALS: dict[str, Check] = {
@@ -192,4 +195,5 @@ REFUSALS: dict[str, Check] = {
     "token": _open_token,
     "work": _work,
     "grant-set": _grant_set,
+    **aggregates.REFUSALS,
 }

@@ -15,13 +15,23 @@ from pathlib import Path
 from crypto import names, padding
 from crypto.primitives import hash_, prf, sign, sign_keypair
 from crypto.request import CallKind
-from tests.vectors import badlinks, badops, badrest, rest, scenes
+from tests.vectors import (
+    aggregates,
+    badlinks,
+    badops,
+    badreports,
+    badrest,
+    badtasks,
+    rest,
+    scenes,
+)
 from tests.vectors.story import Row, Story, seeded, tell
 
 TARGET = Path(__file__).with_name("pss1.json")
 NOTES = (
-    "Test vectors of the pss1 formats (docs/protocol.md), written by generate.py from fixed "
-    "seeds. Integers are big-endian; values are hex unless they are numbers, names or texts."
+    "Test vectors of the pss1 formats (docs/protocol.md, docs/aggregation.md), written by "
+    "generate.py from fixed seeds. Integers are big-endian, elements of a field are not; values "
+    "are hex unless they are numbers, names or texts."
 )
 SCHEMA = {
     "primitives": "fn H, PRF or SIG with label and msg (SIG: seed and pk), and the expected out",
@@ -33,12 +43,15 @@ SCHEMA = {
     "ops": "verify, open and seal again with the same inputs, rnd and bucket: byte for byte. "
     "vec rows are [device index, seq, op_hash]",
     "requests": "the header follows from the fields, the signature from the device's key",
-    "more": "formats without a section of their own; each row holds what it takes to redo it",
+    "more": "formats without a section of their own; each row holds what it takes to redo it. "
+    "Of joint aggregates: `seeds` are those of the parties that get one, ascending; `of_task` "
+    "and `of_round` are places in `tasks` and `rounds`; `esks` are the boxes' ephemeral keys",
     "negatives": "each must be refused. op-server: form, author, signature and place in the "
     "chain; op-client: also opened, and judged by what the op and the file's other ops show; "
     "op-bitflip: every single bit flipped in turn; chain: after the first `prefix` links; "
     "grant: opened with the recipient's newest box key; grant-set: all grants that came with a "
-    "link; request: against the fields of `request`, or its own; others as in `more`",
+    "link; request: against the fields of `request`, or its own; upload: what a relay sees of a "
+    "contribution; box: opened by its party; result: with its signatures; others as in `more`",
     "scenarios": "a fresh client holds chain_links links and every epoch key; a verdict an item, "
     "of which the part before ':' counts: OK, DUP, HOLD, FORK, REJECT. A HOLD leaves no trace",
 }
@@ -47,7 +60,7 @@ SCHEMA = {
 def build() -> Row:
     """The whole file."""
     story = tell()
-    more = rest.positives(story)
+    more = {**rest.positives(story), **aggregates.positives()}
     request = badrest.request_row(story, "A", CallKind.UNARY, b"\n\3abc")
     return {
         "notes": NOTES,
@@ -81,6 +94,8 @@ def build() -> Row:
             *badops.negatives(story),
             *badlinks.negatives(story),
             *badrest.negatives(story, {**more}),
+            *badtasks.negatives(),
+            *badreports.negatives(more),
         ],
         "scenarios": scenes.scenarios(story),
     }

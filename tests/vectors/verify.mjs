@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 
 import * as p from "./pss1.mjs";
 import * as rest from "./rest.mjs";
+import { joint } from "./joint.mjs";
 import { Client, checkOp, rowsOf } from "./judge.mjs";
 
 const { ascii, hex, join, must, unhex } = p;
@@ -135,7 +136,9 @@ each("requests", file.requests ?? [file.request], (row) => {
 
 // --- the section `more`
 
+const together = joint(file, equal);
 const parts = {
+  ...together.parts,
   recovery(row) {
     const secret = unhex(row.secret);
     must(rest.paper(secret) === row.paper, "paper");
@@ -204,6 +207,7 @@ function pairingMessage(row) {
 }
 
 const kinds = {
+  ...together.negatives,
   "op-server": (row) => refusedOp(row, false),
   "op-client": (row) => refusedOp(row, true),
   chain: (row) => p.extend(chains[row.prefix], unhex(row.link), unhex(row.sig), unhex(row.pop)),
