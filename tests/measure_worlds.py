@@ -29,7 +29,7 @@ from tests.relay_worlds import PARTIES, PUBLISHER, Actor
 
 PURPOSE = "product"
 PANEL = Panel(tuple(party.public for party in PARTIES), 1)
-POLICY = Policy().with_publisher("us", PUBLISHER.public).with_panel("ours", PANEL)
+POLICY = Policy().with_publisher(PUBLISHER.public).with_panel(PANEL)
 
 
 def signed_task(made: Task, by: Actor = PUBLISHER) -> SignedTask:

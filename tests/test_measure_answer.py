@@ -27,7 +27,7 @@ from tests.measure_worlds import (
     rule_of,
     together,
 )
-from tests.relay_worlds import GRACE_MS, WINDOW_MS, manifest, task
+from tests.relay_worlds import GRACE_MS, PARTIES, PUBLISHER, WINDOW_MS, manifest, task
 
 
 def now_open(made: Task, one: Meter, seed: object = 0) -> Manifest:
@@ -339,8 +339,8 @@ def test_after_a_restart_the_same_bytes_are_sent_and_nothing_is_paid_again() -> 
     ("change", "rule"),
     [
         (lambda one: one.consent.disallow("product", now_ms=one.now_ms), "consent"),
-        (lambda one: one.measuring.set_policy(POLICY.without("us")), "publisher"),
-        (lambda one: one.measuring.set_policy(POLICY.without("ours")), "panel"),
+        (lambda one: one.measuring.set_policy(POLICY.without(PUBLISHER.public)), "publisher"),
+        (lambda one: one.measuring.set_policy(POLICY.without(PARTIES[1].public)), "panel"),
         (lambda one: one.measuring.set_policy(POLICY.with_limits(round_micro_rho=1)), "noise"),
         (lambda one: wait(one, WINDOW_MS + GRACE_MS), "window-closed"),
     ],

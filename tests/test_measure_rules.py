@@ -84,9 +84,9 @@ def test_parties_must_be_pinned_and_as_many_must_be_needed_to_look(one: Meter) -
     five = task("five", m=5)
     assert one.refusal(five, round_) == "panel"
     keys = tuple(bytes([number]) * 32 for number in range(5))
-    one.measuring.set_policy(POLICY.with_panel("five", Panel(keys, 2)))
+    one.measuring.set_policy(POLICY.with_panel(Panel(keys, 2)))
     assert one.refusal(five, round_) == "panel"
-    one.measuring.set_policy(POLICY.with_panel("five", Panel(keys, 1)))
+    one.measuring.set_policy(POLICY.with_panel(Panel(keys, 1)))
     one.measuring.judge_task(signed_task(five), one.consent, now_ms=one.now_ms)
 
 
@@ -153,29 +153,43 @@ def test_too_little_noise_for_what_the_kind_can_move_is_refused(one: Meter) -> N
 
 def test_policy_survives_in_the_vault(one: Meter) -> None:
     """All of it, and it is not in the profile."""
-    policy = POLICY.with_limits(period_days=7, all_time_micro_rho=5).with_publisher("x", b"\1" * 32)
+    policy = POLICY.with_limits(period_days=7, all_time_micro_rho=5).with_publisher(b"\1" * 32)
     one.measuring.set_policy(policy)
     one.store()
     one.reload()
     assert one.measuring.policy == policy
     assert Policy.decode(policy.encode()) == policy
-    assert policy.without("x").without("ours").publishers == {"us": PUBLISHER.public}
+
+
+def test_what_is_trusted_no_more_goes_by_the_beginning_of_a_key() -> None:
+    """A publisher, or every panel that has the party."""
+    policy = POLICY.with_publisher(b"\1" * 32)
+    assert policy.without(b"\1" * 4) == POLICY
+    assert policy.without(PARTIES[2].public).panels == ()
+    assert policy.without(PARTIES[2].public).publishers == policy.publishers
+
+
+def test_the_same_again_changes_nothing_and_another_t_replaces_the_first() -> None:
+    """A file of what to trust can be read twice."""
+    assert POLICY.with_publisher(PUBLISHER.public).with_panel(PANEL) == POLICY
+    five = tuple(bytes([number]) * 32 for number in range(5))
+    wide = POLICY.with_panel(Panel(five, 2))
+    assert wide.with_panel(Panel(five, 1)).panels == (PANEL, Panel(five, 1))
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda p: p.with_publisher("us", b"\2" * 32), "trusted with other keys"),
-        (lambda p: p.with_publisher("x", b"short"), "64 hexadecimal"),
-        (lambda p: p.with_publisher("", b"\2" * 32), "printable"),
-        (lambda p: p.with_publisher("a\nb", b"\2" * 32), "printable"),
-        (lambda p: p.with_panel("ours", Panel(PANEL.parties[::-1], 1)), "trusted with other keys"),
-        (lambda p: p.with_panel("x", Panel((b"\1" * 32,) * 3, 1)), "one key"),
-        (lambda p: p.with_panel("x", Panel(PANEL.parties, 2)), "fewer than half"),
-        (lambda p: p.with_panel("x", Panel(PANEL.parties, 0)), "fewer than half"),
-        (lambda p: p.without("x"), "nothing is trusted"),
-        (lambda p: p.with_limits(period_days=0), "period days is 1 to"),
-        (lambda p: p.with_limits(round_micro_rho=-1), "round micro rho is 0 to"),
+        (lambda p: p.with_publisher(b"short"), "64 hexadecimal"),
+        (lambda p: p.with_panel(Panel((b"\1" * 32,) * 3, 1)), "one key"),
+        (lambda p: p.with_panel(Panel((b"\1" * 31,) * 3, 1)), "64 hexadecimal"),
+        (lambda p: p.with_panel(Panel(PANEL.parties, 2)), "fewer than half"),
+        (lambda p: p.with_panel(Panel(PANEL.parties, 0)), "fewer than half"),
+        (lambda p: p.with_panel(Panel(PANEL.parties[:2], 1)), "fewer than half"),
+        (lambda p: p.without(b"\1" * 32), "no such key"),
+        (lambda p: p.without(PUBLISHER.public[:3]), "8 digits"),
+        (lambda p: p.with_limits(period_days=0), "--period-days is a number from 1"),
+        (lambda p: p.with_limits(round_micro_rho=-1), "--round-micro-rho is a number from 0"),
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(change: Any, sentence: str) -> None:
@@ -184,7 +198,14 @@ def test_a_policy_that_makes_no_sense_is_refused(change: Any, sentence: str) -> 
         change(POLICY)
 
 
-def test_the_same_key_under_its_name_again_changes_nothing() -> None:
-    """A file of what to trust can be read twice."""
-    again = POLICY.with_publisher("us", PUBLISHER.public).with_panel("ours", PANEL)
-    assert again == POLICY
+def test_a_policy_has_room_for_so_many() -> None:
+    """It stays short."""
+    policy = POLICY
+    for number in range(63):
+        policy = policy.with_publisher(bytes([number]) * 32)
+        parties = tuple(bytes([number, at]) * 16 for at in range(3))
+        policy = policy.with_panel(Panel(parties, 1))
+    with pytest.raises(UserError, match="remove one first"):
+        policy.with_publisher(b"\xff" * 32)
+    with pytest.raises(UserError, match="remove one first"):
+        policy.with_panel(Panel(PANEL.parties[::-1], 1))

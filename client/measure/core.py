@@ -25,7 +25,7 @@ from crypto import contribution
 from crypto.contribution import Contribution
 from crypto.errors import CryptoError
 from mpc import task as tasks
-from mpc.budget import Charge, DeviceLedger, OverBudget
+from mpc.budget import Charge, DeviceLedger
 from mpc.task import Task
 
 ROWS: Final = "shell/measure/"
@@ -162,21 +162,24 @@ class Measuring:
         return offer
 
     def check_offer(self, offer: Offer, *, now_ms: int) -> None:
-        """Ineligible if other devices were shown another round, or somebody has contributed, or
-        no budget is left. Asked again once the newest records have come."""
-        digest, task = offer.shown.manifest.digest, offer.task
+        """Ineligible if the round is not open, other devices were shown another one, somebody has
+        contributed, or no budget is left. Asked again once the newest records have come."""
+        digest = offer.shown.manifest.digest
+        judge.check_time(offer.shown.manifest, now_ms=now_ms)
         self._check_alone(offer.shown, now_ms=now_ms)
         others = self.records.others_ledgers()
         if digest in self.answered or any(digest in other.rounds for other in others):
             raise Ineligible("contributed", "this account has contributed to this round")
-        try:
-            self.ledger.enter(
-                judge.caps(self.policy, task), digest, _charge(offer), now_ms=now_ms, others=others
-            )
-        except OverBudget as error:
-            raise judge.no_room(error) from None
-        except CryptoError as error:
-            raise Ineligible.of(error) from None
+        self.check_room(offer.task, now_ms=now_ms)
+
+    def check_room(self, task: Task, *, now_ms: int) -> None:
+        """Ineligible if one more round of the task is beyond a cap."""
+        caps, cost = judge.caps(self.policy, task), task.cost_micro_rho
+        others = self.records.others_ledgers()
+        rooms = self.ledger.left(caps, task.spec_hash, now_ms=now_ms, others=others)
+        cap = min(rooms, key=lambda one: rooms[one])
+        if cost > rooms[cap]:
+            raise judge.no_room(cap, wanted=cost, left=max(0, rooms[cap]))
 
     def _check_alone(self, shown: Shown, *, now_ms: int) -> None:
         spec_hash = shown.manifest.spec_hash
@@ -215,13 +218,16 @@ class Measuring:
         manifest, task = offer.shown.manifest, offer.task
         elements = values.encode(task, said)
         self.check_offer(offer, now_ms=now_ms)
-        entered = self.ledger.enter(
-            judge.caps(self.policy, task),
-            manifest.digest,
-            _charge(offer),
-            now_ms=now_ms,
-            others=self.records.others_ledgers(),
-        )
+        try:
+            entered = self.ledger.enter(
+                judge.caps(self.policy, task),
+                manifest.digest,
+                _charge(offer),
+                now_ms=now_ms,
+                others=self.records.others_ledgers(),
+            )
+        except CryptoError as error:
+            raise Ineligible.of(error) from None
         made = contribution.make(
             manifest.shape(task),
             elements,

@@ -13,7 +13,7 @@ from client.measure.policy import Policy
 from client.rounds import SignedTask
 from crypto.errors import CryptoError
 from mpc import manifest as manifests, task as tasks
-from mpc.budget import Cap, DeviceCaps, OverBudget
+from mpc.budget import Cap, DeviceCaps
 from mpc.manifest import Manifest
 from mpc.task import Task
 
@@ -27,7 +27,7 @@ _CAPS: Final = {
 
 def open_task(policy: Policy, signed: SignedTask) -> Task:
     """The task, if a pinned publisher signed these bytes and nothing in it is unsound."""
-    if policy.publisher(signed.publisher) is None:
+    if signed.publisher not in policy.publishers:
         raise Ineligible(
             "publisher",
             "this device does not trust its publisher: `rookery device trust` says whom it does",
@@ -64,11 +64,16 @@ def check_task(policy: Policy, consent: Consent, task: Task, *, now_ms: int) -> 
 def check_round(policy: Policy, task: Task, published: bytes, *, now_ms: int) -> Manifest:
     """The manifest, if all parties of one pinned panel signed it for this task, and it is open."""
     manifest = open_round(policy, task, published)
+    check_time(manifest, now_ms=now_ms)
+    return manifest
+
+
+def check_time(manifest: Manifest, *, now_ms: int) -> None:
+    """Ineligible unless the window is open by this device's clock."""
     try:
         manifests.check_time(manifest, now_ms)
     except CryptoError as error:
         raise Ineligible.of(error) from None
-    return manifest
 
 
 def open_round(policy: Policy, task: Task, published: bytes) -> Manifest:
@@ -99,10 +104,10 @@ def caps(policy: Policy, task: Task) -> DeviceCaps:
     )
 
 
-def no_room(error: OverBudget) -> Ineligible:
+def no_room(cap: Cap, *, wanted: int, left: int) -> Ineligible:
     """A cap that has too little left, in words."""
     return Ineligible(
         "budget",
-        f"a round costs {error.wanted:,} micro-rho of privacy, and of what may be spent on"
-        f" {_CAPS[error.cap]} {error.left:,} are left: wait, or see `rookery device trust`",
+        f"a round costs {wanted:,} micro-rho of privacy, and of what may be spent on {_CAPS[cap]}"
+        f" {left:,} are left: wait, or see `rookery device trust`",
     )

@@ -6,9 +6,7 @@ be able to make a device trust anybody.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import astuple, dataclass, replace
 from typing import Final
 
 from client.errors import RowsError, UserError
@@ -16,7 +14,7 @@ from client.rows import pack, unpack
 
 DAY_MS: Final = 86_400_000
 KEY_BYTES: Final = 32
-NAME_CHARS_MAX: Final = 64
+PREFIX_BYTES_MIN: Final = 4
 ENTRIES_MAX: Final = 64
 MICRO_RHO_MAX: Final = 1 << 53
 DAYS_MAX: Final = 3_660
@@ -55,32 +53,28 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Pinned keys by the names that the person gave them, and the limits."""
+    """Pinned keys, and the limits."""
 
-    publishers: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
-    panels: Mapping[str, Panel] = field(default_factory=lambda: MappingProxyType({}))
+    publishers: frozenset[bytes] = frozenset()
+    panels: tuple[Panel, ...] = ()
     limits: Limits = Limits()
-
-    def publisher(self, key: bytes) -> str | None:
-        """The name of a pinned publisher."""
-        return next((name for name, pinned in self.publishers.items() if pinned == key), None)
 
     def panels_for(self, m: int, t: int) -> list[Panel]:
         """Panels that a task for so many parties can be computed by."""
-        return [panel for panel in self.panels.values() if panel.suits(m, t)]
+        return [panel for panel in self.panels if panel.suits(m, t)]
 
-    def with_publisher(self, name: str, key: bytes) -> Policy:
-        """One more; UserError, also where the name has another key: that must be meant."""
-        _check_name(name, self.publishers, key)
-        _check_key("a publisher's key", key)
-        return replace(self, publishers=MappingProxyType({**self.publishers, name: key}))
-
-    def with_panel(self, name: str, panel: Panel) -> Policy:
+    def with_publisher(self, key: bytes) -> Policy:
         """One more; UserError."""
+        _check_key("a publisher's key", key)
+        if len(self.publishers | {key}) > ENTRIES_MAX:
+            raise UserError(f"{ENTRIES_MAX} publishers are trusted at most: remove one first")
+        return replace(self, publishers=self.publishers | {key})
+
+    def with_panel(self, panel: Panel) -> Policy:
+        """One more, or the same parties with another t; UserError."""
         from crypto.errors import FormatError
         from crypto.shares import check_parties
 
-        _check_name(name, self.panels, panel)
         for key in panel.parties:
             _check_key("a party's key", key)
         if len(set(panel.parties)) != len(panel.parties):
@@ -92,17 +86,22 @@ class Policy:
                 "a panel has 3 to 16 parties, and fewer than half of them may look together:"
                 " t is 1 or more, and 2 t + 1 at most their number"
             ) from None
-        return replace(self, panels=MappingProxyType({**self.panels, name: panel}))
+        others = [one for one in self.panels if one.parties != panel.parties]
+        if len(others) >= ENTRIES_MAX:
+            raise UserError(f"{ENTRIES_MAX} panels are trusted at most: remove one first")
+        return replace(self, panels=(*others, panel))
 
-    def without(self, name: str) -> Policy:
-        """Neither a publisher nor a panel of this name; UserError if there was none."""
-        if name not in self.publishers and name not in self.panels:
-            raise UserError("nothing is trusted by this name: `rookery device trust` lists all")
-        publishers = {one: key for one, key in self.publishers.items() if one != name}
-        panels = {one: panel for one, panel in self.panels.items() if one != name}
-        return replace(
-            self, publishers=MappingProxyType(publishers), panels=MappingProxyType(panels)
+    def without(self, key: bytes) -> Policy:
+        """No publisher and no panel with a key that begins so; UserError if there was none."""
+        publishers = frozenset(one for one in self.publishers if not one.startswith(key))
+        panels = tuple(
+            panel for panel in self.panels if not any(one.startswith(key) for one in panel.parties)
         )
+        if len(key) < PREFIX_BYTES_MIN:
+            raise UserError(f"give {2 * PREFIX_BYTES_MIN} digits of the key at least")
+        if (publishers, panels) == (self.publishers, self.panels):
+            raise UserError("no such key is trusted: `rookery device trust` lists all")
+        return replace(self, publishers=publishers, panels=panels)
 
     def with_limits(self, **changes: int) -> Policy:
         """Other limits; UserError."""
@@ -110,22 +109,13 @@ class Policy:
             most = DAYS_MAX if name == "period_days" else MICRO_RHO_MAX
             least = 1 if name == "period_days" else 0
             if not least <= value <= most:
-                raise UserError(f"{name.replace('_', ' ')} is {least} to {most:,}")
+                raise UserError(f"--{name.replace('_', '-')} is a number from {least} to {most:,}")
         return replace(self, limits=replace(self.limits, **changes))
 
     def encode(self) -> bytes:
         """For the vault."""
-        limits = self.limits
-        return pack(
-            dict(self.publishers),
-            {name: [list(panel.parties), panel.t] for name, panel in self.panels.items()},
-            [
-                limits.round_micro_rho,
-                limits.period_micro_rho,
-                limits.period_days,
-                limits.all_time_micro_rho,
-            ],
-        )
+        panels = [[list(panel.parties), panel.t] for panel in self.panels]
+        return pack(sorted(self.publishers), panels, list(astuple(self.limits)))
 
     @classmethod
     def decode(cls, row: bytes) -> Policy:
@@ -133,26 +123,12 @@ class Policy:
         publishers, panels, limits = unpack(row, 3)
         try:
             return cls(
-                MappingProxyType(dict(publishers)),
-                MappingProxyType(
-                    {name: Panel(tuple(keys), t) for name, (keys, t) in panels.items()}
-                ),
+                frozenset(publishers),
+                tuple(Panel(tuple(parties), t) for parties, t in panels),
                 Limits(*limits),
             )
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError):
             raise RowsError("the stored policy can't be read") from None
-
-
-def _check_name(name: str, known: Mapping[str, object], value: object) -> None:
-    if not 1 <= len(name) <= NAME_CHARS_MAX or not name.isprintable():
-        raise UserError(f"a name is 1 to {NAME_CHARS_MAX} printable characters")
-    if name in known and known[name] != value:
-        raise UserError(
-            f"{name!r} is trusted with other keys already: if they have changed, and you know why,"
-            f" `rookery device trust --remove` that name first"
-        )
-    if name not in known and len(known) >= ENTRIES_MAX:
-        raise UserError(f"{ENTRIES_MAX} are trusted already: remove one first")
 
 
 def _check_key(what: str, key: bytes) -> None:
