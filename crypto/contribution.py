@@ -72,6 +72,11 @@ class Shape:
         payload = SEED_BYTES if form == SEED else self.length * self.field.element_bytes
         return SEAL_BYTES + SHARE_HEAD_BYTES + payload
 
+    @property
+    def report_bytes(self) -> int:
+        """What all boxes of one report take together."""
+        return self.t * self.box_bytes(SEED) + (self.m - self.t) * self.box_bytes(ELEMENTS)
+
 
 def _rotation(report_id: ReportId, m: int) -> int:
     """Spreads seeds over the parties, so that each one's boxes are as long as the others'."""

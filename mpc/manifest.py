@@ -145,6 +145,11 @@ class Manifest:
             raise FormatError("task-expired", "the task expires before the round closes")
 
 
+def size_of(m: int) -> int:
+    """Bytes of the manifest of m parties, without signatures."""
+    return _HEAD.size + m * _PARTY.size
+
+
 def parse(data: bytes) -> Manifest:
     """The signed bytes alone, strict. Nothing is verified. FormatError."""
     if len(data) < _HEAD.size:
@@ -152,18 +157,9 @@ def parse(data: bytes) -> Manifest:
     magic, suite, m, t, zero, round_id, spec, open_ms, close_ms, k_min = _HEAD.unpack_from(data)
     if (magic, suite, zero) != (_MAGIC, _SUITE, 0):
         raise FormatError("manifest", "not a manifest of this suite")
-    need("manifest", data, _HEAD.size + m * _PARTY.size)
+    need("manifest", data, size_of(m))
     parties = tuple(Party(*keys) for keys in _PARTY.iter_unpack(data[_HEAD.size :]))
     return Manifest(round_id, spec, t, open_ms, close_ms, k_min, parties)
-
-
-def split(data: bytes) -> tuple[Manifest, tuple[bytes, ...]]:
-    """A published manifest and its m signatures, strict. Nothing is verified. FormatError."""
-    m = max(0, len(data) - _HEAD.size) // (_PARTY.size + SIG_BYTES)
-    size = _HEAD.size + m * _PARTY.size
-    need("signed manifest", data, size + m * SIG_BYTES)
-    sigs = tuple(data[at : at + SIG_BYTES] for at in range(size, len(data), SIG_BYTES))
-    return parse(data[:size]), sigs
 
 
 def open_(data: bytes, pinned: Sequence[bytes], task: Task) -> Manifest:
@@ -172,11 +168,14 @@ def open_(data: bytes, pinned: Sequence[bytes], task: Task) -> Manifest:
     `pinned` are the parties' identity keys in their order. FormatError, SignatureError.
     """
     m = len(pinned)
-    need("signed manifest", data, _HEAD.size + m * (_PARTY.size + SIG_BYTES))
-    manifest, sigs = split(data)
+    size = size_of(m)
+    need("signed manifest", data, size + m * SIG_BYTES)
+    manifest = parse(data[:size])
     if [party.ik_pk for party in manifest.parties] != list(pinned):
         raise SignatureError("party-set", "the round's parties are not those that are pinned")
-    manifest.signed(sigs)
+    sigs = [data[at : at + SIG_BYTES] for at in range(size, len(data), SIG_BYTES)]
+    for party, sig in zip(manifest.parties, sigs, strict=True):
+        verify(party.ik_pk, labels.ROUND_SIG, manifest.encoded, sig)
     manifest.check_task(task)
     return manifest
 

@@ -54,9 +54,9 @@ class Actor:
     """Somebody with a key and no account. `party`: which one in the rounds of these tests."""
 
     def __init__(self, name: str, party: int = 0) -> None:
-        seed = random.Random(f"actor {name}").randbytes(32)
-        self.as_publisher = PublisherKey(seed)
-        self.as_party = PartyKey(seed)
+        self.seed = random.Random(f"actor {name}").randbytes(32)
+        self.as_publisher = PublisherKey(self.seed)
+        self.as_party = PartyKey(self.seed)
         self.identity: Caller = self.as_publisher
         self.box = PartyBox(party, random.Random(f"box {name}").randbytes(32))
 

@@ -64,7 +64,7 @@ def _row(one: Estimate, *, shared: bool) -> tuple[str, ...]:
         decimals = _decimals(one.sigma)
         interval = f"{_fixed(one.low, decimals)} to {_fixed(one.high, decimals)}"
     value = one.shown or ("" if one.value is None else _number(one.value, one.sigma))
-    error = "" if one.sigma is None else _fixed(one.sigma, _decimals(one.sigma))
+    error = "" if one.sigma is None else rounded(one.sigma)
     share = (f"{float(one.share):.1%}" if one.share is not None else "",) if shared else ()
     return (one.label, one.what, value, error, interval, *share, one.note)
 
@@ -74,6 +74,11 @@ def _decimals(sigma: float | None) -> int:
     if sigma is None or sigma <= 0:
         return 0
     return max(0, DIGITS - 1 - math.floor(math.log10(sigma)))
+
+
+def rounded(sigma: float) -> str:
+    """A standard deviation, to `DIGITS` digits or to the whole number."""
+    return _fixed(sigma, _decimals(sigma))
 
 
 def _number(value: Fraction, sigma: float | None) -> str:

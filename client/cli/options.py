@@ -32,7 +32,13 @@ def device_options() -> argparse.ArgumentParser:
         help="key of the state, mode 0600 (default: FILE.key beside it, which protects copies "
         "and backups of the state alone, not against who reads your home folder)",
     )
-    group = parser.add_argument_group("the service (given once, at init, join or recover)")
+    add_service_options(parser, "the service (given once, at init, join or recover)")
+    return parser
+
+
+def add_service_options(parser: argparse.ArgumentParser, title: str) -> None:
+    """Which service is meant; `endpoint` reads them."""
+    group = parser.add_argument_group(title)
     group.add_argument("--server", metavar="HOST:PORT,…", help="ROOKERY_SERVER")
     group.add_argument("--audience", metavar="NAME", help="ROOKERY_AUDIENCE")
     group.add_argument("--server-key", metavar="HEX", help="ROOKERY_SERVER_KEY")
@@ -45,7 +51,6 @@ def device_options() -> argparse.ArgumentParser:
     group.add_argument(
         "--insecure", action="store_true", help="no TLS, also where the service is elsewhere"
     )
-    return parser
 
 
 def new_state_options() -> argparse.ArgumentParser:
@@ -105,11 +110,7 @@ def unlock_for(arguments: argparse.Namespace, path: Path) -> Unlock:
 
 def endpoint(arguments: argparse.Namespace, stored: Endpoint | None) -> Endpoint:
     """What is given on the command line or in the environment, over what was stored."""
-    ca_file = arguments.tls_ca or os.environ.get("ROOKERY_SERVER_CA")
-    try:
-        ca = Path(ca_file).read_bytes() if ca_file else None
-    except OSError as error:
-        raise EndpointError(f"the CA file {ca_file} can't be read ({error.strerror})") from None
+    ca = read_ca(arguments.tls_ca or os.environ.get("ROOKERY_SERVER_CA"))
     server = arguments.server or os.environ.get("ROOKERY_SERVER")
     audience = arguments.audience or os.environ.get("ROOKERY_AUDIENCE")
     server_key = arguments.server_key or os.environ.get("ROOKERY_SERVER_KEY")
@@ -125,3 +126,11 @@ def endpoint(arguments: argparse.Namespace, stored: Endpoint | None) -> Endpoint
         )
     insecure = arguments.insecure or (stored is not None and stored.insecure)
     return Endpoint.parse(server, audience, server_key, tls_ca=ca, insecure=insecure)
+
+
+def read_ca(path: str | Path | None) -> bytes | None:
+    """The PEM certificates of a file, if one is named; EndpointError."""
+    try:
+        return Path(path).read_bytes() if path else None
+    except OSError as error:
+        raise EndpointError(f"the CA file {path} can't be read ({error.strerror})") from None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _OTHERS = {
+    "task": "publish what is measured, open rounds, read results",
     "vectors": "check this implementation against a file of test vectors",
     "demo": "devices, a service and what it stores, on one screen",
 }
@@ -44,6 +45,7 @@ def parser(wanted: str) -> argparse.ArgumentParser:
     _add_device(commands)
     for name, text in _OTHERS.items():
         other = commands.add_parser(name, help=text, description=text)
+        # Those of a command with commands of its own say themselves what is run.
         other.set_defaults(run=f"{name}:run")
         if name == wanted:
             command(f"{name}:add_arguments")(other)

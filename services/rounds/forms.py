@@ -13,7 +13,6 @@ from crypto import contribution
 from crypto.contribution import Shape
 from crypto.errors import CryptoError
 from crypto.primitives import SIG_BYTES
-from crypto.shares import ELEMENTS, SEED
 from mpc import manifest as manifests, task as tasks
 from mpc.manifest import ROUND_ID_BYTES, Manifest
 from mpc.task import Task
@@ -66,8 +65,7 @@ def read_task(data: bytes, sig: bytes, publisher: bytes) -> Task:
 
 def report_bytes(task: Task) -> int:
     """What all boxes of one report take together."""
-    shape = _shape(task, bytes(32))
-    return task.t * shape.box_bytes(SEED) + (task.m - task.t) * shape.box_bytes(ELEMENTS)
+    return _shape(task, bytes(32)).report_bytes
 
 
 def _shape(task: Task, round_digest: bytes) -> Shape:

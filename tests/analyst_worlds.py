@@ -1,0 +1,110 @@
+"""`rookery task` as a process beside a real relay, and parties' counters. A helper of tests.
+
+A counter is what a party's daemon serves to publishers, on a real file, without the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc.aio
+
+from client import keyfile
+from crypto.keys import Identity
+from services.party.config import PartyConfig
+from services.party.desk import Desk
+from services.party.store import PartyStore
+from tests.cli_process import PROGRAM, SECONDS_MAX, Done
+from tests.relay_worlds import PARTIES, PUBLISHER, Actor, Relay
+from tests.served import AUDIENCE, SECRETS
+from tests.service_process import environment
+
+
+@dataclass(slots=True)
+class Counter:
+    """One party, as a publisher calls it."""
+
+    actor: Actor
+    address: str
+
+    @property
+    def option(self) -> str:
+        """As --party wants it."""
+        return f"{self.address}={self.actor.public.hex()}"
+
+
+@asynccontextmanager
+async def counter(
+    folder: Path, actor: Actor, *, publishers: Sequence[Actor] = (PUBLISHER,), address: str = ""
+) -> AsyncIterator[Counter]:
+    """The counter of one of the parties, for the time of the block."""
+    store = PartyStore.open(folder / f"{actor.public.hex()[:8]}.db")
+    desk = Desk(
+        store,
+        Identity(actor.seed, b"\x01" * 32),
+        PartyConfig(audience=AUDIENCE),
+        [one.public for one in publishers],
+        [one.public for one in PARTIES if one is not actor],
+        wall_ms=lambda: time.time_ns() // 1_000_000,
+        random_bytes=os.urandom,
+        on_round=lambda _: None,
+    )
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((desk.handler(),))
+    port = server.add_insecure_port(address or "127.0.0.1:0")
+    await server.start()
+    try:
+        yield Counter(actor, f"127.0.0.1:{port}")
+    finally:
+        await server.stop(None)
+        store.close()
+
+
+@dataclass(slots=True)
+class Desktop:
+    """Somebody with a key file and `rookery task`."""
+
+    folder: Path
+    relay: Relay
+    key: Path
+    environ: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: Path, relay: Relay, actor: Actor, name: str = "own.key") -> Desktop:
+        """That one's."""
+        keyfile.create(folder / name, actor.seed)
+        return cls(
+            folder,
+            relay,
+            folder / name,
+            environment(
+                ROOKERY_SERVER=relay.service.server.address,
+                ROOKERY_AUDIENCE=AUDIENCE,
+                ROOKERY_SERVER_KEY=SECRETS.server_key.public.hex(),
+            ),
+        )
+
+    async def start(self, verb: str, *more: str, key: bool = True) -> asyncio.subprocess.Process:
+        """Starts it."""
+        keys = ("--key", str(self.key)) if key else ()
+        return await asyncio.create_subprocess_exec(
+            *PROGRAM, "task", verb, *keys, *more,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            cwd=self.folder, env=self.environ,
+        )  # fmt: skip
+
+    async def run(self, verb: str, *more: str, code: int = 0, key: bool = True) -> Done:
+        """Runs it to its end."""
+        process = await self.start(verb, *more, key=key)
+        async with asyncio.timeout(SECONDS_MAX):
+            out, err = await process.communicate()
+        done = Done(process.returncode or 0, out.decode(), err.decode())
+        assert "Traceback" not in done.err, done.err
+        assert done.code == code, done
+        return done
