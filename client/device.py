@@ -165,6 +165,11 @@ class Device:
         """What the person should know and has not dismissed, oldest first."""
         return self._core.notices.all
 
+    def alarm(self, rule: str, sentence: str, *evidence: bytes, about: bytes, now_ms: int) -> None:
+        """Tells the person, once for each (rule, about), that somebody did what can't be right."""
+        self._core.now_ms = now_ms
+        self._core.alarm(rule, sentence, *evidence, about=about)
+
     def dismiss(self, number: int) -> None:
         """The person has read this notice. Its evidence is kept no longer."""
         self._core.notices.dismiss(number, self._core.journal)
@@ -210,6 +215,14 @@ class Device:
     def put(self, collection: str, key: str, value: Value, *, now_ms: int) -> None:
         """Sets a setting. BadName, BadValue, ValueTooLong."""
         views.put(self._core, views.app_name(collection, key), value, now_ms)
+
+    def put_reserved(self, name: Name, value: Value, *, now_ms: int) -> None:
+        """Sets a setting of the library's own, in a collection that no app writes. None removes
+        it. ValueTooLong."""
+        if value is None:
+            views.edit(self._core, name, None, now_ms)
+        else:
+            views.put(self._core, name, value, now_ms)
 
     def remove(self, collection: str, key: str, *, now_ms: int) -> None:
         """Removes a setting (a tombstone)."""

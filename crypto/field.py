@@ -112,26 +112,6 @@ class Field:
         """The sum of a * b over the last axis."""
         return self.sum(self.mul(a, b), axis=-1)
 
-    def matmul(self, rows: Array, columns: Array) -> Array:
-        """(n, L) times (L, k): `dot` of every row with every column, several times as fast.
-
-        By numpy's float64 product of limbs that are so short, and blocks that are so small,
-        that every sum is an integer below 2^53, which is exact in any order of adding.
-        """
-        bits, count = (16, 2) if self.bits == 31 else (21, 3)
-        block, k = 1 << (53 - 2 * bits), columns.shape[1]
-        right = np.concatenate([_limb(columns, bits, j) for j in range(count)], axis=1)
-        total: Array = np.zeros((len(rows), k), np.uint64)
-        for i in range(count):
-            left = _limb(rows, bits, i)
-            for at in range(0, rows.shape[1], block):
-                part = left[:, at : at + block] @ right[at : at + block]
-                term = self.reduce(part.astype(np.uint64))
-                for j in range(count):
-                    weighted = self.scale(term[:, j * k : (j + 1) * k], 1 << bits * (i + j))
-                    total = self.add(total, weighted)
-        return total
-
     def inverse(self, x: int) -> int:
         """1 / x; FormatError for zero."""
         if x % self.p == 0:
@@ -233,10 +213,6 @@ class Field:
                 return taken[:count]
             # Almost never: one word in 2^bits is skipped.
             wanted += count - int(taken.size)
-
-
-def _limb(x: Array, bits: int, at: int) -> NDArray[np.float64]:
-    return np.bitwise_and(np.right_shift(x, bits * at), (1 << bits) - 1).astype(np.float64)
 
 
 FIELD31 = Field(31)

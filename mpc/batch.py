@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto import labels
+from crypto.columns import Columns
 from crypto.errors import FormatError
 from crypto.field import Array, Field, Words
 from crypto.primitives import KEY_BYTES, need, prf
@@ -32,14 +33,22 @@ def micro_batch_reports(length: int) -> int:
 
 
 class Equations(Protocol):
-    """What a valid report satisfies (`mpc.kinds` says it for each kind)."""
+    """What a valid report satisfies (`mpc.kinds` says it for each kind): its first elements are
+    bits, and the residues of further equations are 0, of degree 2 in the elements."""
+
+    bits: int
+    squared: NDArray[np.intp]
+    """Which equations have products, by their place behind the bits."""
 
     @property
     def count(self) -> int:
-        """Residues of a report."""
+        """Residues of a report, one for each bit and for each equation."""
 
-    def residues(self, vectors: Array) -> Array:
-        """(n, L) to (n, count): of degree 2 in the elements, and all 0 for a valid report."""
+    def products(self, vectors: Array) -> Array:
+        """(n, L) to (n, len(squared)): the sums of products."""
+
+    def linear(self, r: Array, length: int) -> tuple[Array, Array]:
+        """(L, k) and (k): <r, residues(s)> less r times the bits' squares and the products."""
 
 
 # Rows
@@ -84,15 +93,22 @@ def add_valid(field: Field, total: Array, rows: Words, valid: NDArray[np.bool_])
 # Checks
 
 
-@dataclass(frozen=True, slots=True)
 class Challenge:
     """What every report is multiplied by; nobody may know it before the set of them is fixed."""
 
-    field: Field
-    q: Array
-    """(L, kappa)"""
-    r: Array
-    """(count of residues, kappa)"""
+    __slots__ = (
+        "_constants", "_equations", "_field", "_linear", "_products", "_squares", "q", "r",
+    )  # fmt: skip
+
+    def __init__(self, field: Field, equations: Equations, q: Array, r: Array) -> None:
+        self._field, self._equations = field, equations
+        self.q, self.r = q, r
+        """(L, kappa) and (count of residues, kappa)."""
+        coefficients, self._constants = equations.linear(r, len(q))
+        # D and what Q has of degree 1 in one go; what it has of degree 2 is added to that.
+        self._linear = Columns(field, np.concatenate([q, coefficients], axis=1))
+        self._squares = Columns(field, r[: equations.bits])
+        self._products = Columns(field, r[equations.bits + equations.squared])
 
     @classmethod
     def of(
@@ -108,23 +124,30 @@ class Challenge:
             return np.ascontiguousarray(elements.reshape(kappa, rows).T)
 
         q, r = matrix(labels.VERIFY_Q, length), matrix(labels.VERIFY_R, equations.count)
-        return cls(field, q, r)
+        return cls(field, equations, q, r)
 
-    def check(self, rows: Words, equations: Equations) -> tuple[Array, Array]:
+    def check(self, rows: Words) -> tuple[Array, Array]:
         """(D, Q) of each row, both (n, kappa), as this party's shares of them.
 
         D = <q, s> lies on a polynomial of degree t if and only if the row's shares do, and
         Q = <r, residues(s)>, of degree 2t, is 0 if and only if the report is valid: each but
         for a chance of 1/p a repetition. Q means something only where D is in order.
         """
-        d = np.empty((len(rows), self.q.shape[1]), np.uint64)
-        q = np.empty_like(d)
+        field, kappa = self._field, self.q.shape[1]
+        linear = self._linear.dot(rows)
+        squares = self._squares.dot_squares(rows[:, : self._equations.bits])
+        q = field.add(field.add(linear[:, kappa:], self._constants), squares)
+        if self._equations.squared.size:
+            q = field.add(q, self._of_products(rows))
+        return linear[:, :kappa], q
+
+    def _of_products(self, rows: Words) -> Array:
+        result = np.empty((len(rows), self.q.shape[1]), np.uint64)
         step = max(1, _BLOCK_ELEMENTS // len(self.q))
         for start in range(0, len(rows), step):
             block = rows[start : start + step].astype(np.uint64)
-            d[start : start + step] = self.field.matmul(block, self.q)
-            q[start : start + step] = self.field.matmul(equations.residues(block), self.r)
-        return d, q
+            result[start : start + step] = self._products.dot(self._equations.products(block))
+        return result
 
 
 @dataclass(frozen=True, slots=True)

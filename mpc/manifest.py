@@ -162,20 +162,26 @@ def parse(data: bytes) -> Manifest:
     return Manifest(round_id, spec, t, open_ms, close_ms, k_min, parties)
 
 
+def split(data: bytes) -> tuple[Manifest, tuple[bytes, ...]]:
+    """A published manifest and its m signatures, strict. Nothing is verified. FormatError."""
+    m = max(0, len(data) - _HEAD.size) // (_PARTY.size + SIG_BYTES)
+    size = size_of(m)
+    need("signed manifest", data, size + m * SIG_BYTES)
+    sigs = tuple(data[at : at + SIG_BYTES] for at in range(size, len(data), SIG_BYTES))
+    return parse(data[:size]), sigs
+
+
 def open_(data: bytes, pinned: Sequence[bytes], task: Task) -> Manifest:
     """A published manifest, if exactly the pinned parties all signed it for this task.
 
     `pinned` are the parties' identity keys in their order. FormatError, SignatureError.
     """
     m = len(pinned)
-    size = size_of(m)
-    need("signed manifest", data, size + m * SIG_BYTES)
-    manifest = parse(data[:size])
+    need("signed manifest", data, size_of(m) + m * SIG_BYTES)
+    manifest, sigs = split(data)
     if [party.ik_pk for party in manifest.parties] != list(pinned):
         raise SignatureError("party-set", "the round's parties are not those that are pinned")
-    sigs = [data[at : at + SIG_BYTES] for at in range(size, len(data), SIG_BYTES)]
-    for party, sig in zip(manifest.parties, sigs, strict=True):
-        verify(party.ik_pk, labels.ROUND_SIG, manifest.encoded, sig)
+    manifest.signed(sigs)
     manifest.check_task(task)
     return manifest
 

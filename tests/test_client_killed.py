@@ -7,21 +7,19 @@ import secrets
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from client.device import Device
 from client.errors import AccountGone
 from client.recoverflow import recover
-from client.rows import Changes
 from client.sync import SyncedDevice
-from client.transport import Answer, Signer, Transport
-from client.vault import MemoryVault
+from client.transport import Signer
 from crypto import recovery
 from tests.cli_process import Home, join
+from tests.dying import Dead, DyingTransport, DyingVault, dying
 from tests.service_process import ROOT, ServiceProcess
-from tests.shell_worlds import QUICK, Clock, Fleet, fleet, like, put, rules, shown as profile
+from tests.shell_worlds import Fleet, fleet, like, put, rules, shown as profile
 
 
 def killed(
@@ -118,54 +116,6 @@ def test_an_init_that_is_killed_at_any_point_is_begun_again_or_goes_on(
     assert ways == {"again", "goes on"}
     assert papers(home) == seen
     finished(home, server, tmp_path)
-
-
-class Dead(BaseException):
-    """The process ends here."""
-
-
-class Points:
-    """Counts down to the end. 0: there is none."""
-
-    def __init__(self, left: int = 0) -> None:
-        self.left = left
-
-    def pass_(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Dead
-
-
-class DyingVault(MemoryVault):
-    """Has a point before and after each write."""
-
-    points = Points()
-
-    def apply(self, changes: Changes) -> None:
-        if changes:
-            self.points.pass_()
-        super().apply(changes)
-        if changes:
-            self.points.pass_()
-
-
-class DyingTransport(Transport):
-    """Has a point before and after each call."""
-
-    points = Points()
-
-    async def call(self, *arguments: Any) -> Answer[Any]:
-        self.points.pass_()
-        answer: Answer[Any] = await super().call(*arguments)
-        self.points.pass_()
-        return answer
-
-
-def dying(devices: Fleet, point: int) -> tuple[DyingVault, DyingTransport]:
-    """A vault and a line to the service that end at the same point."""
-    vault, transport = DyingVault(), DyingTransport(devices.endpoint, clock=Clock(), backoff=QUICK)
-    vault.points = transport.points = Points(point)
-    return vault, transport
 
 
 async def test_a_new_identity_that_is_killed_at_any_point_comes_to_be_once(

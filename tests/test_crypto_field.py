@@ -83,28 +83,6 @@ def test_sums_of_many_large_elements_are_exact(field: Field) -> None:
     assert field.sum(rows.astype(np.uint64), axis=1)[0] == field.p - 3
 
 
-@given(st.data())
-def test_rows_times_columns(data: st.DataObject) -> None:
-    """`matmul` is the dot product of each row with each column."""
-    field = data.draw(fields)
-    n, size, k = (data.draw(st.integers(1, top)) for top in (4, 40, 3))
-    draw = st.lists(elements(field), min_size=size, max_size=size)
-    rows = [data.draw(draw) for _ in range(n)]
-    columns = [data.draw(draw) for _ in range(k)]
-    got = field.matmul(np.array(rows, np.uint64), np.array(columns, np.uint64).T)
-    for row, values in zip(rows, got.tolist(), strict=True):
-        exact = [sum(u * v for u, v in zip(row, column, strict=True)) for column in columns]
-        assert values == [value % field.p for value in exact]
-
-
-@pytest.mark.parametrize("field", FIELDS, ids=lambda field: f"{field.bits}")
-@pytest.mark.parametrize("size", [1, 1023, 1024, 1025, 5000, 70_000])
-def test_rows_times_columns_of_largest_elements(field: Field, size: int) -> None:
-    """Nothing overflows where every term is as large as it gets."""
-    row = np.full((2, size), field.p - 1, np.uint64)
-    assert field.matmul(row, row.T).tolist() == [[size % field.p] * 2] * 2
-
-
 @given(fields, st.data())
 def test_an_inverse_and_interpolation_are_exact(field: Field, data: st.DataObject) -> None:
     """x * 1/x is 1; a polynomial's value anywhere comes out of as many points as it needs."""

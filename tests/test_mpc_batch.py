@@ -123,7 +123,7 @@ class Round:
             at: batch.expand(field, length, [mine[one] for one in ids])
             for at, mine in enumerate(held, 1)
         }
-        checks = {at: challenge.check(own, equations) for at, own in rows.items()}
+        checks = {at: challenge.check(own) for at, own in rows.items()}
         d = {at: check[0] for at, check in checks.items()}
         consistent: NDArray[np.bool_] = ~np.any(off_line(field, d, self.t), axis=1)
         q = {at: check[1][consistent] for at, check in checks.items()}
@@ -245,7 +245,7 @@ def test_the_shares_1_0_0_are_found() -> None:
         for party in (1, 2, 3)
     }
     challenge = Challenge.of(FIELD31, COIN, length=3, equations=kind.equations, kappa=2)
-    d = {party: challenge.check(own, kind.equations)[0] for party, own in rows.items()}
+    d = {party: challenge.check(own)[0] for party, own in rows.items()}
     assert off_line(FIELD31, d, 1).any(axis=1).tolist() == [False, True]
 
 
@@ -257,7 +257,7 @@ def test_a_polynomial_of_too_high_a_degree_is_found() -> None:
     third = combine(FIELD31, {**points, 4: a}, [0, 1, 2, 4], 3)
     rows = {1: a[None], 2: b[None], 3: third[None]}
     challenge = Challenge.of(FIELD31, COIN, length=2, equations=kind.equations, kappa=1)
-    d = {party: challenge.check(own, kind.equations)[0] for party, own in rows.items()}
+    d = {party: challenge.check(own)[0] for party, own in rows.items()}
     assert off_line(FIELD31, d, 1).all()
 
 
@@ -328,13 +328,33 @@ def test_checks_are_the_equations_of_the_design(field: Field) -> None:
     rows[2] = field.p - 1
     challenge = Challenge.of(field, COIN, length=6, equations=kind.equations, kappa=3)
     q, r = challenge.q.T.tolist(), challenge.r.T.tolist()
-    d, z = challenge.check(rows, kind.equations)
+    d, z = challenge.check(rows)
     for n, row in enumerate(rows.tolist()):
         for k in range(3):
             terms = [x * s for x, s in zip(q[k], row, strict=True)]
             assert d[n, k] == sum(terms) % field.p
             bits = [x * s * (s - 1) for x, s in zip(r[k][:6], row, strict=True)]
             assert z[n, k] == (sum(bits) + r[k][6] * (sum(row) - 1)) % field.p
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.integers(1, 3), st.integers(1, 40), st.randoms(use_true_random=False))
+def test_checks_are_inner_products_with_what_is_to_be_zero(
+    case: Case, repetitions: int, n: int, rand: random.Random
+) -> None:
+    """D = <q, s> and Q = <r, residues(s)> for every kind, on rows that are shares."""
+    kind, _ = case
+    field = kind.field
+    challenge = Challenge.of(
+        field, COIN, length=kind.length, equations=kind.equations, kappa=repetitions
+    )
+    rows = field.random(n * kind.length, rand.randbytes).reshape(n, kind.length)
+    rows[-1] = field.p - 1
+    d, q = challenge.check(rows.astype(field.word))
+    residues = kind.equations.residues(rows)
+    for k in range(repetitions):
+        assert d[:, k].tolist() == field.dot(rows, challenge.q[:, k]).tolist()
+        assert q[:, k].tolist() == field.dot(residues, challenge.r[:, k]).tolist()
 
 
 def test_a_challenge_is_the_coins_alone_and_each_part_is_its_own() -> None:
@@ -433,7 +453,7 @@ def test_checking_takes_little_more_memory_than_the_rows(kind: Kind) -> None:
         kind.field, COIN, length=kind.length, equations=kind.equations, kappa=2
     )
     tracemalloc.start()
-    challenge.check(rows, kind.equations)
+    challenge.check(rows)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak_bytes < 8 << 20 < rows.nbytes

@@ -123,7 +123,7 @@ def _checks(_: World, row: Entry) -> None:
         equations=equations,
         kappa=_count(row, "kappa", KAPPA_MAX),
     )
-    d, q = challenge.check(rows.astype(field.word), equations)
+    d, q = challenge.check(rows.astype(field.word))
     expect("D", [field.to_bytes(one) for one in d], _many(row, "D"))
     expect("Q", [field.to_bytes(one) for one in q], _many(row, "Q"))
 

@@ -44,15 +44,15 @@ def element(at: int, coefficient: int = 1) -> Form:
 class Forms:
     """Forms that are evaluated together: arrays instead of lists of terms."""
 
-    __slots__ = ("_coefficients", "_constants", "_field", "_index", "_starts", "count")
+    __slots__ = ("_coefficients", "_constants", "_field", "_index", "_places", "_starts", "count")
 
     def __init__(self, field: Field, forms: Sequence[Form]) -> None:
         terms = list(chain.from_iterable(form.terms for form in forms))
-        index = np.array([at for at, _ in terms], np.intp)
+        self._places = np.array([at for at, _ in terms], np.intp)
         sizes = np.array([len(form.terms) for form in forms], np.intp)
         self.count = len(forms)
         self._field = field
-        self._index = _run(index)
+        self._index = _run(self._places)
         self._starts = np.cumsum(sizes) - sizes
         factors = [factor for _, factor in terms]
         plain = all(factor == 1 for factor in factors)
@@ -69,6 +69,21 @@ class Forms:
             taken = self._field.mul(taken, self._coefficients)
         constants = self._field.scale(self._constants, reports)
         return self._field.add(segment_sums(self._field, taken, self._starts), constants)
+
+    def combined(self, weights: Array, length: int) -> tuple[Array, Array]:
+        """All forms as one for each column of `weights`, of shape (forms, k): coefficients
+        (length, k) and constants (k) of what the forms, each times its weight, add up to."""
+        field = self._field
+        sizes = np.diff(self._starts, append=len(self._places))
+        terms = np.repeat(weights, sizes, axis=0)
+        if self._coefficients is not None:
+            terms = field.mul(terms, self._coefficients[:, None])
+        coefficients = np.zeros((length, weights.shape[1]), np.uint64)
+        if len(terms):
+            order = np.argsort(self._places, kind="stable")
+            places, starts = np.unique(self._places[order], return_index=True)
+            coefficients[places] = segment_sums(field, terms[order].T, starts).T
+        return coefficients, field.sum(field.mul(weights, self._constants[:, None]))
 
 
 def _run(index: Index) -> Index | slice:
@@ -109,20 +124,10 @@ class Equations:
     probability 1/p.
     """
 
-    __slots__ = (
-        "_ends",
-        "_field",
-        "_forms",
-        "_left",
-        "_right",
-        "_starts",
-        "_with",
-        "bits",
-        "count",
-    )
+    __slots__ = ("_factors", "_field", "_left", "_linear", "_right", "_starts", "bits", "squared")
 
     def __init__(self, field: Field, bits: int, equations: Sequence[Equation] = ()) -> None:
-        forms = [equation.linear for equation in equations]
+        factors: list[Form] = []
         left: list[int] = []
         right: list[int] = []
         starts: list[int] = []
@@ -130,25 +135,30 @@ class Equations:
             if equation.products:
                 starts.append(len(left))
             for one, other in equation.products:
-                left.append(len(forms))
-                forms.append(one)
-                right.append(len(forms) - 1 if other is one else len(forms))
+                left.append(len(factors))
+                factors.append(one)
+                right.append(len(factors) - 1 if other is one else len(factors))
                 if other is not one:
-                    forms.append(other)
+                    factors.append(other)
         self.bits = bits
-        self.count = bits + len(equations)
-        self._ends = len(equations)
+        self.squared = np.array([at for at, one in enumerate(equations) if one.products], np.intp)
+        """Which equations have products, by their place behind the bits."""
         self._field = field
-        self._forms = Forms(field, forms) if forms else None
+        self._linear = Forms(field, [equation.linear for equation in equations])
+        self._factors = Forms(field, factors)
         self._left = np.array(left, np.intp)
         self._right = np.array(right, np.intp)
         self._starts = np.array(starts, np.intp)
-        self._with = np.array([at for at, one in enumerate(equations) if one.products], np.intp)
+
+    @property
+    def count(self) -> int:
+        """Residues of a report."""
+        return self.bits + self._linear.count
 
     def residues(self, vectors: Array) -> Array:
         """(n, L) elements to (n, count) residues: those of the bits, then those of `rest`.
 
-        Some times as large as what comes in: give it as many rows as the cache holds.
+        What is to be 0, plainly. `linear` and `products` are for who needs only a combination.
         """
         bits = vectors[:, : self.bits]
         of_bits = self._field.mul(bits, self._field.sub(bits, _ONE))
@@ -156,13 +166,27 @@ class Equations:
 
     def rest(self, vectors: Array) -> Array:
         """(n, L) elements to (n, count - bits) residues of the equations beyond the bits'."""
-        if self._forms is None:
+        if not self._linear.count:
             return np.empty((len(vectors), 0), np.uint64)
-        field = self._field
-        values = self._forms.of(vectors)
-        residues = values[:, : self._ends]
-        if self._with.size:
-            products = field.mul(values[:, self._left], values[:, self._right])
-            sums = segment_sums(field, products, self._starts)
-            residues[:, self._with] = field.add(residues[:, self._with], sums)
+        residues = self._linear.of(vectors)
+        if self.squared.size:
+            with_products = self._field.add(residues[:, self.squared], self.products(vectors))
+            residues[:, self.squared] = with_products
         return residues
+
+    def products(self, vectors: Array) -> Array:
+        """(n, L) elements to the sums of products of each equation that has some.
+
+        Some times as large as what comes in: give it as many rows as the cache holds.
+        """
+        values = self._factors.of(vectors)
+        products = self._field.mul(values[:, self._left], values[:, self._right])
+        return segment_sums(self._field, products, self._starts)
+
+    def linear(self, r: Array, length: int) -> tuple[Array, Array]:
+        """Coefficients (length, k) and constants (k) of what <r, residues(s)> is, for each column
+        of r, besides r times the bits' squares and r times `products`."""
+        coefficients, constants = self._linear.combined(r[self.bits :], length)
+        of_bits = self._field.sub(coefficients[: self.bits], r[: self.bits])
+        coefficients[: self.bits] = of_bits
+        return coefficients, constants

@@ -87,7 +87,7 @@ def verify(
         )
         parts: list[Verdict] = []
         for number, start in enumerate(rows.starts(size)):
-            d, q = await asyncio.to_thread(challenge.check, rows.read(start, size), equations)
+            d, q = await asyncio.to_thread(challenge.check, rows.read(start, size))
             consistent = (await job.consistent(f"d{number}", d)).consistent
             # Shares that don't belong together lie on no polynomial of degree 2t either.
             zero = (await job.zeros(f"q{number}", q[consistent])).zero

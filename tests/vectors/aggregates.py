@@ -127,7 +127,7 @@ def _checks() -> Iterator[Row]:
             ]
         )
         challenge = Challenge.of(field, coin, length=length, equations=kind.equations, kappa=kappa)
-        d, q = challenge.check(rows.astype(field.word), kind.equations)
+        d, q = challenge.check(rows.astype(field.word))
         yield {
             "of": kind.params(),
             "field": field.bits,

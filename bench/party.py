@@ -1,0 +1,104 @@
+"""One party's own work over a round, by the daemon's own code and with its own store.
+
+Peers, relay and links are left out: `Alone` answers the joint steps at once, so that what is
+timed is what the party computes and keeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.rounds import Box, World
+from crypto.field import Array
+from mpc.circuit import Zeros
+from mpc.opening import Lines
+from services.party import work
+from services.party.driver import FRAME_BYTES
+from services.party.ingest import open_boxes
+from services.party.store import PartyStore, Window
+
+PARTY = 1
+RETENTION_MS = 7 * 86_400_000
+
+
+class Alone:
+    """The joint steps without peers: every report passes."""
+
+    async def coin(self, context: bytes) -> bytes:
+        """Any."""
+        del context
+        return bytes(32)
+
+    async def consistent(self, name: str, d: Array) -> Lines:
+        """All are."""
+        del name
+        return Lines(np.ones(len(d), np.bool_), {})
+
+    async def zeros(self, name: str, q: Array) -> Zeros:
+        """All are."""
+        del name
+        return Zeros(np.ones(len(q), np.bool_), checked=False)
+
+    async def same(self, name: str, data: bytes) -> None:
+        """They do."""
+
+
+class Party:
+    """A round at one party: `take` boxes, then `verify`, then `add`."""
+
+    def __init__(self, world: World, store: PartyStore) -> None:
+        self._world, self._store = world, store
+        self._round_id = world.manifest.round_id
+        self._box, self._shape = world.box(PARTY), world.shape
+        self._run = work.run_of(world.task, FRAME_BYTES)
+        task, manifest = world.task, world.manifest
+        store.prepare(
+            Window(
+                round_id=manifest.round_id,
+                spec_hash=task.spec_hash,
+                open_ms=manifest.open_ms,
+                close_ms=manifest.close_ms,
+                retain_until_ms=manifest.close_ms + RETENTION_MS,
+                task=task.encoded,
+                task_sig=bytes(64),
+                publisher=bytes(32),
+            ),
+            world.box_keys[PARTY - 1],
+        )
+        store.accept(manifest.round_id, manifest.encoded, manifest.digest, bytes(64))
+
+    def take(self, boxes: Sequence[Box]) -> None:
+        """Opens a micro-batch and keeps it, durably."""
+        opened = open_boxes(self._box, self._shape, boxes)
+        if opened.refused:
+            raise RuntimeError(f"refused: {opened.refused}")
+        self._store.add_batch(
+            self._round_id, cursor=b"", reports=opened.reports, refused=opened.refused
+        )
+
+    def verify(self) -> None:
+        """Lists the reports, reads their rows back, computes D and Q of each."""
+        hashes = {hashed for _, hashed, _, _ in self._store.reports(self._round_id)}
+        self._rows = work.Rows.of(self._store, self._round_id, self._world.task, hashes)
+        alone: Any = Alone()
+        self._verdict = asyncio.run(work.verify(self._rows, bytes(32), self._run)(alone))
+
+    def add(self) -> None:
+        """Reads the rows again and adds up the valid ones."""
+        work.row_sum(self._rows, self._verdict.valid, self._run)
+
+
+@contextmanager
+def party(world: World, folder: Path) -> Iterator[Party]:
+    """On a fresh file in the folder."""
+    store = PartyStore.open(folder / "party.db")
+    try:
+        yield Party(world, store)
+    finally:
+        store.close()

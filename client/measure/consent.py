@@ -1,0 +1,57 @@
+"""Whether the person agrees that their values are used for a purpose.
+
+Off unless switched on. The account's devices agree: the switch is a setting in the profile.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from client.device import Device
+from client.errors import UserError
+from client.profile import Name
+from crypto.errors import FormatError
+from crypto.names import check_name
+from crypto.primitives import utf8
+
+COLLECTION: Final = ".rookery/consent"
+
+
+class Consent(Protocol):
+    """What the library asks before a value is used."""
+
+    def allows(self, purpose: str) -> bool:
+        """Whether values may be used for this purpose now."""
+        ...
+
+
+class ConsentSettings:
+    """Consent as settings of the profile."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def allows(self, purpose: str) -> bool:
+        """Only what was switched on, and not off again."""
+        return self._device.get(COLLECTION, purpose) is True
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """All purposes that are switched on, sorted."""
+        return tuple(sorted(filter(self.allows, self._device.list(COLLECTION))))
+
+    def allow(self, purpose: str, *, now_ms: int) -> None:
+        """From now on, on all devices of the account. UserError for what is no purpose's name."""
+        self._device.put_reserved(_name(purpose), True, now_ms=now_ms)
+
+    def disallow(self, purpose: str, *, now_ms: int) -> None:
+        """From now on, on all devices. What was sent before can't be taken back."""
+        self._device.put_reserved(_name(purpose), False, now_ms=now_ms)
+
+
+def _name(purpose: str) -> Name:
+    try:
+        check_name(utf8(purpose))
+    except FormatError:
+        raise UserError("a purpose is 1 to 128 characters of a-z 0-9 . _ / -") from None
+    return Name(COLLECTION, purpose)

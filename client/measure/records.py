@@ -1,0 +1,137 @@
+"""What the devices of an account tell each other about rounds, as records of the profile.
+
+Each device writes records of its own name and reads everybody's, so that two that write at the
+same time lose nothing. What can't be read is left out: it may be a newer version's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from client.device import Device
+from client.profile import Name
+from crypto.errors import CryptoError
+from mpc import manifest as manifests
+from mpc.budget import DeviceLedger
+from mpc.manifest import Manifest
+
+LEDGERS: Final = ".rookery/ledger"
+"""By device id: the ledger of that device."""
+ROUNDS: Final = ".rookery/rounds"
+"""By `spec_hash/device id`: the manifests that this device was shown of the task."""
+_BYTES_MAX: Final = 24_000
+_KEPT_MIN: Final = 4
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A manifest that a device was shown, as its parties signed it."""
+
+    published: bytes
+    manifest: Manifest
+
+    @classmethod
+    def read(cls, published: bytes) -> Shown | None:
+        """None for what is not signed by all parties that it names: it proves nothing."""
+        try:
+            manifest, sigs = manifests.split(published)
+            manifest.signed(sigs)
+        except CryptoError:
+            return None
+        return cls(published, manifest)
+
+
+class Records:
+    """The records of one account, as one of its devices sees them."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    # -- ledgers ------------------------------------------------------------------------
+
+    def others_ledgers(self) -> list[DeviceLedger]:
+        """Of all other devices, those too that were removed: what they spent is spent."""
+        mine = self._device.identity.device_id.hex()
+        ledgers = []
+        for key, value in self._device.list(LEDGERS).items():
+            if key != mine and isinstance(value, bytes):
+                try:
+                    ledgers.append(DeviceLedger.from_bytes(value))
+                except CryptoError:
+                    continue
+        return ledgers
+
+    def put_ledger(self, ledger: DeviceLedger, *, now_ms: int) -> None:
+        """This device's own."""
+        name = Name(LEDGERS, self._device.identity.device_id.hex())
+        self._device.put_reserved(name, ledger.to_bytes(), now_ms=now_ms)
+
+    # -- manifests ----------------------------------------------------------------------
+
+    def shown(self, spec_hash: bytes) -> dict[bytes, Shown]:
+        """All rounds of a task that any active device was shown, by digest."""
+        active = {row.device_id.hex() for row in self._device.devices if row.active}
+        found = {}
+        for key, value in self._device.list(ROUNDS).items():
+            task, _, device = key.partition("/")
+            if task == spec_hash.hex() and device in active:
+                for one in _readable(value):
+                    if one.manifest.spec_hash == spec_hash:
+                        found[one.manifest.digest] = one
+        return found
+
+    def tasks(self) -> set[bytes]:
+        """spec_hash of every task with rounds that a device was shown."""
+        found = set()
+        for key in self._device.list(ROUNDS):
+            try:
+                found.add(bytes.fromhex(key.partition("/")[0]))
+            except ValueError:
+                continue
+        return found
+
+    def put_shown(self, one: Shown, *, now_ms: int) -> bool:
+        """Tells the other devices what this one was shown. False: it has told it before."""
+        spec_hash = one.manifest.spec_hash
+        name = Name(ROUNDS, f"{spec_hash.hex()}/{self._device.identity.device_id.hex()}")
+        mine = list(_readable(self._device.get(*name)))
+        if any(other.manifest.digest == one.manifest.digest for other in mine):
+            return False
+        kept = _newest([*mine, one], now_ms)
+        self._device.put_reserved(name, [row.published for row in kept], now_ms=now_ms)
+        return True
+
+
+def _readable(value: object) -> Iterator[Shown]:
+    for published in value if isinstance(value, list) else ():
+        one = Shown.read(published) if isinstance(published, bytes) else None
+        if one is not None:
+            yield one
+
+
+def _newest(rows: Iterable[Shown], now_ms: int) -> list[Shown]:
+    """Those that are not over and a few before them, newest first, as many as fit a record."""
+    kept: list[Shown] = []
+    size = 0
+    for one in sorted(rows, key=lambda row: row.manifest.close_ms, reverse=True):
+        size += len(one.published)
+        over = one.manifest.close_ms < now_ms and len(kept) >= _KEPT_MIN
+        if size > _BYTES_MAX or over:
+            break
+        kept.append(one)
+    return kept
+
+
+def conflicting(shown: Iterable[Shown]) -> list[tuple[Shown, Shown]]:
+    """Pairs of rounds for one window of a task: its parties signed both, or lost their keys."""
+    rows = sorted(shown, key=lambda row: (row.manifest.open_ms, row.manifest.digest))
+    pairs = []
+    for at, one in enumerate(rows):
+        for other in rows[at + 1 :]:
+            if other.manifest.open_ms >= one.manifest.close_ms:
+                break
+            if one.manifest.conflicts(other.manifest):
+                pairs.append((one, other))
+    return pairs
