@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc.aio
@@ -21,8 +21,8 @@ from services.party.config import PartyConfig
 from services.party.desk import Desk
 from services.party.store import PartyStore
 from tests.cli_process import PROGRAM, SECONDS_MAX, Done
-from tests.relay_worlds import PARTIES, PUBLISHER, Actor, Relay
-from tests.served import AUDIENCE, SECRETS
+from tests.relay_worlds import PARTIES, PUBLISHER, Actor
+from tests.served import AUDIENCE, SECRETS, Service
 from tests.service_process import environment
 
 
@@ -71,20 +71,18 @@ class Desktop:
     """Somebody with a key file and `rookery task`."""
 
     folder: Path
-    relay: Relay
     key: Path
-    environ: dict[str, str] = field(default_factory=dict)
+    environ: dict[str, str]
 
     @classmethod
-    def of(cls, folder: Path, relay: Relay, actor: Actor, name: str = "own.key") -> Desktop:
-        """That one's."""
-        keyfile.create(folder / name, actor.seed)
+    def of(cls, folder: Path, service: Service, seed: bytes, name: str = "own.key") -> Desktop:
+        """Whose key has this seed."""
+        keyfile.create(folder / name, seed)
         return cls(
             folder,
-            relay,
             folder / name,
             environment(
-                ROOKERY_SERVER=relay.service.server.address,
+                ROOKERY_SERVER=service.server.address,
                 ROOKERY_AUDIENCE=AUDIENCE,
                 ROOKERY_SERVER_KEY=SECRETS.server_key.public.hex(),
             ),

@@ -94,7 +94,7 @@ def test_a_dry_run_needs_no_key_and_no_service(tmp_path: Path) -> None:
 
 async def test_a_task_is_published_for_good_and_listed(relay: Relay, tmp_path: Path) -> None:
     """Again is fine; another one under its id is refused in words."""
-    publisher = Desktop.of(tmp_path, relay, PUBLISHER)
+    publisher = Desktop.of(tmp_path, relay.service, PUBLISHER.seed)
     done = await publisher.run("publish", task_file(tmp_path), "--json")
     spec_hash = done.json["spec_hash"]
     assert done.json["published"]
@@ -102,7 +102,7 @@ async def test_a_task_is_published_for_good_and_listed(relay: Relay, tmp_path: P
     changed = task_file(tmp_path, title='"Another title"')
     refused = await publisher.run("publish", changed, code=1)
     assert "a changed one needs another id" in refused.err
-    reader = Desktop.of(tmp_path, relay, ANALYST, "reader.key")
+    reader = Desktop.of(tmp_path, relay.service, ANALYST.seed, "reader.key")
     [listed] = (await reader.run("list", "--json")).json["tasks"]
     assert (listed["spec_hash"], listed["own"], listed["rounds"]) == (spec_hash, False, [])
     assert listed["publisher"] == PUBLISHER.public.hex()
@@ -115,11 +115,11 @@ async def test_a_key_that_the_service_does_not_take_learns_what_to_set(
     relay: Relay, tmp_path: Path
 ) -> None:
     """Unknown, or known in another role."""
-    stranger = Desktop.of(tmp_path, relay, STRANGER, "stranger.key")
+    stranger = Desktop.of(tmp_path, relay.service, STRANGER.seed, "stranger.key")
     done = await stranger.run("publish", task_file(tmp_path), code=1)
     assert "its setting `publishers` must have " + STRANGER.public.hex() in done.err
     assert (await stranger.run("list", "--json", code=1)).json["error"] == "KeyRefused"
-    reader = Desktop.of(tmp_path, relay, ANALYST, "reader.key")
+    reader = Desktop.of(tmp_path, relay.service, ANALYST.seed, "reader.key")
     done = await reader.run("publish", task_file(tmp_path), code=1)
     assert "the service knows this key, but it may not do that" in done.err
 
@@ -134,7 +134,7 @@ async def test_a_reports_size_that_the_service_refuses_is_explained(
         parties="{ m = 15, t = 1 }",
         sigma_milli="400_000",
     )
-    publisher = Desktop.of(tmp_path, relay, PUBLISHER)
+    publisher = Desktop.of(tmp_path, relay.service, PUBLISHER.seed)
     done = await publisher.run("publish", large, code=1)
     assert "receive_bytes_max" in done.err
 
