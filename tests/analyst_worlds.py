@@ -106,3 +106,27 @@ class Desktop:
         assert "Traceback" not in done.err, done.err
         assert done.code == code, done
         return done
+
+
+def task_file(folder: Path, **other: str) -> str:
+    """A task, as a person writes it; others in the place of its usual fields, as in TOML."""
+    fields = {
+        "id": '"cuisine"',
+        "title": '"Favourite cuisine"',
+        "purpose": '"product"',
+        "window_ms": '"1h"',
+        "grace_ms": "0",
+        "reports_max": "10_000",
+        "k_min": "2",
+        "expires_ms": "2200-01-01T00:00:00Z",
+        "kind": '{ name = "histogram", bins = 3, labels = ["thai", "italian", "other"] }',
+        "caps": "{ device_micro_rho = 1_000_000, period_ms = '1d', task_micro_rho = 10_000_000 }",
+        "parties": "{ m = 3, t = 1 }",
+        "tail": '{ name = "none" }',
+        "sigma_milli": "4_000",
+        **other,
+    }
+    fields["noise"] = f'{{ mechanism = "gaussian", sigma_milli = {fields.pop("sigma_milli")} }}'
+    path = folder / "task.toml"
+    path.write_text("".join(f"{name} = {value}\n" for name, value in fields.items()))
+    return str(path)

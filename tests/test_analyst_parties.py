@@ -9,10 +9,9 @@ import pytest
 
 from mpc import manifest as manifests, task as tasks
 from rookery.v1 import rounds_pb2
-from tests.analyst_worlds import Desktop
+from tests.analyst_worlds import Desktop, task_file
 from tests.party_process import PUBLISHER, Parties, contribute, contribution
 from tests.served import serving
-from tests.test_cli_task import task_file
 from tests.worlds import World
 
 VALUES = [0, 1, 1, 2, 2, 2]

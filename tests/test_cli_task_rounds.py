@@ -21,7 +21,7 @@ from mpc.manifest import Manifest
 from mpc.task import Task
 from rookery.v1 import parties_pb2
 from tests.analyst_samples import result as round_result
-from tests.analyst_worlds import Counter, Desktop, counter
+from tests.analyst_worlds import Counter, Desktop, counter, task_file
 from tests.relay_worlds import (
     ANALYST,
     FINISH,
@@ -33,7 +33,6 @@ from tests.relay_worlds import (
     result,
 )  # fmt: skip
 from tests.scripted import Seen, answer, held, refuse, scripted
-from tests.test_cli_task import task_file
 
 
 @dataclass(slots=True)
