@@ -14,10 +14,11 @@ from client.device import Device
 from client.measure.consent import ConsentSettings
 from client.measure.core import Measuring, Offer
 from client.measure.errors import Ineligible
+from client.measure.participant import Participant
 from client.measure.policy import Panel, Policy
 from client.measure.values import Measures
 from client.rounds import SignedTask
-from client.sync import core_rows
+from client.sync import SyncedDevice, core_rows
 from crypto import labels
 from crypto.contribution import Contribution
 from crypto.field import Array
@@ -151,6 +152,16 @@ def meters(seed: str = "a") -> tuple[Meter, Meter]:
 def together(*those: Meter) -> None:
     """Everybody syncs."""
     settle(*(one.phone for one in those))
+
+
+def taking_part(synced: SyncedDevice, *, allow: bool = True) -> Participant:
+    """A synced device that trusts the publisher and the parties."""
+    made = Participant(synced)
+    made.core.set_policy(POLICY)
+    if allow:
+        ConsentSettings(synced.core).allow(PURPOSE, now_ms=synced.now_ms())
+    made.save()
+    return made
 
 
 def opened(made: Task, round_: Manifest, given: Contribution) -> Array:

@@ -18,7 +18,6 @@ from client.measure.core import Standing
 from client.measure.participant import Outcome, Participant, Report
 from client.remoteerrors import ProtocolBreach
 from client.rounds import Rounds
-from client.sync import SyncedDevice
 from client.transport import Answer, Signer
 from client.vault import MemoryVault
 from crypto.contribution import PartyBox
@@ -32,7 +31,7 @@ from mpc.oracle import aggregate
 from mpc.task import Caps, Task
 from rookery.v1 import rounds_pb2
 from tests.dying import Dead, dying
-from tests.measure_worlds import POLICY, PURPOSE, summed
+from tests.measure_worlds import summed, taking_part
 from tests.relay_worlds import (
     ANALYST,
     GRACE_MS,
@@ -58,16 +57,6 @@ async def devices(relay: Relay) -> AsyncIterator[Fleet]:
     """Devices of the relay's service."""
     async with fleet(endpoint_of(relay.service)) as made:
         yield made
-
-
-def participant(synced: SyncedDevice, *, allow: bool = True) -> Participant:
-    """It trusts the publisher and the parties."""
-    made = Participant(synced)
-    made.core.set_policy(POLICY)
-    if allow:
-        made.consent.allow(PURPOSE, now_ms=synced.now_ms())  # type: ignore[attr-defined]
-    made.save()
-    return made
 
 
 async def food(relay: Relay, name: str = "food/cuisine", **changes: Any) -> tuple[Task, Manifest]:
@@ -109,7 +98,7 @@ async def test_what_people_say_adds_up_at_the_parties(relay: Relay, devices: Fle
         synced = await devices.first()
         if vote is not None:
             put(synced, "cuisine", vote, "food")
-        [report] = await participant(synced).contribute_once()
+        [report] = await taking_part(synced).contribute_once()
         expected = Outcome.CONTRIBUTED if vote else Outcome.NOTHING
         assert (report.outcome, report.round_id) == (expected, opened.round_id)
     rows = await given(relay, made, opened)
@@ -128,7 +117,7 @@ async def test_of_two_devices_of_one_account_one_contribution_lands(
     b = await devices.another(a)
     put(a, "cuisine", "thai", "food")
     await a.sync_once()
-    both = [participant(a), participant(b)]
+    both = [taking_part(a), taking_part(b)]
     [first] = await both[0].contribute_once()
     [second] = await both[1].contribute_once()
     assert (first.outcome, second.outcome) == (Outcome.CONTRIBUTED, Outcome.ALREADY)
@@ -151,7 +140,7 @@ async def test_the_relay_refuses_what_a_device_could_not_know(relay: Relay, devi
     made, opened = await food(relay)
     a = await devices.first()
     b = await devices.another(a)
-    both = [participant(a), participant(b)]
+    both = [taking_part(a), taking_part(b)]
     offers = [(await one.survey())[0].offers[0] for one in both]
     sent = []
     for one, offer, said in zip(both, offers, ("thai", "italian"), strict=True):
@@ -167,7 +156,7 @@ async def test_every_task_that_is_not_answered_says_why(relay: Relay, devices: F
     """One listing with everything that can stand against a task."""
     synced = await devices.first()
     put(synced, "cuisine", "thai", "food")
-    one = participant(synced)
+    one = taking_part(synced)
     await food(relay)
     await food(relay, "food/cuisine/secret", purpose="research")
     loud: dict[str, Any] = {
@@ -212,7 +201,7 @@ async def test_a_round_that_another_device_was_shown_differently_is_answered_by_
     b = await devices.another(a)
     put(a, "cuisine", "thai", "food")
     await a.sync_once()
-    both = [participant(a), participant(b)]
+    both = [taking_part(a), taking_part(b)]
     await both[0].survey()
     await a.sync_once()
     other = replace(
@@ -252,7 +241,7 @@ async def test_a_relay_that_is_away_gets_the_same_bytes_later(
     clock = Clock()
     synced = await devices.first(clock=clock)
     put(synced, "cuisine", "thai", "food")
-    one = participant(synced)
+    one = taking_part(synced)
     [found] = await one.survey()
     good = synced.transport.endpoint
     synced.transport.endpoint = replace(good, targets=("127.0.0.1:1",))
@@ -277,7 +266,7 @@ async def test_a_round_that_closed_meanwhile_is_missed_and_paid_for(
     """By the service's clock; the device does not try again."""
     made, opened = await food(relay)
     synced = await devices.first()
-    one = participant(synced)
+    one = taking_part(synced)
     [found] = await one.survey()
     with relay.later(WINDOW_MS + GRACE_MS):
         report = await one._answer_round(found.offers[0], "thai")
@@ -301,7 +290,7 @@ async def test_a_run_that_dies_at_any_point_is_finished_by_the_next(
         synced = devices.adopt(core, vault, transport)
         await synced.sync_once()
         put(synced, "cuisine", "thai", "food")
-        one = participant(synced)
+        one = taking_part(synced)
         vault.points.left = point
         try:
             reports = await one.contribute_once(only=made.task_id)

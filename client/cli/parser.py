@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from client.cli import options
@@ -59,6 +60,7 @@ def _add_device(commands: Commands) -> None:
     _add_start(add)
     _add_profile(add)
     _add_members(add)
+    _add_measure(add)
     _add_account(add)
 
 
@@ -169,6 +171,68 @@ def _add_members(add: _Adder) -> None:
         "devices", nargs="+", metavar="DEVICE", help="beginning of its id, or its number as in #1"
     )
     add("rotate", "members:rotate", "make a new key without removing anybody")
+
+
+def _add_measure(add: _Adder) -> None:
+    offline = argparse.ArgumentParser(add_help=False)
+    offline.add_argument("--offline", action="store_true", help="don't ask the service")
+    purpose = argparse.ArgumentParser(add_help=False)
+    purpose.add_argument("name", metavar="PURPOSE", help="as `rookery device tasks` shows it")
+    add(
+        "allow", "consent:allow", "let joint aggregates of a purpose use what is in the profile",
+        purpose, offline,
+    )  # fmt: skip
+    add("disallow", "consent:disallow", "take that back, on all devices", purpose, offline)
+    _add_trust(add)
+    add("tasks", "measure:tasks", "show what would be measured, and what this device answers to")
+    contribute = add(
+        "contribute", "measure:contribute", "answer the open rounds that this device answers to"
+    )
+    contribute.add_argument("--task", metavar="ID", help="this task only")
+    contribute.add_argument(
+        "--value",
+        metavar="JSON",
+        help="with --task: say this, not what the profile holds; - reads it from standard input",
+    )
+    results = add("results", "outcomes:results", "show what came out of rounds, verified", offline)
+    results.add_argument("--task", metavar="ID", help="of this task only")
+
+
+def _add_trust(add: _Adder) -> None:
+    trust = add(
+        "trust",
+        "trust:trust",
+        "show or change whose tasks this device answers, who may compute them, and how much a"
+        " round may tell",
+    )
+    trust.add_argument(
+        "--publisher", action="append", default=[], metavar="KEY",
+        help="answer tasks that this key signed (64 hex digits); may be given again",
+    )  # fmt: skip
+    trust.add_argument(
+        "--party", action="append", default=[], metavar="[HOST:PORT=]KEY",
+        help="a party's identity key; for each party of a panel, in their order",
+    )  # fmt: skip
+    trust.add_argument(
+        "--panel", type=Path, metavar="FILE",
+        help="the same from a file, as `rookery task` takes it",
+    )  # fmt: skip
+    trust.add_argument(
+        "--t", type=int, metavar="N",
+        help="so many of these parties may look together and learn nothing (default: the most"
+        " that their number allows)",
+    )  # fmt: skip
+    trust.add_argument(
+        "--remove", action="append", default=[], metavar="KEY",
+        help="no longer trust this publisher, or any panel with this party; 8 digits suffice",
+    )  # fmt: skip
+    limits = trust.add_argument_group(
+        "how much this device tells, in millionths of rho of zCDP; more noise costs less"
+    )
+    limits.add_argument("--round-micro-rho", type=int, metavar="N", help="in one round, at most")
+    limits.add_argument("--period-micro-rho", type=int, metavar="N", help="of all tasks, in...")
+    limits.add_argument("--period-days", type=int, metavar="DAYS", help="...so many days")
+    limits.add_argument("--all-time-micro-rho", type=int, metavar="N", help="of all tasks, ever")
 
 
 def _add_account(add: _Adder) -> None:

@@ -23,7 +23,8 @@ def _half_life(arguments: argparse.Namespace) -> int | None:
     return None if days is None else max(1, int(days * DAY_MS))
 
 
-async def _edit(arguments: argparse.Namespace, out: Output, change: Any, text: str) -> int:
+async def edit(arguments: argparse.Namespace, out: Output, change: Any, text: str) -> int:
+    """Makes an edit of `arguments.name`, and sends it if the service can be reached."""
     async with session.opened(arguments, patient=False) as synced:
         if synced.core.status.revoked:
             raise Revoked
@@ -44,7 +45,7 @@ async def set_(arguments: argparse.Namespace, out: Output) -> int:
     def change(core: Device, now_ms: int) -> None:
         core.put(collection, key, value, now_ms=now_ms)
 
-    return await _edit(arguments, out, change, f"{arguments.name} = {brief(value)}")
+    return await edit(arguments, out, change, f"{arguments.name} = {brief(value)}")
 
 
 async def unset(arguments: argparse.Namespace, out: Output) -> int:
@@ -56,7 +57,7 @@ async def unset(arguments: argparse.Namespace, out: Output) -> int:
             raise NothingThere(f"there is no setting {arguments.name} here")
         core.remove(collection, key, now_ms=now_ms)
 
-    return await _edit(arguments, out, change, f"{arguments.name} is removed")
+    return await edit(arguments, out, change, f"{arguments.name} is removed")
 
 
 async def like(arguments: argparse.Namespace, out: Output) -> int:
@@ -67,7 +68,7 @@ async def like(arguments: argparse.Namespace, out: Output) -> int:
     def change(core: Device, now_ms: int) -> None:
         core.add_score(collection, key, arguments.amount, now_ms=now_ms, half_life_ms=half_life_ms)
 
-    return await _edit(arguments, out, change, f"{arguments.name} {arguments.amount:+g}")
+    return await edit(arguments, out, change, f"{arguments.name} {arguments.amount:+g}")
 
 
 def _member(arguments: argparse.Namespace) -> tuple[str, str]:
@@ -86,7 +87,7 @@ async def add(arguments: argparse.Namespace, out: Output) -> int:
     def change(core: Device, now_ms: int) -> None:
         core.add_member(collection, member, now_ms=now_ms)
 
-    return await _edit(arguments, out, change, f"{member} is in {collection}")
+    return await edit(arguments, out, change, f"{member} is in {collection}")
 
 
 async def remove(arguments: argparse.Namespace, out: Output) -> int:
@@ -96,7 +97,7 @@ async def remove(arguments: argparse.Namespace, out: Output) -> int:
     def change(core: Device, now_ms: int) -> None:
         core.remove_member(collection, member, now_ms=now_ms)
 
-    return await _edit(arguments, out, change, f"{member} is removed from {collection}")
+    return await edit(arguments, out, change, f"{member} is removed from {collection}")
 
 
 def _take(synced: SyncedDevice, arguments: argparse.Namespace) -> Snapshot:

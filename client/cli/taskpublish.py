@@ -7,6 +7,7 @@ import argparse
 from client.analyst import draft, offer
 from client.cli import tasksession
 from client.cli.output import OK, Output, table
+from client.cli.resultpage import paragraphs
 
 
 async def publish(arguments: argparse.Namespace, out: Output) -> int:
@@ -15,7 +16,7 @@ async def publish(arguments: argparse.Namespace, out: Output) -> int:
     data = offer.as_data(task)
     page = "\n".join(
         [
-            tasksession.paragraphs(offer.sentences(task)),
+            paragraphs(offer.sentences(task)),
             "",
             table(offer.HEAD, offer.rows(task), right=offer.RIGHT),
             "",

@@ -17,7 +17,8 @@ from client.analyst.panel import Panel
 from client.analyst.publisher import explained
 from client.analyst.times import show_instant
 from client.cli import tasksession
-from client.cli.output import OK, Output, table
+from client.cli.output import OK, Output
+from client.cli.resultpage import page
 from client.cli.tasksession import Line
 from client.errors import UserError
 from client.remoteerrors import RemoteError
@@ -190,18 +191,8 @@ def _show(
         "parties": [party.ik_pk.hex() for party in manifest.parties],
         "pinned": not arguments.unpinned,
     }
-    parts = [present.headline(task, manifest)]
-    shown = present.table(task, told)
-    if shown.rows:
-        more = f"\n… and {shown.more:,} more; --json has all" if shown.more else ""
-        parts.append(table(shown.head, shown.rows, right=shown.right) + more)
-    if plot := present.draw(task, told, width=arguments.width):
-        parts.append(plot)
-    said = present.sentences(task, told, signers)
-    if arguments.unpinned:
-        said.append(_unpinned(data))
-    parts.append(tasksession.paragraphs(said))
-    out.result(data, "\n\n".join(parts))
+    also = [_unpinned(data)] if arguments.unpinned else []
+    out.result(data, page(task, manifest, told, signers, width=arguments.width, also=also))
 
 
 def _unpinned(data: dict[str, Any]) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import textwrap
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from client.rounds import ListedTask, Rounds
 from client.transport import Signer, Transport
 from mpc.keys import PublisherKey
 
-WRAP_CHARS = 88
 READERS = "analysts"
 """The service's setting for keys that only read."""
 # Somebody waits in front of it.
@@ -72,11 +70,3 @@ async def listed(line: Line) -> list[ListedTask]:
 def panel(arguments: argparse.Namespace) -> Panel:
     """Who is trusted, by the command line."""
     return joined(arguments.panel, arguments.party, getattr(arguments, "publisher", []))
-
-
-def paragraphs(sentences: Iterable[str]) -> str:
-    """Each as long lines as people read."""
-    return "\n".join(
-        textwrap.fill(sentence, WRAP_CHARS, break_long_words=False, break_on_hyphens=False)
-        for sentence in sentences
-    )

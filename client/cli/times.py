@@ -15,3 +15,13 @@ def ago(then_ms: int | None, now_ms: int) -> str:
             count = passed // size_ms
             return f"{count} {name}{'s' if count > 1 else ''} ago"
     return "just now"
+
+
+def until(then_ms: int, now_ms: int) -> str:
+    """`in 3 days`."""
+    left = then_ms - now_ms
+    for size_ms, name in _UNITS:
+        if left >= size_ms:
+            count = left // size_ms
+            return f"in {count} {name}{'s' if count > 1 else ''}"
+    return "in less than a minute" if left > 0 else "now"

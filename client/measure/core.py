@@ -13,11 +13,12 @@ from typing import Final
 
 from client.device import Device
 from client.errors import RowsError
-from client.measure import judge, values
+from client.measure import judge, store, values
 from client.measure.consent import Consent
-from client.measure.errors import Ineligible
+from client.measure.errors import Ineligible, contributed
 from client.measure.policy import Policy
 from client.measure.records import Records, Shown, conflicting
+from client.measure.store import ROWS
 from client.rounds import SignedTask
 from client.rows import Changes, Journal, Rows, pack, unpack
 from client.steps import Rand
@@ -28,8 +29,6 @@ from mpc import task as tasks
 from mpc.budget import Charge, DeviceLedger
 from mpc.task import Task
 
-ROWS: Final = "shell/measure/"
-"""Where all of it stands in the vault."""
 KEPT_MS: Final = 400 * 86_400_000
 """How long a round is remembered after it was over."""
 _CONFLICT: Final = (
@@ -103,7 +102,7 @@ class Measuring:
 
     def _load(self, what: str, key: str, row: bytes) -> None:
         match what:
-            case "policy":
+            case store.POLICY:
                 self.policy = Policy.decode(row)
             case "ledger":
                 self._ledgers[key] = DeviceLedger.from_bytes(row)
@@ -129,7 +128,7 @@ class Measuring:
     def set_policy(self, policy: Policy) -> None:
         """What this device answers to from now on."""
         self.policy = policy
-        self._journal.set("policy", policy.encode())
+        self._journal.set(store.POLICY, policy.encode())
 
     @property
     def ledger(self) -> DeviceLedger:
@@ -169,7 +168,7 @@ class Measuring:
         self._check_alone(offer.shown, now_ms=now_ms)
         others = self.records.others_ledgers()
         if digest in self.answered or any(digest in other.rounds for other in others):
-            raise Ineligible("contributed", "this account has contributed to this round")
+            raise contributed()
         self.check_room(offer.task, now_ms=now_ms)
 
     def check_room(self, task: Task, *, now_ms: int) -> None:

@@ -20,3 +20,8 @@ class Ineligible(UserError):
     def of(cls, error: CryptoError) -> Ineligible:
         """What a format or signature was refused for."""
         return cls(error.rule, error.message)
+
+
+def contributed() -> Ineligible:
+    """A normal end, from whichever device."""
+    return Ineligible("contributed", "this account has contributed to this round")

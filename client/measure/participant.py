@@ -14,7 +14,9 @@ from client import remoteerrors as reasons
 from client.errors import UserError
 from client.measure.consent import Consent, ConsentSettings
 from client.measure.core import Answered, Measuring, Offer, Standing
-from client.measure.errors import Ineligible
+from client.measure.errors import Ineligible, contributed
+from client.measure.records import Shown
+from client.measure.results import Results
 from client.measure.values import Measures
 from client.remoteerrors import RemoteError
 from client.rounds import ListedTask, Rounds, RoundSummary
@@ -79,13 +81,15 @@ class Participant:
     ) -> None:
         """By default consent is a setting of the profile, and values are the profile's."""
         self.synced = synced
-        self.core = Measuring(synced.core, synced.vault.load())
+        rows = synced.vault.load()
+        self.core = Measuring(synced.core, rows)
+        self.results = Results(self.core, rows)
         self.consent = consent or ConsentSettings(synced.core)
         self.measures = measures or Measures()
 
     def save(self) -> None:
         """Stores what the cores changed, in one write."""
-        self.synced.save(self.core.take_changes())
+        self.synced.save({**self.core.take_changes(), **self.results.take_changes()})
 
     @property
     def rounds(self) -> Rounds:
@@ -97,25 +101,31 @@ class Participant:
 
     # -- looking ------------------------------------------------------------------------
 
-    async def survey(self) -> list[Found]:
-        """Every task that the relay lists, judged. What was shown is told to the account's other
-        devices. RemoteError, AccountGone."""
+    async def survey(self, *, only: str | None = None) -> list[Found]:
+        """Every task that the relay lists, or one, judged. What was shown is told to the
+        account's other devices. RemoteError, AccountGone."""
         await self._sync()
-        return [await self._look(listed) async for listed in self.rounds.tasks()]
+        found = []
+        async for listed in self.rounds.tasks():
+            task = _readable(listed)
+            if only is None or (task is not None and task.task_id == only):
+                found.append(await self._look(listed, task))
+        return found
 
     async def _sync(self) -> None:
         await self.synced.sync_once()
         now_ms = self.synced.now_ms()
         self.core.find_conflicts(now_ms=now_ms)
         self.core.prune(now_ms=now_ms)
+        self.results.prune(now_ms=now_ms)
         self.save()
 
-    async def _look(self, listed: ListedTask) -> Found:
+    async def _look(self, listed: ListedTask, read: Task | None) -> Found:
         now_ms = self.synced.now_ms()
         try:
             task = self.core.judge_task(listed.task, self.consent, now_ms=now_ms)
         except Ineligible as error:
-            return Found(listed, _readable(listed), error)
+            return Found(listed, read, error)
         found = Found(listed, task)
         for summary in listed.rounds:
             if summary.open_ms <= now_ms:
@@ -130,6 +140,10 @@ class Participant:
         return found
 
     async def _look_at_round(self, found: Found, summary: RoundSummary) -> None:
+        answered = (one.shown.manifest.round_id for one in self.core.answered.values())
+        if summary.round_id in answered:
+            found.refused.append((summary.round_id, contributed()))
+            return
         try:
             relayed = await self.rounds.round(summary.round_id)
         except RemoteError as error:
@@ -141,7 +155,7 @@ class Participant:
                 found.listed.task, relayed.published, self.consent, now_ms=self.synced.now_ms()
             )
             if relayed.contributed:
-                raise Ineligible("contributed", "this account has contributed to this round")
+                raise contributed()
         except Ineligible as error:
             found.refused.append((summary.round_id, error))
         else:
@@ -157,11 +171,9 @@ class Participant:
         """Sends what an earlier run has stored, then answers every open round that this device
         answers to; or those of one task, with a given value. UserError, RemoteError,
         AccountGone."""
-        found = await self.survey()
-        if only is not None:
-            found = [one for one in found if one.task is not None and one.task.task_id == only]
-            if not found:
-                raise UserError(f"the service lists no task {only}: `rookery device tasks`")
+        found = await self.survey(only=only)
+        if only is not None and not found:
+            raise UserError(f"the service lists no task {only}: `rookery device tasks` shows all")
         reports = [await self._send_again(answered) for answered in self.core.unsent()]
         done = {report.round_id for report in reports}
         if any(one.offers for one in found):
@@ -232,6 +244,28 @@ class Participant:
         self.core.settle(answered.digest, Standing.GIVEN)
         self.save()
         return Report(task_id, Outcome.CONTRIBUTED, "contributed", round_id=round_id)
+
+    # -- results ------------------------------------------------------------------------
+
+    async def fetch_results(self) -> list[tuple[Shown, Ineligible]]:
+        """Asks for the results of all closed rounds that devices of this account were shown, and
+        keeps what verifies. What does not, with its reason. RemoteError, AccountGone."""
+        await self._sync()
+        refused = []
+        for shown in self.results.due(now_ms=self.synced.now_ms()):
+            round_id = shown.manifest.round_id
+            try:
+                relayed = await self.rounds.result(round_id)
+                answered = self.core.answered.get(shown.manifest.digest)
+                task = answered.signed if answered else (await self.rounds.round(round_id)).task
+                self.results.take(task, shown, relayed)
+            except Ineligible as error:
+                refused.append((shown, error))
+            except RemoteError as error:
+                if error.reason not in (reasons.RESULT_ABSENT, reasons.ROUND_UNKNOWN):
+                    raise
+            self.save()
+        return refused
 
     async def _sync_ledger(self) -> None:
         """What was spent is told to the other devices; with a later sync, if not now."""

@@ -11,6 +11,8 @@ from typing import Final
 
 from client.errors import RowsError, UserError
 from client.rows import pack, unpack
+from crypto.errors import FormatError
+from crypto.shares import check_parties
 
 DAY_MS: Final = 86_400_000
 KEY_BYTES: Final = 32
@@ -37,7 +39,7 @@ class Limits:
     """How much this device tells, in micro-rho of zCDP. Each can be 0: then it tells nothing.
 
     The first one is the least noise: sigma beside how far one person can move the result.
-    The defaults are an epsilon of about 2.5 a round and 5.8 in thirty days, at a delta of 1e-6.
+    The defaults are an epsilon of about 2.1 a round and 5.2 in thirty days, at a delta of 1e-6.
     """
 
     round_micro_rho: int = 100_000
@@ -72,9 +74,6 @@ class Policy:
 
     def with_panel(self, panel: Panel) -> Policy:
         """One more, or the same parties with another t; UserError."""
-        from crypto.errors import FormatError
-        from crypto.shares import check_parties
-
         for key in panel.parties:
             _check_key("a party's key", key)
         if len(set(panel.parties)) != len(panel.parties):

@@ -1,0 +1,94 @@
+"""`rookery device trust`: whose tasks this device answers, and who may compute them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from client.analyst.panel import joined
+from client.cli import session
+from client.cli.output import OK, Output
+from client.errors import UserError
+from client.measure.policy import Limits, Panel, Policy
+from client.measure.store import load_policy, save_policy
+from mpc.privacy import MICRO, RHO_MICRO_MAX, epsilon_of
+
+DELTA = 1e-6
+_LIMITS = ("round_micro_rho", "period_micro_rho", "period_days", "all_time_micro_rho")
+
+
+async def trust(arguments: argparse.Namespace, out: Output) -> int:
+    """Changes what is asked for, then shows all of it. Asks nobody: keys come from people."""
+    async with session.opened(arguments) as synced:
+        policy = load_policy(synced.vault)
+        changed = _changed(policy, arguments)
+        if changed != policy:
+            save_policy(synced.vault, changed)
+    out.result(_data(changed), "\n".join(_lines(changed)))
+    return OK
+
+
+def _changed(policy: Policy, arguments: argparse.Namespace) -> Policy:
+    for text in arguments.remove:
+        policy = policy.without(_prefix(text))
+    panel = joined(arguments.panel, arguments.party, arguments.publisher)
+    for key in sorted(panel.publishers):
+        policy = policy.with_publisher(key)
+    if panel.keys:
+        t = (len(panel.keys) - 1) // 2 if arguments.t is None else arguments.t
+        policy = policy.with_panel(Panel(panel.keys, t))
+    elif arguments.t is not None:
+        raise UserError("--t is of one panel: give its parties, too, by --party or --panel")
+    limits = {name: getattr(arguments, name) for name in _LIMITS}
+    return policy.with_limits(**{name: one for name, one in limits.items() if one is not None})
+
+
+def _prefix(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise UserError("--remove takes a key in hexadecimal, or its first 8 digits") from None
+
+
+def _lines(policy: Policy) -> Iterable[str]:
+    yield "publishers: this device answers tasks that one of these keys has signed, if their"
+    yield "purpose is allowed"
+    yield from (f"  {key.hex()}" for key in sorted(policy.publishers))
+    if not policy.publishers:
+        yield "  none: no task is answered (--publisher KEY)"
+    yield "panels: parties that compute together; no value shows unless more than t of them"
+    yield "join forces, so they should be run by people who would not"
+    for panel in policy.panels:
+        yield f"  t = {panel.t} of {len(panel.parties)}"
+        yield from (f"    {at}  {key.hex()}" for at, key in enumerate(panel.parties, 1))
+    if not policy.panels:
+        yield "  none: no task is answered (--party KEY for each party, in their order)"
+    limits = policy.limits
+    yield "limits: how much of one person's value results may tell, all parties being honest"
+    yield f"  in a round      {_cost(limits.round_micro_rho)}"
+    days = f"in {limits.period_days} days"
+    yield f"  {days:14}  {_cost(limits.period_micro_rho)}"
+    yield f"  for all time    {_cost(limits.all_time_micro_rho)}"
+
+
+def _cost(micro_rho: int) -> str:
+    epsilon = _epsilon(micro_rho)
+    shown = "no limit to speak of" if epsilon is None else f"epsilon {epsilon:.3g} at delta 1e-6"
+    return f"{micro_rho:,} micro-rho ({shown})"
+
+
+def _epsilon(micro_rho: int) -> float | None:
+    return epsilon_of(micro_rho, DELTA) / MICRO if micro_rho <= RHO_MICRO_MAX else None
+
+
+def _data(policy: Policy) -> dict[str, Any]:
+    limits: Limits = policy.limits
+    return {
+        "publishers": sorted(key.hex() for key in policy.publishers),
+        "panels": [
+            {"t": panel.t, "parties": [key.hex() for key in panel.parties]}
+            for panel in policy.panels
+        ],
+        **{name: getattr(limits, name) for name in _LIMITS},
+    }
