@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from services.party.ingest import open_boxes
 
 from bench.rounds import Box, World
 from crypto.field import Array
@@ -20,7 +21,6 @@ from mpc.circuit import Zeros
 from mpc.opening import Lines
 from services.party import work
 from services.party.driver import FRAME_BYTES
-from services.party.ingest import open_boxes
 from services.party.store import PartyStore, Window
 
 PARTY = 1

@@ -251,7 +251,7 @@ def _check(result: RoundResult, task: Task) -> None:
     if len(counted.refused) != task.m:
         raise FormatError("result", f"what {task.m} parties refused is to be given")
     for one in counted.refused:
-        _check_refused(one)
+        check_refused(one)
     noise_of = result.noise_of
     if len(noise_of) < quorum(task.m, task.t):
         raise FormatError("result", "the noise is of too few parties")
@@ -262,7 +262,8 @@ def _check(result: RoundResult, task: Task) -> None:
     _check_outcome(result.outcome, task)
 
 
-def _check_refused(refused: Mapping[str, int]) -> None:
+def check_refused(refused: Mapping[str, int]) -> None:
+    """FormatError unless it can stand in a result: few rules with short names, counts from 1."""
     if len(refused) > RULES_MAX:
         raise FormatError("result", f"a party refuses by {RULES_MAX} rules at most")
     for rule, count in refused.items():
@@ -308,5 +309,5 @@ def _number(what: str, value: object, low: int, high: int) -> None:
 
 __all__ = [
     "Bins", "Comparisons", "Counted", "Outcome", "Quantiles", "RoundResult",
-    "Sums", "Undecided", "make", "open_", "parse",
+    "Sums", "Undecided", "check_refused", "make", "open_", "parse",
 ]  # fmt: skip

@@ -9,24 +9,39 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from crypto import request
 from crypto.chain import Device
 from crypto.errors import FormatError, SignatureError
-from crypto.ids import DeviceId
+from crypto.ids import AccountId, DeviceId
 from crypto.keys import Identity
 from crypto.primitives import equal
 from crypto.request import NO_ACCOUNT, CallKind, RequestAuth
 from services.call import Call, KeyCall, KnownKey, SignedCall, Signer
 from services.errors import ClockSkew, Malformed, Unauthenticated
 from services.limits import Buckets, rate_key
-from services.store.base import Store, Tip
+from services.store.base import Tip
 
 # Verified against when there is no key to verify against: the same work, never a success.
 _NOBODY = Identity(bytes(32), b"\x01" * 32).ik_pk
 
 FindKey = Callable[[DeviceId], Awaitable[KnownKey | None]]
 """The key with this id, if it is one that the service knows."""
+
+
+class Callers(Protocol):
+    """What is remembered of those who call; `Store` has it."""
+
+    async def tip(self, account_id: AccountId) -> Tip | None:
+        """None if there is no such account."""
+        ...
+
+    async def remember_nonce(
+        self, caller: AccountId | DeviceId, nonce: bytes, *, now_ms: int
+    ) -> bool:
+        """False if this caller used the nonce within the last 300 s."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +62,9 @@ class Authenticator:
     """Turns a `Call` into a `SignedCall` or a `KeyCall`, or refuses."""
 
     def __init__(
-        self, store: Store, find_key: FindKey, *, failures: Buckets, account_calls: Buckets
+        self, callers: Callers, find_key: FindKey, *, failures: Buckets, account_calls: Buckets
     ) -> None:
-        self._store = store
+        self._callers = callers
         self._find_key = find_key
         self._failures = failures
         self._account_calls = account_calls
@@ -73,7 +88,7 @@ class Authenticator:
             if auth.account_id == NO_ACCOUNT:
                 signer = check_key(auth, payload, await self._find_key(auth.device_id))
             else:
-                tip = await self._store.tip(auth.account_id)
+                tip = await self._callers.tip(auth.account_id)
                 signer = check_signature(auth, payload, tip)
         except (Malformed, Unauthenticated):
             self._failures.take(key, now_s, 1)
@@ -81,7 +96,7 @@ class Authenticator:
         # A key's id is shorter than an account's: the two never share a bucket.
         caller = auth.device_id if isinstance(signer, KnownKey) else auth.account_id
         self._account_calls.take(caller, now_s)
-        if not await self._store.remember_nonce(caller, auth.nonce, now_ms=call.now_ms):
+        if not await self._callers.remember_nonce(caller, auth.nonce, now_ms=call.now_ms):
             raise Unauthenticated
         if isinstance(signer, KnownKey):
             return KeyCall(

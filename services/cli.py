@@ -17,6 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     # Before gRPC is imported, or it reports to standard error what we report ourselves.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Before numpy is: a party multiplies on its share of a machine, not on all its cores.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from services import commands
     from services.config import ConfigError
 

@@ -10,8 +10,9 @@ import json
 import os
 import secrets as randomness
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from services import keys
 from services.config import Config, ConfigError, Value, commented_toml, load
@@ -20,6 +21,9 @@ from services.listen import ListenError, credentials
 from services.server import Secrets, Server, open_server, until_signal
 from services.store.errors import StoreError
 from services.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from services.party.daemon import Daemon
 
 FORESEEN = (ConfigError, KeyFileError, ListenError, StoreError, OSError)
 KEPT_BYTES = 32 << 20
@@ -158,6 +162,7 @@ def new_generation(arguments: argparse.Namespace) -> None:
 
 def party(arguments: argparse.Namespace) -> None:
     """Runs one party until it is told to stop; or makes its key; or prints its settings."""
+    from mpc.keys import PartyKey
     from services.party import config as party_config, daemon
 
     if arguments.show_config:
@@ -170,18 +175,19 @@ def party(arguments: argparse.Namespace) -> None:
     }
     config = party_config.load(arguments.config, os.environ, given)
     if arguments.init:
-        path = Path(config.identity_key_file)
-        keys.create(path, randomness.token_bytes(keys.KEY_BYTES))
-        print(f"party_key {daemon.identity_of(path).ik_pk.hex()}")
+        seed = randomness.token_bytes(keys.KEY_BYTES)
+        keys.create(Path(config.identity_key_file), seed)
+        print(f"party_key {PartyKey(seed).public.hex()}")
         return
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run_party(daemon.open_daemon(config)))
 
-    async def run() -> None:
-        running = await daemon.open_daemon(config)
-        ready = {"listening": running.address, "party_key": running.identity.ik_pk.hex()}
-        print(json.dumps(ready), flush=True)
-        running.telemetry.event("serving")
-        await until_signal()
-        await running.stop()
-        running.telemetry.event("stopped")
 
-    asyncio.run(run())
+async def _run_party(starting: Coroutine[Any, Any, Daemon]) -> None:
+    running = await starting
+    ready = {"listening": running.address, "party_key": running.key.public.hex()}
+    print(json.dumps(ready), flush=True)
+    running.telemetry.event("serving")
+    await until_signal()
+    await running.stop()
+    running.telemetry.event("stopped")

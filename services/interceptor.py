@@ -7,7 +7,8 @@ servicer that somebody adds to the server by mistake stays out of reach.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -31,13 +32,22 @@ GUESTS = (
 
 
 class SignatureInterceptor(grpc.aio.ServerInterceptor):
-    """Routes every call to the edge. `ip_header`: a header that names the caller, if trusted."""
+    """Routes every call to the edge. `ip_header`: a header that names the caller, if trusted.
+    `others`: handlers of methods that prove who calls in their own way."""
 
-    def __init__(self, edge: Edge, *, ip_header: str = "", ip_hops: int = 1) -> None:
+    def __init__(
+        self,
+        edge: Edge,
+        *,
+        ip_header: str = "",
+        ip_hops: int = 1,
+        others: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self._edge = edge
         self._ip_header = ip_header.lower()
         self._ip_hops = ip_hops
-        self._handlers = {method: self._handler(route) for method, route in edge.routes.items()}
+        routes = {method: self._handler(route) for method, route in edge.routes.items()}
+        self._handlers: dict[str, Any] = {**others, **routes}
 
     async def intercept_service(
         self,

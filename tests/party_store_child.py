@@ -6,6 +6,7 @@ POINT is negative, just after it otherwise. Prints the noise that left, as a pee
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -13,16 +14,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from services.party import states
+from services.party import items, states
+from services.party.records import Window
 from services.party.reports import Report
 from services.party.states import State, Terms
-from services.party.store import PartyStore, Window
+from services.party.store import PartyStore
+from services.store.errors import RoundClosed
 
 WINDOW = Window(
     round_id=b"r" * 16, spec_hash=b"s" * 32, open_ms=0, close_ms=10, retain_until_ms=1_000_000,
     task=b"task", task_sig=b"g" * 64, publisher=b"p" * 32,
 )  # fmt: skip
-TERMS = Terms(m=3, t=1, me=1, close_ms=10, retain_until_ms=1_000_000, k_min=2)
+TERMS = Terms(m=3, t=1, me=1, until_ms=10, retain_until_ms=1_000_000, k_min=2)
 EVERYONE = TERMS.everyone
 REPORTS = [Report(bytes((n,)) * 16, bytes((n,)) * 32, bytes((n, 1)) * 16, bytes((n,)) * 8)
            for n in range(20)]  # fmt: skip
@@ -53,8 +56,9 @@ class Dying:
 
 def play(store: PartyStore) -> None:
     """Goes on where the file stands, to the end."""
-    store.prepare(WINDOW, os.urandom(32))
     round_id = WINDOW.round_id
+    with contextlib.suppress(RoundClosed):  # it has ended
+        store.prepare(WINDOW, os.urandom(32))
     store.accept(round_id, b"manifest", b"d" * 32, b"m" * 64)
     while True:
         there = store.round(round_id)
@@ -65,30 +69,30 @@ def play(store: PartyStore) -> None:
                 if at < len(REPORTS):
                     store.add_batch(
                         round_id, cursor=(at + 5).to_bytes(4, "big"),
-                        reports=REPORTS[at : at + 5], refused={"open": 1},
+                        reports=REPORTS[at : at + 5], refused={"open": 1}, reports_max=100,
                     )  # fmt: skip
                 else:
                     store.advance(round_id, lambda p: states.ingested(p, TERMS, 10))
             case State.CLOSED:
-                store.put(round_id, "set-sig", b"2" * 64, party=2)
-                store.refuse(round_id, "agree", {"elsewhere": 3})
+                store.put(round_id, items.SET, b"set")
+                store.put(round_id, items.SET_SIG, b"2" * 64, party=2)
                 store.advance(round_id, lambda p: states.agreed(p, b"a" * 32))
+                noise = store.once(round_id, items.NOISE, lambda: os.urandom(8))
+                print(f"noise {noise.hex()}", flush=True)
                 store.advance(
-                    round_id, lambda p: states.verified(p, 20, 11), {("verdicts", 0): b"\xff"}
+                    round_id,
+                    lambda p: states.verified(p, 20, 11),
+                    {(items.VERDICTS, 0): b"\xff", (items.SHARING, 0): os.urandom(8)},
                 )
             case State.VERIFIED:
-                store.advance(round_id, lambda p: states.summed(p, TERMS), {("sum", 0): b"sum"})
+                store.advance(round_id, lambda p: states.summed(p, TERMS), {(items.SUM, 0): b"sum"})
             case State.SUMMED:
-                store.advance(round_id, lambda p: states.fixed(p, TERMS, EVERYONE))
-                noise = store.once(round_id, "noise:1,2,3", lambda: os.urandom(8))
-                print(f"noise {noise.hex()}", flush=True)
-                store.advance(round_id, states.noised, {("noised:1,2,3", 0): b"share"})
-            case State.NOISED:
                 store.spend(round_id, micro_rho=7, cap_micro_rho=10)
-                store.advance(round_id, states.revealed)
-                store.advance(round_id, states.opened, {("result", 0): b"result"})
+                store.advance(round_id, states.noised)
+            case State.NOISED:
+                store.advance(round_id, states.opened, {(items.RESULT, 0): b"result"})
             case State.OPENED:
-                store.put(round_id, "result-sig", b"1" * 64, party=1)
+                store.put(round_id, items.RESULT_SIG, b"1" * 64, party=1)
                 store.advance(round_id, lambda p: states.signed(p, TERMS, EVERYONE))
             case _:
                 return

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from crypto.errors import FormatError, OpenError, SignatureError
-from crypto.keys import Identity
+from mpc.keys import PartyKey
 from rookery.v1 import parties_pb2
 from services.party.duplex import DialledDuplex, link_handler
 from services.party.handshake import Handshake, Session, Side
@@ -27,12 +27,11 @@ LIMITS = LinkLimits(
     frames_per_s=1_000, burst_frames=2_000,
 )  # fmt: skip
 ROUND = b"r" * 16
-KEYS = sorted((Identity(bytes((n,)) * 32, bytes((n + 100,)) * 32) for n in range(1, 5)),
-              key=lambda identity: identity.ik_pk)  # fmt: skip
+KEYS = sorted((PartyKey(bytes((n,)) * 32) for n in range(1, 5)), key=lambda key: key.public)
 ALICE, BOB, CAROL, MALLORY = KEYS
 
 
-def shake(dialer: Identity = ALICE, acceptor: Identity = BOB) -> tuple[Handshake, Handshake]:
+def shake(dialer: PartyKey = ALICE, acceptor: PartyKey = BOB) -> tuple[Handshake, Handshake]:
     """Both sides of a stream."""
     return (
         Handshake(dialer, Side.DIALER, os.urandom(32)),
@@ -103,8 +102,8 @@ def test_a_changed_frame_does_not_open(how: str) -> None:
 class Node:
     """A party's links, and what came over them."""
 
-    identity: Identity
-    known: tuple[Identity, ...]
+    identity: PartyKey
+    known: tuple[PartyKey, ...]
     limits: LinkLimits = LIMITS
     frames: list[tuple[bytes, Frame]] = field(default_factory=list)
     news: list[tuple[bytes, str]] = field(default_factory=list)
@@ -116,7 +115,7 @@ class Node:
             limits=self.limits,
             monotonic_s=time.monotonic,
             random_bytes=os.urandom,
-            is_known=lambda ik: ik in [known.ik_pk for known in self.known],
+            is_known=lambda ik: ik in [known.public for known in self.known],
             on_frame=self._on_frame,
             on_change=lambda ik, lost: self._wake(
                 self.news, (ik, "up" if lost is None else lost.rule)
@@ -164,11 +163,11 @@ async def test_frames_arrive_in_order_from_who_proved_to_be_the_peer() -> None:
     a, b = Node(ALICE, (BOB,)), Node(BOB, (ALICE,))
     async with joined(a, b):
         for number in range(50):
-            assert a.links.send(BOB.ik_pk, Frame(ROUND, 4, number, bytes((number,)) * 100))
+            assert a.links.send(BOB.public, Frame(ROUND, 4, number, bytes((number,)) * 100))
         await b.until(lambda: len(b.frames) == 50)
         assert [frame.counter for _, frame in b.frames] == list(range(50))
-        assert {ik for ik, _ in b.frames} == {ALICE.ik_pk}
-        assert not a.links.send(CAROL.ik_pk, Frame(ROUND, 4, 0, b""))
+        assert {ik for ik, _ in b.frames} == {ALICE.public}
+        assert not a.links.send(CAROL.public, Frame(ROUND, 4, 0, b""))
     assert a.links.up == b.links.up == frozenset()
 
 
@@ -177,7 +176,7 @@ async def test_an_idle_link_lives_by_its_beats() -> None:
     a, b = Node(ALICE, (BOB,)), Node(BOB, (ALICE,))
     async with joined(a, b):
         await asyncio.sleep(2 * LIMITS.stall_s)
-        assert (a.news, b.news) == ([(BOB.ik_pk, "up")], [(ALICE.ik_pk, "up")])
+        assert (a.news, b.news) == ([(BOB.public, "up")], [(ALICE.public, "up")])
 
 
 async def test_the_wire_shows_neither_payload_nor_length_of_secrets_in_clear() -> None:
@@ -197,7 +196,7 @@ async def test_the_wire_shows_neither_payload_nor_length_of_secrets_in_clear() -
         asyncio.create_task(b.links.attach(right, Side.ACCEPTOR)),
     ]
     await a.until(lambda: bool(a.news))
-    a.links.send(BOB.ik_pk, Frame(ROUND, 4, 0, b"a very secret share"))
+    a.links.send(BOB.public, Frame(ROUND, 4, 0, b"a very secret share"))
     await b.until(lambda: bool(b.frames))
     assert b.frames[0][1].payload == b"a very secret share"
     assert not [message for message in seen if b"secret" in message]
@@ -218,7 +217,7 @@ async def greeted(raw: list[bytes]) -> LinkLost:
     return lost
 
 
-def hello(identity: Identity, ephemeral: bytes = b"e" * 32) -> bytes:
+def hello(identity: PartyKey, ephemeral: bytes = b"e" * 32) -> bytes:
     """A hello as it travels."""
     said = Handshake(identity, Side.DIALER, ephemeral).hello
     return parties_pb2.LinkRequest(
@@ -327,7 +326,7 @@ async def test_a_peer_that_takes_nothing_is_dropped_by_the_deadline() -> None:
     bob = Node(BOB, (ALICE,))
     left, session, end = await lawful_peer(bob)
     for _ in range(100):
-        bob.links.send(ALICE.ik_pk, Frame(ROUND, 1, 1, b"z" * 1000))
+        bob.links.send(ALICE.public, Frame(ROUND, 1, 1, b"z" * 1000))
 
     async def beat() -> None:
         while True:
@@ -344,7 +343,7 @@ async def test_what_waits_for_a_peer_is_bounded_in_bytes() -> None:
     bob = Node(BOB, (ALICE,), replace(LIMITS, unsent_bytes_max=100_000))
     _, _, end = await lawful_peer(bob)
     for _ in range(200):
-        bob.links.send(ALICE.ik_pk, Frame(ROUND, 1, 1, b"z" * 1000))
+        bob.links.send(ALICE.public, Frame(ROUND, 1, 1, b"z" * 1000))
     assert (await end).rule == "backlog"
 
 
@@ -360,9 +359,9 @@ async def test_a_flood_ends_the_link_and_no_other() -> None:
         except LinkLost:
             pass
         assert (await end).rule == "flood"
-        assert bob.links.up == {CAROL.ik_pk}
-        carol.links.send(BOB.ik_pk, Frame(ROUND, 9, 9, b"still here"))
-        await bob.until(lambda: bob.frames[-1][0] == CAROL.ik_pk)
+        assert bob.links.up == {CAROL.public}
+        carol.links.send(BOB.public, Frame(ROUND, 9, 9, b"still here"))
+        await bob.until(lambda: bob.frames[-1][0] == CAROL.public)
 
 
 async def test_the_newest_link_of_a_peer_counts() -> None:
@@ -382,7 +381,7 @@ async def test_a_dialer_takes_only_the_peer_that_it_dialled() -> None:
     alice, carol = Node(ALICE, (BOB, CAROL)), Node(CAROL, (ALICE,))
     left, right = pipe()
     served = asyncio.create_task(carol.links.attach(right, Side.ACCEPTOR))
-    assert (await alice.links.attach(left, Side.DIALER, wanted=BOB.ik_pk)).rule == "stranger"
+    assert (await alice.links.attach(left, Side.DIALER, wanted=BOB.public)).rule == "stranger"
     await served
     assert carol.links.up == frozenset()
 
@@ -396,7 +395,7 @@ def test_of_two_parties_exactly_one_dials() -> None:
                         me, limits=LIMITS, monotonic_s=time.monotonic, random_bytes=os.urandom,
                         is_known=lambda _: True, on_frame=lambda *_: None,
                         on_change=lambda *_: None,
-                    ).dials(you.ik_pk)
+                    ).dials(you.public)
                     for me, you in ((one, other), (other, one))
                 ]  # fmt: skip
                 assert sorted(dials) == [False, True]
@@ -404,7 +403,7 @@ def test_of_two_parties_exactly_one_dials() -> None:
 
 def test_errors_and_reprs_hold_no_payload() -> None:
     link = Link.__new__(Link)
-    link.ik, link.lost = ALICE.ik_pk, None
+    link.ik, link.lost = ALICE.public, None
     assert "secret" not in repr(link) + repr(Frame(ROUND, 1, 1, b"secret")) + str(LinkLost("gone"))
 
 
@@ -437,16 +436,16 @@ async def test_links_run_over_grpc_streams() -> None:
         ) as channel,
     ):
         end = asyncio.create_task(
-            a.links.attach(DialledDuplex(channel), Side.DIALER, wanted=BOB.ik_pk)
+            a.links.attach(DialledDuplex(channel), Side.DIALER, wanted=BOB.public)
         )
         await a.until(lambda: bool(a.news))
         await b.until(lambda: bool(b.news))
         for n in range(100):
-            a.links.send(BOB.ik_pk, Frame(ROUND, 1, n, b"q" * 20_000))
-        b.links.send(ALICE.ik_pk, Frame(ROUND, 2, 1, b"w" * (1 << 20)))
+            a.links.send(BOB.public, Frame(ROUND, 1, n, b"q" * 20_000))
+        b.links.send(ALICE.public, Frame(ROUND, 2, 1, b"w" * (1 << 20)))
         await b.until(lambda: len(b.frames) == 100)
         await a.until(lambda: len(a.frames) == 1)
-        b.links.drop(ALICE.ik_pk, "gone")
+        b.links.drop(ALICE.public, "gone")
         assert (await end).rule == "gone"
         assert a.links.up == b.links.up == frozenset()
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, strategies as st
 
+from crypto.errors import FormatError
 from services.party import states
 from services.party.states import (
-    SECTION_7,
+    ANSWERS,
     TRANSITIONS,
     Answer,
     Due,
@@ -25,7 +26,7 @@ from services.party.states import (
     Trouble,
 )
 
-TERMS = Terms(m=3, t=1, me=1, close_ms=1_000, retain_until_ms=9_000, k_min=5, patience_ms=500)
+TERMS = Terms(m=3, t=1, me=1, until_ms=1_000, retain_until_ms=9_000, k_min=5, patience_ms=500)
 ALL = frozenset((1, 2, 3))
 SET = b"s" * 32
 
@@ -33,11 +34,11 @@ SET = b"s" * 32
 def reach(state: State, terms: Terms = TERMS) -> Progress:
     """A round that went straight to `state`."""
     path: list[Callable[[Progress], Progress]] = [
-        lambda p: states.ingested(p, terms, terms.close_ms),
+        lambda p: states.ingested(p, terms, terms.until_ms),
         lambda p: states.verified(states.agreed(p, SET), terms.k_min, 2_000),
         lambda p: states.summed(p, terms),
-        lambda p: states.noised(states.fixed(p, terms, terms.everyone)),
-        lambda p: states.opened(states.revealed(p)),
+        states.noised,
+        states.opened,
         lambda p: states.signed(p, terms, terms.everyone),
     ]
     progress = Progress()
@@ -80,9 +81,7 @@ def test_only_the_table_moves_a_round(state: State, event: Event) -> None:
         Event.AGREED: lambda: states.agreed(progress, SET),
         Event.VERIFIED: lambda: states.verified(progress, 9, 2_000),
         Event.SUMMED: lambda: states.summed(progress, TERMS),
-        Event.FIXED: lambda: states.fixed(progress, TERMS, ALL),
         Event.NOISED: lambda: states.noised(progress),
-        Event.REVEALED: lambda: states.revealed(progress),
         Event.OPENED: lambda: states.opened(progress),
         Event.SIGNED: lambda: states.signed(progress, TERMS, ALL),
         Event.LEARNED: lambda: states.learned(progress, TERMS, ALL),
@@ -94,7 +93,7 @@ def test_only_the_table_moves_a_round(state: State, event: Event) -> None:
 
 def test_a_window_is_not_closed_before_its_time() -> None:
     with pytest.raises(IllegalTransition):
-        states.ingested(Progress(), TERMS, TERMS.close_ms - 1)
+        states.ingested(Progress(), TERMS, TERMS.until_ms - 1)
 
 
 def test_a_second_set_is_refused_and_the_same_one_again_is_not() -> None:
@@ -119,57 +118,65 @@ def test_a_party_down_before_verified_is_waited_for_until_retention_ends(state: 
     progress, alive = reach(state), frozenset((1, 2))
     waiting = states.due(progress, TERMS, now_ms=8_999, alive=alive).step
     assert waiting in (Step.WAIT, Step.INGEST)
-    assert SECTION_7[Trouble.PARTY_DOWN, state] is Answer.WAIT
+    assert ANSWERS[Trouble.PARTY_DOWN, state] is Answer.WAIT
     assert states.due(progress, TERMS, now_ms=9_000, alive=alive) == Due(
         Step.ABANDON, reason=Reason.PARTY_MISSING
     )
 
 
 def test_a_party_down_after_verified_is_done_without_once_patience_ends() -> None:
-    progress, alive = reach(State.SUMMED), frozenset((1, 2))
-    assert states.due(progress, TERMS, now_ms=2_499, alive=alive).step is Step.WAIT
-    assert states.due(progress, TERMS, now_ms=2_500, alive=alive) == Due(Step.NOISE, alive)
+    """What each holds by itself is summed at once; opening waits, and then takes who is left."""
+    alive = frozenset((1, 2))
+    for state, step in ((State.VERIFIED, Step.SUM), (State.SUMMED, Step.NOISE)):
+        assert states.due(reach(state), TERMS, now_ms=2_000, alive=alive).step is step
     noised = reach(State.NOISED)
+    assert states.due(noised, TERMS, now_ms=2_499, alive=alive).step is Step.WAIT
     assert states.due(noised, TERMS, now_ms=2_500, alive=alive) == Due(Step.OPEN, alive)
+    assert states.due(noised, TERMS, now_ms=2_000, alive=ALL) == Due(Step.OPEN, ALL)
 
 
 def test_alone_nobody_opens() -> None:
-    for state in (State.SUMMED, State.NOISED):
-        alone = states.due(reach(state), TERMS, now_ms=8_000, alive=frozenset((1,)))
-        assert alone.step is Step.WAIT
+    alone = states.due(reach(State.NOISED), TERMS, now_ms=8_000, alive=frozenset((1,)))
+    assert alone.step is Step.WAIT
 
 
-def test_what_may_have_been_revealed_is_final() -> None:
-    """Never opened twice: after a share has left, no other parties' noise can go in."""
-    two = frozenset((1, 2))
-    again = states.fixed(reach(State.NOISED), TERMS, two)
-    assert (again.state, again.present) == (State.SUMMED, two)
-    shown = states.revealed(reach(State.NOISED))
-    assert states.fixed(shown, TERMS, ALL) == shown
-    with pytest.raises(IllegalTransition):
-        states.fixed(shown, TERMS, two)
+@pytest.mark.parametrize("state", [State.OPEN, State.CLOSED])
+def test_before_verified_one_party_that_gives_up_ends_the_round(state: State) -> None:
+    """All are needed, and it will not come: nothing is gained by waiting."""
+    due = states.due(reach(state), TERMS, now_ms=2_000, alive=ALL, gave_up=frozenset((3,)))
+    assert due == Due(Step.ABANDON, reason=Reason.PARTY_GAVE_UP)
+    assert ANSWERS[Trouble.PARTY_GAVE_UP, state] is Answer.ABANDON
 
 
-def test_parties_that_were_lost_do_not_come_back_into_the_noise() -> None:
-    two = states.fixed(reach(State.SUMMED), TERMS, frozenset((1, 2)))
-    with pytest.raises(IllegalTransition):
-        states.fixed(two, TERMS, ALL)
-    with pytest.raises(IllegalTransition):
-        states.fixed(reach(State.SUMMED), TERMS, frozenset((2, 3)))
+def test_after_verified_those_who_gave_up_are_done_without_if_enough_are_left() -> None:
+    """As if they were down, though they can be reached."""
+    noised = reach(State.NOISED)
+    one, two = frozenset((3,)), frozenset((2, 3))
+    without = states.due(noised, TERMS, now_ms=2_500, alive=ALL, gave_up=one)
+    assert without == Due(Step.OPEN, frozenset((1, 2)))
+    alone = states.due(noised, TERMS, now_ms=2_500, alive=ALL, gave_up=two)
+    assert alone == Due(Step.ABANDON, reason=Reason.PARTY_GAVE_UP)
+    # What it says of itself is its own to act on.
+    assert states.due(noised, TERMS, now_ms=2_000, alive=ALL, gave_up=frozenset((1,))) == Due(
+        Step.OPEN, ALL
+    )
 
 
 def test_every_unended_state_has_an_answer_to_a_party_that_is_down_or_lies() -> None:
     for state in STATES_WITH_WORK:
-        assert (Trouble.PARTY_DOWN, state) in SECTION_7
-        assert SECTION_7[Trouble.PARTY_LIED, state] is Answer.ABANDON
+        assert (Trouble.PARTY_DOWN, state) in ANSWERS
+        assert (Trouble.PARTY_GAVE_UP, state) in ANSWERS
+        assert ANSWERS[Trouble.PARTY_LIED, state] is Answer.ABANDON
     for state in State:
-        assert SECTION_7[Trouble.OTHER_MANIFEST, state] is Answer.REFUSE
+        assert ANSWERS[Trouble.OTHER_MANIFEST, state] is Answer.REFUSE
 
 
 def test_terms_that_give_no_secrecy_are_refused() -> None:
-    for m, t, me in ((2, 1, 1), (3, 0, 1), (3, 2, 1), (3, 1, 4), (17, 8, 1)):
-        with pytest.raises(ValueError, match="parties"):
-            Terms(m=m, t=t, me=me, close_ms=1, retain_until_ms=2, k_min=1)
+    for m, t in ((2, 1), (3, 0), (3, 2), (17, 8)):
+        with pytest.raises(FormatError):
+            Terms(m=m, t=t, me=1, until_ms=1, retain_until_ms=2, k_min=1)
+    with pytest.raises(ValueError, match="one of the m"):
+        Terms(m=3, t=1, me=4, until_ms=1, retain_until_ms=2, k_min=1)
 
 
 parties = st.frozensets(st.integers(1, 3))
@@ -181,18 +188,17 @@ parties = st.frozensets(st.integers(1, 3))
             st.tuples(st.just("ingested"), st.integers(0, 9_999)),
             st.tuples(st.just("agreed"), st.sampled_from((SET, b"t" * 32))),
             st.tuples(st.just("verified"), st.integers(0, 9)),
-            st.tuples(st.just("fixed"), parties),
             st.tuples(st.sampled_from(("signed", "learned")), parties),
-            st.tuples(st.sampled_from(("summed", "noised", "revealed", "opened")), st.none()),
+            st.tuples(st.sampled_from(("summed", "noised", "opened")), st.none()),
             st.tuples(st.just("abandoned"), st.sampled_from(list(Reason))),
         ),
         max_size=40,
     )
 )
 def test_no_order_of_events_breaks_a_rule(events: list[tuple[str, object]]) -> None:
-    """One set, one revealed group, no sum under k_min, no way out of an ended round."""
+    """One set, one number of valid reports, no sum under k_min, no way out of an ended round."""
     progress = Progress()
-    with_terms = ("ingested", "summed", "fixed", "signed", "learned")
+    with_terms = ("ingested", "summed", "signed", "learned")
     for name, value in events:
         before = progress
         arguments: list[object] = [TERMS] if name in with_terms else []
@@ -204,20 +210,14 @@ def test_no_order_of_events_breaks_a_rule(events: list[tuple[str, object]]) -> N
             assert progress == before
         if before.agreed is not None:
             assert progress.agreed == before.agreed
-        if before.revealed:
-            assert progress.revealed
-            assert progress.present == before.present
-        if progress.state is not before.state:
-            back = (before.state, progress.state) == (State.NOISED, State.SUMMED)
-            assert back or progress.state > before.state
+        if before.valid is not None:
+            assert progress.valid == before.valid
+        assert progress.state >= before.state
         if "learned" in [name for name, _ in events]:
             continue
         if State.SUMMED <= progress.state <= State.SIGNED:
             assert progress.valid is not None
             assert progress.valid >= TERMS.k_min
-        if State.NOISED <= progress.state <= State.SIGNED:
-            assert progress.present is not None
-            assert len(progress.present) >= 2
 
 
 @given(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crypto.primitives import KEY_BYTES
+from mpc.task import Task
 from services import settings
 from services.party.links import LinkLimits
 from services.settings import ConfigError, Value, setting
@@ -32,7 +33,12 @@ class PartyConfig:
         "rookery.localhost", "Name of the deployment; signed requests are for one name only."
     )
     relay: str = setting("127.0.0.1:7443", "Address of the relay that holds the boxes.")
-    relay_tls: bool = setting(False, "Whether the relay and the peers speak TLS.")
+    relay_tls: bool = setting(False, "Whether the relay speaks TLS (off: loopback, or a mesh).")
+    relay_ca_file: str = setting("", "PEM certificates to trust for it. Empty: the system's.")
+    peer_tls: bool = setting(
+        False, "Whether the other parties speak TLS. What goes over links is sealed either way."
+    )
+    peer_ca_file: str = setting("", "PEM certificates to trust for them. Empty: the system's.")
 
     database: str = setting("party.db", "Path of the SQLite database.", group="Storage and keys")
     identity_key_file: str = setting(
@@ -54,7 +60,10 @@ class PartyConfig:
     )
     tick_s: float = setting(1.0, "How often a waiting round looks again.", at_least=0.01)
     poll_s: float = setting(30.0, "How often the relay is asked for boxes.", at_least=0.05)
-    batch_reports: int = setting(4_096, "Reports per micro-batch.", at_least=1, at_most=20_000)
+    history_days: int = setting(
+        400, "How long a round that ended is kept after its window, without its reports.",
+        at_least=1,
+    )  # fmt: skip
     task_micro_rho_max: int = setting(
         10_000_000, "Most that any task may cost here, whatever its own cap says.", at_least=1
     )
@@ -87,6 +96,20 @@ class PartyConfig:
         """Milliseconds from a window's end to its round's."""
         return int(self.retention_days * _DAY_MS)
 
+    @property
+    def patience_ms(self) -> int:
+        """Milliseconds that a party is waited for."""
+        return int(self.patience_s * 1000)
+
+    @property
+    def history_ms(self) -> int:
+        """Milliseconds from a window's end to when nothing is known of its round."""
+        return self.history_days * _DAY_MS
+
+    def cap_of(self, task: Task) -> int:
+        """Micro-rho of all rounds of a task: its own cap, or this party's if it is lower."""
+        return min(task.caps.task_micro_rho, self.task_micro_rho_max)
+
     def link_limits(self) -> LinkLimits:
         """What one peer may do."""
         return LinkLimits(
@@ -109,6 +132,14 @@ def load(
     )
     if bool(config.tls_cert_file) != bool(config.tls_key_file):
         raise ConfigError("tls_cert_file and tls_key_file go together")
+    for name in ("relay", "peer"):
+        ca_file = getattr(config, f"{name}_ca_file")
+        if ca_file and not getattr(config, f"{name}_tls"):
+            raise ConfigError(f"{name}_ca_file: is for {name}_tls, which is off")
+        if ca_file and not Path(ca_file).is_file():
+            raise ConfigError(f"{name}_ca_file: {ca_file} is not there")
+    if not config.audience:
+        raise ConfigError("audience: must not be empty")
     if config.peer_stall_s <= 2 * config.peer_beat_s:
         raise ConfigError("peer_stall_s: must be more than two beats (peer_beat_s)")
     peers(config)

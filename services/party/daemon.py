@@ -6,57 +6,58 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import grpc.aio
 
-from crypto import labels
 from crypto.errors import CryptoError
-from crypto.keys import Identity
-from crypto.primitives import prf
+from mpc.keys import PartyKey
 from services import keys
 from services.call import Clock
 from services.errors import RequestError
 from services.limits import Buckets, Gate, peer_ip, rate_key
-from services.listen import bind
 from services.party import messages
+from services.party.assignment import Assignment
 from services.party.config import PartyConfig, peers, publishers
 from services.party.desk import Desk
-from services.party.driver import Driver, Host
-from services.party.duplex import DialledDuplex, link_handler
+from services.party.driver import Driver
+from services.party.duplex import DialledDuplex
+from services.party.ending import reply
+from services.party.front import Front
 from services.party.handshake import Side
+from services.party.host import Host
+from services.party.items import Rewritten
 from services.party.jobs import JOB_CHANNEL_BIT, Jobs
 from services.party.links import Duplex, Frame, LinkLost, Links
 from services.party.relay import Relay
-from services.party.states import IllegalTransition, State
-from services.party.store import PartyStore, Rewritten
+from services.party.states import IllegalTransition
+from services.party.store import PartyStore
+from services.store.errors import RoundUnknown
 from services.telemetry import Telemetry, configure
 
-DIAL_S_MAX = 10.0
+DIAL_S_MAX: Final = 10.0
+SWEEP_S: Final = 3_600.0
+AGAIN_S_MAX: Final = 60.0
 STRANGER_PER_S, STRANGER_BURST, STRANGER_KEYS_MAX = 5.0, 60, 10_000
-
-
-def identity_of(path: Path) -> Identity:
-    """The party's identity key from its file; KeyFileError. It has no box key but a round's."""
-    seed = keys.read(path)
-    return Identity(seed, prf(seed, labels.PARTY_LINK_KEY, b"no box is sealed to this key"))
+_OVERHEAD_BYTES: Final = 64 << 10
 
 
 class Daemon:
-    """One party: its store, its links, a driver for each round."""
+    """One party: its store, its links, a driver for each round. `noiseless`: see `Desk`."""
 
     def __init__(
         self,
         config: PartyConfig,
-        identity: Identity,
+        key: PartyKey,
         store: PartyStore,
         *,
         telemetry: Telemetry | None = None,
         clock: Clock | None = None,
+        noiseless: bool = False,
     ) -> None:
         self.config = config
-        self.identity = identity
+        self.key = key
         self.store = store
         self.telemetry = telemetry or Telemetry(configure(config.log_level, config.log_format))
         self.address = ""
@@ -65,15 +66,14 @@ class Daemon:
         self._drivers: dict[bytes, Driver] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._channels: list[grpc.aio.Channel] = []
-        self._server: grpc.aio.Server | None = None
         limits = config.link_limits()
-        self._grpc_options = [
-            ("grpc.max_receive_message_length", limits.payload_bytes_max + (64 << 10)),
+        self._options: list[tuple[str, int]] = [
+            ("grpc.max_receive_message_length", limits.payload_bytes_max + _OVERHEAD_BYTES),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ]
         self.links = Links(
-            identity,
+            key,
             limits=limits,
             monotonic_s=self._clock.monotonic_s,
             random_bytes=os.urandom,
@@ -82,6 +82,24 @@ class Daemon:
             on_change=self._on_change,
         )
         self.jobs = Jobs(self._send_shares, at_once=config.jobs_max)
+        desk = Desk(
+            store,
+            key,
+            config,
+            self._peers,
+            random_bytes=os.urandom,
+            on_round=self._drive,
+            noiseless=noiseless,
+        )
+        self._front = Front(
+            config,
+            desk.routes(),
+            publishers(config),
+            self._serve_link,
+            options=self._options,
+            telemetry=self.telemetry,
+            clock=self._clock,
+        )
         self._strangers = Gate(config.strangers_max, lambda: 0.5)
         self._knocks = Buckets(
             "links", per_s=STRANGER_PER_S, burst=STRANGER_BURST, keys_max=STRANGER_KEYS_MAX
@@ -91,19 +109,34 @@ class Daemon:
 
     def _on_frame(self, ik: bytes, frame: Frame) -> None:
         driver = self._drivers.get(frame.round_id)
-        party = None if driver is None else driver.party_of(ik)
+        party = None if driver is None else driver.number_of(ik)
         if driver is None or party is None:
-            return  # of a round that is not known yet, or no more: it will be said again
-        if frame.channel & JOB_CHANNEL_BIT:
+            self._answer_late(ik, frame)
+        elif frame.channel & JOB_CHANNEL_BIT:
             if not self.jobs.deliver(
                 frame.round_id, frame.channel, party, frame.counter, frame.payload
             ):
                 self.links.drop(ik, "flood")
+        else:
+            try:
+                driver.hear(ik, frame.payload)
+            except (CryptoError, Rewritten, IllegalTransition):
+                self.links.drop(ik, "frame")
+
+    def _answer_late(self, ik: bytes, frame: Frame) -> None:
+        """To a peer that is still at a round that has ended here. What is said of a round that
+        is not known yet will be said again."""
+        if frame.channel != messages.CHANNEL:
             return
         try:
-            driver.hear(ik, frame.payload)
-        except (CryptoError, Rewritten, IllegalTransition):
+            answer = reply(self.store, frame.round_id, messages.decode(frame.payload))
+        except RoundUnknown:
+            return
+        except CryptoError:
             self.links.drop(ik, "frame")
+            return
+        if answer is not None:
+            self._say(ik, frame.round_id, messages.encode(answer))
 
     def _on_change(self, ik: bytes, lost: LinkLost | None) -> None:
         self.telemetry.event("link", peer=ik[:4].hex(), state="up" if lost is None else lost.rule)
@@ -121,61 +154,46 @@ class Daemon:
         driver = self._drivers.get(round_id)
         if driver is None:
             return False
-        ik = driver.manifest.parties[party - 1].ik_pk
-        return self.links.send(ik, Frame(round_id, channel, pc, payload))
+        return self.links.send(driver.key_of(party), Frame(round_id, channel, pc, payload))
 
     # Life
 
     async def start(self) -> None:
-        """Listens, dials its peers, and takes up every round where it was left."""
+        """Takes up every round where it was left, listens, and dials its peers."""
         config = self.config
         self._relay = Relay(
-            self._channel(config.relay), self.identity, config.audience, self._clock.wall_ms
+            self._channel(config.relay, config.relay_tls, config.relay_ca_file),
+            self.key,
+            config.audience,
+            self._clock.wall_ms,
         )
-        desk = Desk(
-            self.store,
-            self.identity,
-            config,
-            publishers(config),
-            self._peers,
-            wall_ms=self._clock.wall_ms,
-            random_bytes=os.urandom,
-            on_round=self._drive,
-        )
-        server = grpc.aio.server(options=self._grpc_options)
-        server.add_generic_rpc_handlers((link_handler(self._serve_link), desk.handler()))
-        self.address = bind(server, config)
-        await server.start()
-        self._server = server
+        self._sweep()
+        for round_id in self.store.to_do():
+            self._drive(round_id)
+        self.address = await self._front.start()
         for ik, address in self._peers.items():
             if self.links.dials(ik):
                 self._spawn(self._dial(ik, address))
-        for there in (*self.store.unended(), *self.store.to_hand_in()):
-            if there.manifest is not None:
-                self._drive(there.window.round_id)
+        self._spawn(self._sweep_often())
 
     async def stop(self) -> None:
-        """Ends everything; what is stored is where the next start goes on. Idempotent."""
-        server, self._server = self._server, None
-        if server is None:
-            return
+        """Ends everything; what is stored is where the next start goes on."""
         self.links.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await server.stop(1)
+        await self._front.stop()
         for channel in self._channels:
             await channel.close()
         self.store.close()
 
-    def _channel(self, address: str) -> grpc.aio.Channel:
-        channel = (
-            grpc.aio.secure_channel(
-                address, grpc.ssl_channel_credentials(), options=self._grpc_options
-            )
-            if self.config.relay_tls
-            else grpc.aio.insecure_channel(address, options=self._grpc_options)
-        )
+    def _channel(self, address: str, tls: bool, ca_file: str) -> grpc.aio.Channel:
+        if tls:
+            trusted = Path(ca_file).read_bytes() if ca_file else None
+            credentials = grpc.ssl_channel_credentials(trusted)
+            channel = grpc.aio.secure_channel(address, credentials, options=self._options)
+        else:
+            channel = grpc.aio.insecure_channel(address, options=self._options)
         self._channels.append(channel)
         return channel
 
@@ -183,6 +201,17 @@ class Daemon:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _sweep(self) -> None:
+        now_ms = self._clock.wall_ms()
+        self.store.sweep(now_ms=now_ms, ended_before_ms=now_ms - self.config.history_ms)
+
+    async def _sweep_often(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._sweep()
+
+    # Peers
 
     async def _serve_link(self, duplex: Duplex, peer: str) -> None:
         try:
@@ -197,15 +226,17 @@ class Daemon:
             proved()
 
     async def _dial(self, ik: bytes, address: str) -> None:
-        channel, wait_s = self._channel(address), self.config.peer_beat_s
+        config = self.config
+        channel = self._channel(address, config.peer_tls, config.peer_ca_file)
+        wait_s = config.peer_beat_s
         while True:
             started_s = self._clock.monotonic_s()
             await self.links.attach(DialledDuplex(channel), Side.DIALER, wanted=ik)
             lived_s = self._clock.monotonic_s() - started_s
-            wait_s = (
-                self.config.peer_beat_s if lived_s > DIAL_S_MAX else min(2 * wait_s, DIAL_S_MAX)
-            )
+            wait_s = config.peer_beat_s if lived_s > DIAL_S_MAX else min(2 * wait_s, DIAL_S_MAX)
             await asyncio.sleep(wait_s)
+
+    # Rounds
 
     def _drive(self, round_id: bytes) -> None:
         if round_id in self._drivers:
@@ -213,16 +244,18 @@ class Daemon:
         host = Host(
             config=self.config,
             store=self.store,
-            identity=self.identity,
+            key=self.key,
             relay=self._relay,
             jobs=self.jobs,
             telemetry=self.telemetry,
             clock=self._clock,
             say=self._say,
             up=lambda: self.links.up,
-            drop=self.links.drop,
         )
-        self._drivers[round_id] = driver = Driver(host, round_id)
+        assignment = Assignment.of(
+            self.store.round(round_id), self.key, patience_ms=self.config.patience_ms
+        )
+        self._drivers[round_id] = driver = Driver(host, assignment)
         self._spawn(self._run(driver))
 
     async def _run(self, driver: Driver) -> None:
@@ -231,12 +264,13 @@ class Daemon:
         while True:
             try:
                 state = await driver.run()
-                self.telemetry.event("round_ended", state=State(state).name)
-                return
+                self.telemetry.event("round_ended", state=state.name)
+                break
             except Exception as error:  # noqa: BLE001 - see above
                 self.telemetry.defect("round", error)
             await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, 60.0)
+            wait_s = min(2 * wait_s, AGAIN_S_MAX)
+        del self._drivers[driver.round_id]
 
 
 def _once(action: Callable[[], None]) -> Callable[[], None]:
@@ -249,12 +283,12 @@ def _once(action: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
-async def open_daemon(config: PartyConfig) -> Daemon:
+async def open_daemon(config: PartyConfig, **more: Any) -> Daemon:
     """A started party on its own store."""
-    identity = identity_of(Path(config.identity_key_file))
+    key = PartyKey(keys.read(Path(config.identity_key_file)))
     store = PartyStore.open(Path(config.database))
     try:
-        daemon = Daemon(config, identity, store)
+        daemon = Daemon(config, key, store, **more)
         await daemon.start()
     except BaseException:
         store.close()

@@ -14,7 +14,6 @@ from enum import IntEnum
 
 from crypto import labels
 from crypto.errors import FormatError, SignatureError
-from crypto.keys import Identity
 from crypto.primitives import (
     KEY_BYTES,
     aead_open,
@@ -25,6 +24,7 @@ from crypto.primitives import (
     prf,
     verify,
 )
+from mpc.keys import PartyKey
 
 _NONCE = struct.Struct(">16xQ")
 _HEAD = struct.Struct(">16sIQ")
@@ -58,13 +58,13 @@ class Hello:
 class Handshake:
     """One side of one stream, up to its keys."""
 
-    __slots__ = ("_identity", "_secret", "hello", "side")
+    __slots__ = ("_key", "_secret", "hello", "side")
 
-    def __init__(self, identity: Identity, side: Side, ephemeral: bytes) -> None:
+    def __init__(self, key: PartyKey, side: Side, ephemeral: bytes) -> None:
         self.side = side
-        self._identity = identity
+        self._key = key
         self._secret = need("ephemeral key", ephemeral, KEY_BYTES)
-        self.hello = Hello(identity.ik_pk, box_public(ephemeral))
+        self.hello = Hello(key.public, box_public(ephemeral))
 
     def __repr__(self) -> str:
         return f"Handshake({self.side.name}, secrets hidden)"
@@ -80,7 +80,7 @@ class Handshake:
 
     def proof(self, peer: Hello) -> bytes:
         """The signature that this side sends."""
-        return self._identity.sign(labels.PARTY_LINK_PROOF, bytes((self.side,)) + self._said(peer))
+        return self._key.sign(labels.PARTY_LINK_PROOF, bytes((self.side,)) + self._said(peer))
 
     def finish(self, peer: Hello, proof: bytes) -> Session:
         """The stream's keys; SignatureError unless the peer holds its identity key now."""

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from google.protobuf.message import DecodeError
 
 from crypto.errors import CryptoError
-from crypto.keys import Identity
+from mpc.keys import PartyKey
 from rookery.v1 import parties_pb2
 from services.errors import RateLimited
 from services.limits import Buckets
@@ -82,7 +82,7 @@ class Frame:
 
 async def greet(
     duplex: Duplex,
-    identity: Identity,
+    key: PartyKey,
     side: Side,
     *,
     ephemeral: bytes,
@@ -92,7 +92,7 @@ async def greet(
     """The peer's proved identity key and the stream's keys; LinkLost otherwise."""
     try:
         async with asyncio.timeout(limits.handshake_s):
-            return await _greet(duplex, Handshake(identity, side, ephemeral), is_known)
+            return await _greet(duplex, Handshake(key, side, ephemeral), is_known)
     except TimeoutError:
         duplex.abort()
         raise LinkLost("stalled") from None
@@ -284,7 +284,7 @@ class Links:
 
     def __init__(
         self,
-        identity: Identity,
+        key: PartyKey,
         *,
         limits: LinkLimits,
         monotonic_s: Callable[[], float],
@@ -293,7 +293,7 @@ class Links:
         on_frame: Callable[[bytes, Frame], None],
         on_change: Callable[[bytes, LinkLost | None], None],
     ) -> None:
-        self._identity = identity
+        self._key = key
         self._limits = limits
         self._now_s = monotonic_s
         self._random = random_bytes
@@ -309,7 +309,7 @@ class Links:
 
     def dials(self, ik: bytes) -> bool:
         """Whether this party dials that peer, rather than waits for it."""
-        return self._identity.ik_pk < ik
+        return self._key.public < ik
 
     def send(self, ik: bytes, frame: Frame) -> bool:
         """Queues a frame; False if the peer can't be reached."""
@@ -332,7 +332,7 @@ class Links:
         try:
             ik, session = await greet(
                 duplex,
-                self._identity,
+                self._key,
                 side,
                 ephemeral=self._random(32),
                 is_known=lambda ik: self._is_known(ik) and wanted in (None, ik),

@@ -1,6 +1,7 @@
-"""What parties tell each other of a round, outside of jobs. CBOR, strict, bounded by the link.
+"""What parties tell each other of a round, outside of jobs (docs/aggregation.md, 8).
 
-Who said it is the link's to prove; what must be shown to others carries a signature besides.
+CBOR arrays, strict; their size is bounded by the link. Who said it is the link's to prove;
+what must be shown to others carries a signature besides.
 """
 
 from __future__ import annotations
@@ -17,31 +18,37 @@ CHANNEL = 1
 
 
 class Job(IntEnum):
-    """The jobs of a round, in their order."""
+    """The jobs of a round."""
 
     VERIFY = 1
-    NOISE = 2
+    """Which reports are valid; then the noise of all is shared."""
+    SHARE = 2
+    """The same noise is shared again, for a party that missed the end of the first job."""
     OPEN = 3
+    """The noised sums are opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class Have:
-    """How many reports the sender can use, and the digest of their hashes."""
+    """How many reports the sender can use, the digest of their hashes in the order in which
+    they came, and how many boxes it left out, by rule."""
 
     count: int
     digest: bytes
+    refused: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The hashes themselves, where parties have others."""
+    """A run of the hashes themselves, from place `start` on, where parties have others."""
 
+    start: int
     hashes: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """The sender's signature of the set."""
+    """The sender's signature of the set that all have in common."""
 
     digest: bytes
     sig: bytes
@@ -49,21 +56,13 @@ class Agreed:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The sender, in this state, would do this job with these parties. `tag`: what all must
-    hold alike."""
+    """The sender would do this job with these parties (bit i - 1 for party i). `tag`: what
+    all must hold alike. `nonce`: of this attempt."""
 
-    state: int
     job: int
     parties: int
     tag: bytes
     nonce: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Verdicts:
-    """For a party that missed the end of the verification."""
-
-    bits: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +81,13 @@ class Abandoned:
     sig: bytes
 
 
-Message = Have | Listed | Agreed | Ready | Verdicts | Signed | Abandoned
-_KINDS: tuple[type[Any], ...] = (Have, Listed, Agreed, Ready, Verdicts, Signed, Abandoned)
-_TYPES: dict[str, type] = {"int": int, "bytes": bytes, "dict[int, bytes]": dict}
+Message = Have | Listed | Agreed | Ready | Signed | Abandoned
+_KINDS: tuple[type[Any], ...] = (Have, Listed, Agreed, Ready, Signed, Abandoned)
+_ROWS: dict[str, tuple[type, type]] = {
+    "dict[str, int]": (str, int),
+    "dict[int, bytes]": (int, bytes),
+}
+_TYPES: dict[str, type] = {"int": int, "bytes": bytes}
 
 
 def encode(message: Message) -> bytes:
@@ -98,16 +101,21 @@ def decode(data: bytes) -> Message:
     try:
         kind, *values = cbor2.loads(data)
         made = _KINDS[kind] if type(kind) is int and 0 <= kind < len(_KINDS) else None
-    except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError):
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError):
         made = None
     if made is None or len(values) != len(fields(made)):
         raise FormatError("message", "no message between parties")
     for value, field in zip(values, fields(made), strict=True):
-        if type(value) is not _TYPES[str(field.type)]:
+        if not _fits(str(field.type), value):
             raise FormatError("message", "a field of a message has another type")
-    if made is Signed and not all(
-        type(key) is int and type(sig) is bytes for key, sig in values[1].items()
-    ):
-        raise FormatError("message", "signatures are bytes by party")
     message: Message = made(*values)
     return message
+
+
+def _fits(wanted: str, value: object) -> bool:
+    if wanted in _TYPES:
+        return type(value) is _TYPES[wanted]
+    key, item = _ROWS[wanted]
+    return type(value) is dict and all(
+        type(one) is key and type(other) is item for one, other in value.items()
+    )

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
 
 from crypto import request
-from crypto.keys import Identity
-from crypto.request import METADATA_KEY, NO_ACCOUNT, NONCE_BYTES, CallKind
+from crypto.request import METADATA_KEY, NO_ACCOUNT, NONCE_BYTES, Caller, CallKind
 from rookery.v1 import parties_pb2, rounds_pb2
+from services.errors import DETAILS_KEY
+
+T = TypeVar("T")
 
 _ROUNDS = "/rookery.v1.Rounds/"
 _PARTIES = "/rookery.v1.Parties/"
 CALL_S = 30.0
+FRAME_S = 60.0
+"""Longest wait for the next frame of a stream."""
 
 
 class RelayDown(Exception):
@@ -24,11 +31,15 @@ class RelayDown(Exception):
 
 
 class RelayRefused(Exception):
-    """The relay refused, and will again. `code` is gRPC's."""
+    """The relay refused. `reason` as in its API, or gRPC's code."""
 
-    def __init__(self, code: str) -> None:
-        super().__init__(f"the relay refused: {code}")
-        self.code = code
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the relay refused: {reason}")
+        self.reason = reason
+
+
+class RelayLost(RelayRefused):
+    """The relay no longer knows its own cursor: read from the start."""
 
 
 _LATER = (
@@ -36,6 +47,7 @@ _LATER = (
     grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.UNAUTHENTICATED,
 )  # fmt: skip
+_LOST = ("CURSOR_INVALID", "GENERATION_CHANGED")
 
 
 class Relay:
@@ -44,18 +56,18 @@ class Relay:
     def __init__(
         self,
         channel: grpc.aio.Channel,
-        identity: Identity,
+        key: Caller,
         audience: str,
         wall_ms: Callable[[], int],
     ) -> None:
         self._channel = channel
-        self._identity = identity
+        self._key = key
         self._audience = audience
         self._wall_ms = wall_ms
 
     def _metadata(self, kind: CallKind, method: str, payload: bytes) -> tuple[tuple[str, bytes]]:
         signed = request.sign(
-            self._identity,
+            self._key,
             kind=kind,
             method=method,
             audience=self._audience,
@@ -78,30 +90,75 @@ class Relay:
     async def round(self, round_id: bytes) -> rounds_pb2.GetRoundResponse:
         """The round with the signatures of all its parties."""
         asked = rounds_pb2.GetRoundRequest(round_id=round_id).SerializeToString()
-        return rounds_pb2.GetRoundResponse.FromString(await self._call(_ROUNDS + "GetRound", asked))
+        answer = await self._call(_ROUNDS + "GetRound", asked)
+        return _parsed(rounds_pb2.GetRoundResponse.FromString, answer)
 
     async def boxes(
         self, round_id: bytes, cursor: bytes
     ) -> AsyncIterator[parties_pb2.StreamBoxesResponse]:
-        """All frames that there are from a cursor on."""
+        """All frames that there are from a cursor on; RelayLost if the cursor is void."""
         method = _PARTIES + "StreamBoxes"
         asked = parties_pb2.StreamBoxesRequest(round_id=round_id, cursor=cursor).SerializeToString()
         stream: Any = self._channel.unary_stream(method)
         call = stream(asked, metadata=self._metadata(CallKind.STREAM, method, asked))
         try:
-            async for raw in call:
-                yield parties_pb2.StreamBoxesResponse.FromString(raw)
+            while (raw := await _next(call)) is not None:
+                yield _parsed(parties_pb2.StreamBoxesResponse.FromString, raw)
         except grpc.aio.AioRpcError as error:
             raise _why(error) from None
         finally:
             call.cancel()
+
+    async def result(self, round_id: bytes) -> rounds_pb2.GetResultResponse | None:
+        """What parties have handed in; None for nothing yet."""
+        asked = rounds_pb2.GetResultRequest(round_id=round_id).SerializeToString()
+        try:
+            answer = await self._call(_ROUNDS + "GetResult", asked)
+        except RelayRefused as error:
+            if error.reason == "RESULT_ABSENT":
+                return None
+            raise
+        return _parsed(rounds_pb2.GetResultResponse.FromString, answer)
 
     async def publish(self, message: parties_pb2.PublishResultRequest) -> None:
         """Hands in a result with its signatures, or an abandonment."""
         await self._call(_PARTIES + "PublishResult", message.SerializeToString())
 
 
+async def _next(call: Any) -> bytes | None:
+    """The next message of a stream; None at its end. A relay that says nothing is down."""
+    try:
+        async with asyncio.timeout(FRAME_S):
+            raw = await call.read()
+    except TimeoutError:
+        raise RelayDown("stalled") from None
+    return None if raw is grpc.aio.EOF else bytes(raw)
+
+
+def _parsed(parse: Callable[[bytes], T], raw: bytes) -> T:
+    try:
+        return parse(raw)
+    except DecodeError:
+        raise RelayDown("answers what does not parse") from None
+
+
 def _why(error: grpc.aio.AioRpcError) -> RelayDown | RelayRefused:
     if error.code() in _LATER:
         return RelayDown(error.code().name)
-    return RelayRefused(error.code().name)
+    reason = _reason(error) or error.code().name
+    return RelayLost(reason) if reason in _LOST else RelayRefused(reason)
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    """The reason of the ErrorInfo that it carries; empty without one."""
+    status, info = status_pb2.Status(), error_details_pb2.ErrorInfo()
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            try:
+                status.ParseFromString(value)
+            except DecodeError:
+                return ""
+            for detail in status.details:
+                if detail.Unpack(info):
+                    return str(info.reason)
+    return ""

@@ -10,11 +10,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.party.schema import round_tables
 
 _ROW_BITS = 20
 BATCH_REPORTS_MAX = 1 << _ROW_BITS
+REPLAYED_ID, REPLAYED_NULLIFIER, SURPLUS = "replayed-id", "replayed-nullifier", "surplus"
+"""Rules of docs/aggregation.md, 5, that take more than the report itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +42,31 @@ class Batch:
     rows: bytes
 
 
+class Held(NamedTuple):
+    """A report that is held, and where its row lies."""
+
+    report_hash: bytes
+    batch: int
+    row: int
+
+
 def insert(
     db: sqlite3.Connection,
     round_n: int,
     reports: Sequence[Report],
     *,
     again: bool,
+    reports_max: int,
 ) -> tuple[int, dict[str, int]]:
-    """Stores those that are new as one micro-batch; how many, and what the others were."""
+    """Stores those that are new as one micro-batch; how many, and what the others were.
+
+    `again`: the relay began anew, and what it repeats is no replay.
+    """
+    if len(reports) > BATCH_REPORTS_MAX:
+        raise ValueError(f"a micro-batch has {BATCH_REPORTS_MAX} reports at most")
     report_table, batch_table = round_tables(round_n)
     (batch_n,) = db.execute(f"SELECT coalesce(max(batch_n), 0) + 1 FROM {batch_table}").fetchone()
+    (there_are,) = db.execute(f"SELECT count(*) FROM {report_table}").fetchone()
     statement = f"INSERT OR IGNORE INTO {report_table} VALUES (?, ?, ?, ?)"
     look = f"SELECT report_hash FROM {report_table} WHERE report_id = ?"
     rows: list[bytes] = []
@@ -56,32 +74,27 @@ def insert(
     for report in reports:
         place = batch_n << _ROW_BITS | len(rows)
         names = (report.report_id, report.nullifier, report.report_hash, place)
-        if db.execute(statement, names).rowcount:
+        has_room = there_are + len(rows) < reports_max
+        if has_room and db.execute(statement, names).rowcount:
             rows.append(report.row)
             continue
-        held = db.execute(look, (report.report_id,)).fetchone()
-        if again and held and held[0] == report.report_hash:
+        there = db.execute(look, (report.report_id,)).fetchone()
+        if again and there and there[0] == report.report_hash:
             continue
-        reason = "report_id" if held else "nullifier"
-        refused[reason] = refused.get(reason, 0) + 1
+        rule = REPLAYED_ID if there else REPLAYED_NULLIFIER if has_room else SURPLUS
+        refused[rule] = refused.get(rule, 0) + 1
     if rows:
         values = (batch_n, len(rows), b"".join(rows))
         db.execute(f"INSERT INTO {batch_table} VALUES (?, ?, ?)", values)
     return len(rows), refused
 
 
-def listed(db: sqlite3.Connection, round_n: int) -> list[tuple[bytes, bytes, int, int]]:
-    """(report_id, report hash, batch, row in it) of all that are held, by report_id."""
+def held(db: sqlite3.Connection, round_n: int) -> list[Held]:
+    """All that are held, in the order in which they came."""
     report_table, _ = round_tables(round_n)
-    rows = db.execute(f"SELECT report_id, report_hash, place FROM {report_table} ORDER BY 1")
+    rows = db.execute(f"SELECT report_hash, place FROM {report_table} ORDER BY place")
     mask = (1 << _ROW_BITS) - 1
-    return [(rid, hashed, place >> _ROW_BITS, place & mask) for rid, hashed, place in rows]
-
-
-def batch_numbers(db: sqlite3.Connection, round_n: int) -> list[int]:
-    """All micro-batches, in the order in which they came."""
-    _, batch_table = round_tables(round_n)
-    return [number for (number,) in db.execute(f"SELECT batch_n FROM {batch_table} ORDER BY 1")]
+    return [Held(hashed, place >> _ROW_BITS, place & mask) for hashed, place in rows]
 
 
 def batch(db: sqlite3.Connection, round_n: int, number: int) -> Batch:

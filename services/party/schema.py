@@ -10,8 +10,8 @@ from services.store.errors import StoreUnavailable
 APPLICATION_ID = 0x526B7270
 
 _SCHEMA_1 = """
--- round_n is never given twice. box_sk: NULL once the round has ended. present: bit i - 1 for
--- party i. manifest: NULL until this party signed it.
+-- round_n is never given twice. box_sk: NULL once the round has ended. manifest: NULL until this
+-- party signed it. again: the relay began anew, so that what it repeats is no replay.
 CREATE TABLE round (
   round_n INTEGER PRIMARY KEY AUTOINCREMENT,
   round_id BLOB NOT NULL UNIQUE,
@@ -26,25 +26,24 @@ CREATE TABLE round (
   manifest BLOB,
   round_digest BLOB UNIQUE,
   cursor BLOB NOT NULL DEFAULT x'',
+  again INTEGER NOT NULL DEFAULT 0,
   state INTEGER NOT NULL DEFAULT 1,
   agreed BLOB,
   valid INTEGER,
   verified_ms INTEGER,
-  present INTEGER,
-  revealed INTEGER NOT NULL DEFAULT 0,
   reason TEXT
 );
 CREATE INDEX round_by_window ON round (spec_hash, open_ms);
 
--- Reports that were dropped, by reason.
+-- Boxes that this party left out while it took them in, by rule.
 CREATE TABLE refused (
   round_n INTEGER NOT NULL,
-  reason TEXT NOT NULL,
-  reports INTEGER NOT NULL,
-  PRIMARY KEY (round_n, reason)
+  rule TEXT NOT NULL,
+  boxes INTEGER NOT NULL,
+  PRIMARY KEY (round_n, rule)
 ) WITHOUT ROWID;
 
--- Written once each. party: whose it is; 0: of the round.
+-- What the round's steps stored (services.party.items). party: whose it is; 0: of the round.
 CREATE TABLE item (
   round_n INTEGER NOT NULL,
   name TEXT NOT NULL,

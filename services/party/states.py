@@ -1,8 +1,12 @@
-"""The states of a round at one party (docs: aggregation, 4 and 7), as data and pure functions.
+"""The states of a round at one party (docs/aggregation.md, 8), as data and pure functions.
 
 It may not know of clocks, files, peers or jobs: what happened is an event, what time it is and
-who is reachable are arguments, and what is due comes out as a step. `apply` is the only way
-from one state to another; the daemon stores what it returns before it acts on it.
+who is reachable are arguments, and what is due comes out as a step. Its functions are the only
+way from one state to another; whoever calls them stores what they return before acting on it.
+
+What is fixed once is fixed for good: the set of reports, the verdicts, and this party's noise,
+which is drawn for all parties at once and never for some of them. So whatever is opened,
+however often and by whomever, is one sum with one noise of every honest party in it.
 """
 
 from __future__ import annotations
@@ -13,9 +17,8 @@ from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from crypto.shares import check_parties
 from mpc.manifest import quorum
-
-PARTIES_MAX: Final = 16
 
 
 class State(IntEnum):
@@ -26,11 +29,14 @@ class State(IntEnum):
     CLOSED = 2
     """The window is over and this party's share rows are fixed."""
     VERIFIED = 3
-    """All parties signed the same set of reports, and know which of them are valid."""
+    """All parties agreed on the reports and on which of them are valid, and this one holds a
+    share of the noise of all."""
     SUMMED = 4
+    """It holds its share of the sum of the valid reports."""
     NOISED = 5
-    """This party holds a share of the noised sum, and noise of its own that it can't redraw."""
+    """The opening is entered in its ledger: a share of the noised sum may leave."""
     OPENED = 6
+    """It knows the noised sum and signed the result."""
     SIGNED = 7
     """Enough parties signed one result. Ended."""
     ABANDONED = 8
@@ -47,16 +53,16 @@ class Reason(StrEnum):
 
     PARTY_MISSING = "party_missing"
     """Retention ended while a party that was needed was not there."""
+    PARTY_GAVE_UP = "party_gave_up"
+    """A party that is needed said, and signed, that it abandoned the round."""
     TOO_FEW = "too_few_valid"
     """Fewer valid reports than k_min; nothing was opened."""
     SET_DISAGREED = "set_disagreed"
-    """A party signed two sets, or another one than it can have."""
-    MANIFEST_REPLACED = "manifest_replaced"
-    """Two manifests for one window of one task."""
+    """A party signed another set of reports than follows from what it said."""
     OPENING_REFUSED = "opening_refused"
-    """Shares of an opening lie on no polynomial: a party lied."""
+    """Shares of an opening lie on no polynomial, or verdicts differ: a party lied."""
     BUDGET = "budget"
-    """The cap of the task or of this party would be passed."""
+    """The cap of the task or of this party would be passed, or the window was opened before."""
     RETENTION = "retention"
     """Retention ended for another cause than a missing party."""
 
@@ -83,15 +89,11 @@ class Event(Enum):
     AGREED = "agreed"
     VERIFIED = "verified"
     SUMMED = "summed"
-    FIXED = "fixed"
-    """The parties whose noise goes in were agreed on."""
     NOISED = "noised"
-    REVEALED = "revealed"
-    """From here on a share of the noised sum may have left."""
     OPENED = "opened"
     SIGNED = "signed"
     LEARNED = "learned"
-    """Others ended the round without this party, and it holds their signatures."""
+    """Others ended the round, and this party holds their signatures."""
     ABANDONED = "abandoned"
 
 
@@ -100,11 +102,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = MappingProxyType({
     (State.CLOSED, Event.AGREED): State.CLOSED,
     (State.CLOSED, Event.VERIFIED): State.VERIFIED,
     (State.VERIFIED, Event.SUMMED): State.SUMMED,
-    (State.SUMMED, Event.FIXED): State.SUMMED,
     (State.SUMMED, Event.NOISED): State.NOISED,
-    # A party of the fixed set was lost before anything could be opened: the rest start over.
-    (State.NOISED, Event.FIXED): State.SUMMED,
-    (State.NOISED, Event.REVEALED): State.NOISED,
     (State.NOISED, Event.OPENED): State.OPENED,
     (State.OPENED, Event.SIGNED): State.SIGNED,
     **{(state, Event.LEARNED): State.SIGNED for state in State if not state.ended},
@@ -114,9 +112,10 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = MappingProxyType({
 
 
 class Trouble(Enum):
-    """The events of section 7 that a party meets (a device that drops out is none)."""
+    """What can go wrong that a party meets (a device that drops out is none)."""
 
     PARTY_DOWN = "party_down"
+    PARTY_GAVE_UP = "party_gave_up"
     PARTY_LIED = "party_lied"
     SET_DIFFERS = "set_differs"
     OTHER_MANIFEST = "other_manifest"
@@ -125,7 +124,7 @@ class Trouble(Enum):
 
 
 class Answer(Enum):
-    """What section 7 says to it."""
+    """What is done about it."""
 
     WAIT = "wait"
     WITHOUT = "without"
@@ -139,9 +138,12 @@ class Answer(Enum):
 
 _BEFORE = (State.OPEN, State.CLOSED)
 _AFTER = (State.VERIFIED, State.SUMMED, State.NOISED, State.OPENED)
-SECTION_7: Final[Mapping[tuple[Trouble, State], Answer]] = MappingProxyType({
+ANSWERS: Final[Mapping[tuple[Trouble, State], Answer]] = MappingProxyType({
     **{(Trouble.PARTY_DOWN, state): Answer.WAIT for state in _BEFORE},
     **{(Trouble.PARTY_DOWN, state): Answer.WITHOUT for state in _AFTER},
+    # Until VERIFIED every party is needed, and this one will not come.
+    **{(Trouble.PARTY_GAVE_UP, state): Answer.ABANDON for state in _BEFORE},
+    **{(Trouble.PARTY_GAVE_UP, state): Answer.WITHOUT for state in _AFTER},
     **{(Trouble.PARTY_LIED, state): Answer.ABANDON for state in _BEFORE + _AFTER},
     **{(Trouble.SET_DIFFERS, state): Answer.ABANDON for state in _BEFORE},
     # The set is signed by all; who signs another one now proves a lie, and changes nothing.
@@ -150,7 +152,7 @@ SECTION_7: Final[Mapping[tuple[Trouble, State], Answer]] = MappingProxyType({
     **{(Trouble.BAD_REPORT, state): Answer.DROP for state in _BEFORE},
     **{(Trouble.RELAY_MIXED, state): Answer.DROP for state in _BEFORE},
 })  # fmt: skip
-"""Section 7 for every state in which the trouble can arise."""
+"""docs/aggregation.md, 8, for every state in which the trouble can arise."""
 
 
 class IllegalTransition(Exception):
@@ -170,16 +172,18 @@ class Terms:
     t: int
     me: int
     """This party's number, 1..m."""
-    close_ms: int
+    until_ms: int
+    """Boxes come in before it: the window's end and the task's grace."""
     retain_until_ms: int
     k_min: int
     patience_ms: int = 0
     """How long a party that is down after VERIFIED is waited for."""
 
     def __post_init__(self) -> None:
-        if not 2 * self.t < self.m <= PARTIES_MAX or self.t < 1 or not 1 <= self.me <= self.m:
-            raise ValueError("m parties with 1 <= t < m/2, and this one among them")
-        if self.close_ms >= self.retain_until_ms:
+        check_parties(self.m, self.t)
+        if not 1 <= self.me <= self.m:
+            raise ValueError("this party must be one of the m")
+        if self.until_ms >= self.retain_until_ms:
             raise ValueError("retention must end after the window")
 
     @property
@@ -195,17 +199,13 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One round at one party. Immutable; `apply` makes the next one."""
+    """One round at one party. Immutable; the functions below make the next one."""
 
     state: State = State.OPEN
     agreed: bytes | None = None
     """Digest of the set that all parties signed."""
     valid: int | None = None
     verified_ms: int | None = None
-    present: frozenset[int] | None = None
-    """Whose noise goes in."""
-    revealed: bool = False
-    """A share of the noised sum may have left: `present` is final."""
     reason: Reason | None = None
 
 
@@ -217,10 +217,10 @@ def _moved(progress: Progress, event: Event) -> State:
 
 
 def ingested(progress: Progress, terms: Terms, now_ms: int) -> Progress:
-    """Every box was taken in, and the window is over."""
+    """Every box was taken in, and no more can come."""
     state = _moved(progress, Event.INGESTED)
-    if now_ms < terms.close_ms:
-        raise IllegalTransition(progress.state, Event.INGESTED, "the window is open")
+    if now_ms < terms.until_ms:
+        raise IllegalTransition(progress.state, Event.INGESTED, "boxes can still come")
     return replace(progress, state=state)
 
 
@@ -233,7 +233,7 @@ def agreed(progress: Progress, set_digest: bytes) -> Progress:
 
 
 def verified(progress: Progress, valid: int, now_ms: int) -> Progress:
-    """The verdicts over the agreed set are known."""
+    """The verdicts over the agreed set are known, and a share of everybody's noise is held."""
     state = _moved(progress, Event.VERIFIED)
     if progress.agreed is None:
         raise IllegalTransition(progress.state, Event.VERIFIED, "no set was agreed on")
@@ -248,47 +248,18 @@ def summed(progress: Progress, terms: Terms) -> Progress:
     return replace(progress, state=state)
 
 
-def fixed(progress: Progress, terms: Terms, present: frozenset[int]) -> Progress:
-    """These parties' noise goes in. Can shrink until something may have been revealed."""
-    state = _moved(progress, Event.FIXED)
-    if progress.revealed and progress.present == present:
-        return progress
-    if progress.revealed:
-        raise IllegalTransition(progress.state, Event.FIXED, "a share of the sum has left")
-    if terms.me not in present or not present <= terms.everyone:
-        raise IllegalTransition(progress.state, Event.FIXED, "not parties of this round with me")
-    if len(present) < terms.quorum:
-        raise IllegalTransition(progress.state, Event.FIXED, "too few parties")
-    if progress.present is not None and not present <= progress.present:
-        raise IllegalTransition(progress.state, Event.FIXED, "parties can only be lost")
-    if present == progress.present:
-        return progress
-    return replace(progress, state=state, present=present)
-
-
 def noised(progress: Progress) -> Progress:
-    """This party's share of the noised sum is on disk."""
-    state = _moved(progress, Event.NOISED)
-    if progress.present is None:
-        raise IllegalTransition(progress.state, Event.NOISED, "nobody's noise was fixed")
-    return replace(progress, state=state)
-
-
-def revealed(progress: Progress) -> Progress:
-    """Written before the first share of the noised sum leaves."""
-    return replace(progress, state=_moved(progress, Event.REVEALED), revealed=True)
+    """The opening is in the ledger."""
+    return replace(progress, state=_moved(progress, Event.NOISED))
 
 
 def opened(progress: Progress) -> Progress:
-    """The noised sum is known, and was checked."""
-    state = _moved(progress, Event.OPENED)
-    if not progress.revealed:
-        raise IllegalTransition(progress.state, Event.OPENED, "no share was given for it")
-    return replace(progress, state=state)
+    """The noised sum is known, and the result signed by this party."""
+    return replace(progress, state=_moved(progress, Event.OPENED))
 
 
 def signed(progress: Progress, terms: Terms, signers: frozenset[int]) -> Progress:
-    """Enough parties signed the same result."""
+    """Enough parties signed the result that this one holds."""
     state = _moved(progress, Event.SIGNED)
     if len(signers & terms.everyone) < terms.quorum or terms.me not in signers:
         raise IllegalTransition(progress.state, Event.SIGNED, "too few signatures")
@@ -319,13 +290,24 @@ class Due:
     reason: Reason | None = None
 
 
-def due(progress: Progress, terms: Terms, *, now_ms: int, alive: frozenset[int]) -> Due:
-    """What is due at this time, when these parties (this one included) can be reached."""
-    alive = (alive & terms.everyone) | {terms.me}
+def due(
+    progress: Progress,
+    terms: Terms,
+    *,
+    now_ms: int,
+    alive: frozenset[int],
+    gave_up: frozenset[int] = frozenset(),
+) -> Due:
+    """What is due at this time, when these parties (this one included) can be reached, and
+    these others have signed that they abandoned the round."""
+    gave_up = (gave_up & terms.everyone) - {terms.me}
+    alive = ((alive & terms.everyone) | {terms.me}) - gave_up
     if progress.state.ended:
         return Due(Step.NOTHING)
     if now_ms >= terms.retain_until_ms:
         return Due(Step.ABANDON, reason=_overdue(progress, terms, alive))
+    if gave_up and _needs(progress, terms) > terms.m - len(gave_up):
+        return Due(Step.ABANDON, reason=Reason.PARTY_GAVE_UP)
     match progress.state:
         case State.OPEN:
             return Due(Step.INGEST)
@@ -338,39 +320,25 @@ def due(progress: Progress, terms: Terms, *, now_ms: int, alive: frozenset[int])
                 return Due(Step.ABANDON, reason=Reason.TOO_FEW)
             return Due(Step.SUM)
         case State.SUMMED:
-            return _due_noise(progress, terms, now_ms, alive)
+            return Due(Step.NOISE)
         case State.NOISED:
-            return _due_opening(progress, terms, now_ms, alive)
+            if alive != terms.everyone and not impatient(progress, terms, now_ms):
+                return Due(Step.WAIT)
+            # Each of them holds a share of the whole noised sum, the noise of who left included.
+            return Due(Step.OPEN, alive) if len(alive) >= terms.quorum else Due(Step.WAIT)
         case _:
             return Due(Step.SIGN, alive)
 
 
+def _needs(progress: Progress, terms: Terms) -> int:
+    return terms.m if progress.state < State.VERIFIED else terms.quorum
+
+
 def _overdue(progress: Progress, terms: Terms, alive: frozenset[int]) -> Reason:
-    if progress.state < State.VERIFIED:
-        missing = alive != terms.everyone
-    else:
-        missing = len(alive) < terms.quorum
+    missing = len(alive) < _needs(progress, terms)
     return Reason.PARTY_MISSING if missing else Reason.RETENTION
 
 
-def _patient(progress: Progress, terms: Terms, now_ms: int) -> bool:
-    return progress.verified_ms is not None and now_ms < progress.verified_ms + terms.patience_ms
-
-
-def _due_noise(progress: Progress, terms: Terms, now_ms: int, alive: frozenset[int]) -> Due:
-    wanted = terms.everyone if progress.present is None else progress.present
-    here = wanted & alive
-    if here == wanted:
-        return Due(Step.NOISE, wanted)
-    if len(here) < terms.quorum or _patient(progress, terms, now_ms):
-        return Due(Step.WAIT)
-    return Due(Step.NOISE, here)
-
-
-def _due_opening(progress: Progress, terms: Terms, now_ms: int, alive: frozenset[int]) -> Due:
-    assert progress.present is not None
-    here = progress.present & alive
-    if here != progress.present and _patient(progress, terms, now_ms):
-        return Due(Step.WAIT)
-    # Every one of them holds a share of the whole noised sum, the noise of who left included.
-    return Due(Step.OPEN, here) if len(here) >= terms.quorum else Due(Step.WAIT)
+def impatient(progress: Progress, terms: Terms, now_ms: int) -> bool:
+    """Whether parties that are missing have been waited for long enough."""
+    return progress.verified_ms is not None and now_ms >= progress.verified_ms + terms.patience_ms

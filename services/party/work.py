@@ -1,15 +1,13 @@
-"""The three jobs of a round, each from what is stored to what will be stored.
-
-`verify` gives the verdicts, `noise_in` a share of the noised sum, `open_sum` the noised sum.
-"""
+"""What is done in the jobs of a round, each from what is stored to what will be stored."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+import cbor2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,126 +17,167 @@ from mpc.batch import Challenge, Verdict
 from mpc.child import JobProcess
 from mpc.circuit import OpenedSum
 from mpc.task import Task
+from services.party.reports import Held
 from services.party.store import PartyStore
 
-Bits = NDArray[np.bool_]
+FRAME_BYTES: Final = 4 << 20
+"""The largest message of a job; reports per opening follow from it."""
+_RUN_BYTES: Final = 64 << 20
+"""Share rows in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The agreed reports of a round in the order of their hashes, and where their rows lie."""
+    """The agreed reports of a round in their order, and where their rows lie."""
 
     task: Task
-    order: list[tuple[int, int]]
-    """(micro-batch, row in it) of each."""
+    places: Sequence[Held]
     _store: PartyStore
     _round_id: bytes
 
     @classmethod
-    def of(cls, store: PartyStore, round_id: bytes, task: Task, agreed: set[bytes]) -> Rows:
-        """Those of the round that are in the agreed set."""
-        held = [
-            (hashed, (number, row))
-            for _, hashed, number, row in store.reports(round_id)
-            if hashed in agreed
-        ]
-        return cls(task, [place for _, place in sorted(held)], store, round_id)
+    def of(
+        cls, store: PartyStore, round_id: bytes, task: Task, agreed: Sequence[bytes]
+    ) -> Rows:  # fmt: skip
+        """Those of the agreed set. It is in the order of party 1, and so mostly in this one's:
+        a relay sends all parties their boxes in the order in which it took them."""
+        held = {one.report_hash: one for one in store.reports(round_id)}
+        return cls(task, [held[hashed] for hashed in agreed], store, round_id)
 
     def __len__(self) -> int:
-        return len(self.order)
+        return len(self.places)
 
-    def read(self, start: int, count: int) -> Words:
-        """So many rows from a place on, out of as many micro-batches as they lie in."""
+    @property
+    def run(self) -> int:
+        """How many are worked on at once: what a micro-batch, memory and one message take."""
+        length, field = self.task.kind.length, self.task.field
+        return max(
+            1,
+            min(
+                batch.micro_batch_reports(length),
+                _RUN_BYTES // (length * field.element_bytes),
+                FRAME_BYTES // (self.task.kappa * field.element_bytes),
+            ),
+        )
+
+    def starts(self) -> Iterator[int]:
+        """Where each run begins."""
+        return iter(range(0, len(self), self.run))
+
+    def read(self, start: int) -> Words:
+        """A run of rows, out of as many micro-batches as they lie in."""
         field, length = self.task.field, self.task.kind.length
-        part = self.order[start : start + count]
+        part = self.places[start : start + self.run]
         rows: Words = np.empty((len(part), length), field.word)
         by_batch: dict[int, list[tuple[int, int]]] = {}
-        for at, (number, row) in enumerate(part):
-            by_batch.setdefault(number, []).append((at, row))
+        for at, place in enumerate(part):
+            by_batch.setdefault(place.batch, []).append((at, place.row))
         for number, places in by_batch.items():
             held = batch.rows_of(field, length, self._store.batch(self._round_id, number).rows)
             to, source = zip(*places, strict=True)
             rows[list(to)] = held[list(source)]
         return rows
 
-    def starts(self, size: int) -> Iterator[int]:
-        """Where each run of `size` rows begins."""
-        return iter(range(0, len(self), size))
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Verified:
+    """What the first job gives."""
 
-def run_of(task: Task, frame_bytes: int) -> int:
-    """How many reports are checked at once: what a micro-batch and one message take."""
-    opened_bytes = task.kappa * task.field.element_bytes
-    return max(1, min(batch.micro_batch_reports(task.kind.length), frame_bytes // opened_bytes))
+    verdict: Verdict
+    sharing: bytes
+    """This party's share of the noise of all."""
 
 
 def verify(
-    rows: Rows, set_digest: bytes, size: int, *, known: bytes | None = None
-) -> Callable[[JobProcess], Any]:
-    """Which of the agreed reports are valid. `known`: what this party stored of it before;
-    other verdicts than those are refused."""
+    rows: Rows, set_digest: bytes, noise: bytes, *, known: bytes | None
+) -> Callable[[JobProcess], Awaitable[Verified]]:
+    """Judges the agreed reports, then shares the noise in. `known`: the verdicts that this party
+    stored before; others are refused, for verdicts are given once."""
     task = rows.task
 
-    async def work(job: JobProcess) -> Verdict:
+    async def work(job: JobProcess) -> Verified:
         coin = await job.coin(set_digest)
-        equations = task.kind.equations
         challenge = Challenge.of(
-            task.field, coin, length=task.kind.length, equations=equations, kappa=task.kappa
+            task.field,
+            coin,
+            length=task.kind.length,
+            equations=task.kind.equations,
+            kappa=task.kappa,
         )
-        parts: list[Verdict] = []
-        for number, start in enumerate(rows.starts(size)):
-            d, q = await asyncio.to_thread(challenge.check, rows.read(start, size))
+        parts = []
+        for number, start in enumerate(rows.starts()):
+            d, q = await asyncio.to_thread(challenge.check, rows.read(start))
             consistent = (await job.consistent(f"d{number}", d)).consistent
             # Shares that don't belong together lie on no polynomial of degree 2t either.
             zero = (await job.zeros(f"q{number}", q[consistent])).zero
             parts.append(batch.verdict(consistent, zero))
-        whole = Verdict(
-            np.concatenate([np.zeros(0, np.bool_), *(part.valid for part in parts)]),
-            sum(part.inconsistent for part in parts),
-            sum(part.invalid for part in parts),
-        )
-        await job.same("verdicts", packed(whole.valid) if known is None else known)
-        return whole
+        found = _whole(parts)
+        await job.same("verdicts", encode_verdict(found) if known is None else known)
+        return Verified(found, await _shared(job, task, noise))
 
     return work
 
 
-def packed(valid: Bits) -> bytes:
-    """Verdicts as they are stored and told."""
-    return np.packbits(valid).tobytes()
+def share(task: Task, noise: bytes) -> Callable[[JobProcess], Awaitable[bytes]]:
+    """The same noise shared again; this party's share of the noise of all."""
+    return lambda job: _shared(job, task, noise)
 
 
-def unpacked(data: bytes, reports: int) -> Bits:
-    """What `packed` made of so many."""
-    return np.unpackbits(np.frombuffer(data, np.uint8), count=reports).astype(np.bool_)
+async def _shared(job: JobProcess, task: Task, noise: bytes) -> bytes:
+    mine = np.frombuffer(noise, "<i8").astype(np.int64)
+    return task.field.to_bytes(await job.noise_in("noise", mine))
 
 
-def row_sum(rows: Rows, valid: Bits, size: int) -> bytes:
+def open_sum(task: Task, sums: bytes, sharing: bytes) -> Callable[[JobProcess], Awaitable[Any]]:
+    """The noised sums, and whether a lie would have shown."""
+    field, count = task.field, task.kind.d
+
+    async def work(job: JobProcess) -> OpenedSum:
+        noised = field.add(field.from_bytes(sums, count), field.from_bytes(sharing, count))
+        return await job.open_sum("sum", noised)
+
+    return work
+
+
+async def row_sum(rows: Rows, valid: NDArray[np.bool_]) -> bytes:
     """This party's share of the outputs, over the valid reports."""
     task = rows.task
     total = np.zeros(task.kind.length, np.uint64)
-    for start in rows.starts(size):
-        part = rows.read(start, size)
-        total = batch.add_valid(task.field, total, part, valid[start : start + len(part)])
+    for start in rows.starts():
+        part = rows.read(start)
+        total = await asyncio.to_thread(
+            batch.add_valid, task.field, total, part, valid[start : start + len(part)]
+        )
     return task.field.to_bytes(task.kind.project(total, int(valid.sum())))
 
 
-def noise_in(task: Task, sums: bytes, noise: bytes) -> Callable[[JobProcess], Any]:
-    """This party's share of the sum with everybody's noise in it."""
-    field, count = task.field, task.kind.d
-
-    async def work(job: JobProcess) -> bytes:
-        mine = np.frombuffer(noise, "<i8").astype(np.int64)
-        shares = await job.noise_in("noise", mine)
-        return field.to_bytes(field.add(field.from_bytes(sums, count), shares))
-
-    return work
+def draw_noise(task: Task, rand: Callable[[int], bytes]) -> bytes:
+    """This party's part of the noise of all m parties; zeros for a task without (tests)."""
+    if task.noise is None:
+        return bytes(8 * task.kind.d)
+    drawn = task.noise.share(task.kind.d, present=task.m, t=task.t, rand=rand)
+    return np.asarray(drawn).astype("<i8").tobytes()
 
 
-def open_sum(task: Task, noised: bytes) -> Callable[[JobProcess], Any]:
-    """The noised sums, and whether a lie would have shown."""
+# Verdicts as they are compared and stored
 
-    async def work(job: JobProcess) -> OpenedSum:
-        return await job.open_sum("sum", task.field.from_bytes(noised, task.kind.d))
 
-    return work
+def _whole(parts: Sequence[Verdict]) -> Verdict:
+    return Verdict(
+        np.concatenate([np.zeros(0, np.bool_), *(part.valid for part in parts)]),
+        sum(part.inconsistent for part in parts),
+        sum(part.invalid for part in parts),
+    )
+
+
+def encode_verdict(found: Verdict) -> bytes:
+    """A bit for each report, in the order of the set, and the counts."""
+    bits = np.packbits(found.valid).tobytes()
+    return cbor2.dumps([len(found.valid), bits, found.inconsistent, found.invalid], canonical=True)
+
+
+def decode_verdict(data: bytes) -> Verdict:
+    """What `encode_verdict` wrote."""
+    count, bits, inconsistent, invalid = cbor2.loads(data)
+    valid = np.unpackbits(np.frombuffer(bits, np.uint8), count=count).astype(np.bool_)
+    return Verdict(valid, inconsistent, invalid)

@@ -1,0 +1,31 @@
+"""What all rounds of a party share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mpc.keys import PartyKey
+from services.call import Clock
+from services.party.config import PartyConfig
+from services.party.jobs import Jobs
+from services.party.relay import Relay
+from services.party.store import PartyStore
+from services.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Handed to each round."""
+
+    config: PartyConfig
+    store: PartyStore
+    key: PartyKey
+    relay: Relay
+    jobs: Jobs
+    telemetry: Telemetry
+    clock: Clock
+    say: Callable[[bytes, bytes, bytes], bool]
+    """(identity key, round id, message) -> whether the peer can be reached"""
+    up: Callable[[], frozenset[bytes]]
+    """Identity keys of the peers that can be reached."""

@@ -1,0 +1,89 @@
+"""Taking in a round's boxes: from the relay's stream to share rows on disk.
+
+Nothing that a device sent, and nothing that the relay leaves out, repeats or mixes, raises:
+a box becomes a row or a count under the rule that refused it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from crypto.errors import CryptoError, SignatureError
+from mpc.batch import micro_batch_reports, open_boxes
+from rookery.v1 import rounds_pb2
+from services.party.assignment import Assignment
+from services.party.host import Host
+from services.party.relay import RelayLost, RelayRefused
+from services.party.reports import Report
+
+PENDING_BYTES_MAX = 64 << 20
+"""Of sealed boxes in memory, whatever a micro-batch would take."""
+
+
+class Intake:
+    """The boxes of one round."""
+
+    def __init__(self, host: Host, assignment: Assignment) -> None:
+        self._host = host
+        self._assignment = assignment
+        self._is_signed_by_all = False
+
+    async def take(self) -> bool:
+        """Stores all that the relay has now; whether that was all there ever will be.
+
+        RelayDown, RelayRefused: nothing is lost, and it can be tried again.
+        """
+        if not self._is_signed_by_all:
+            self._check(await self._host.relay.round(self._assignment.round_id))
+        try:
+            return await self._read()
+        except RelayLost:
+            # It was restored, or moved: cursors are void, and what is held is skipped.
+            self._host.telemetry.event("relay_lost_its_place")
+            self._host.store.start_over(self._assignment.round_id)
+            return await self._read()
+
+    def _check(self, answer: rounds_pb2.GetRoundResponse) -> None:
+        """All parties signed the manifest that this one holds: only then are its boxes opened."""
+        manifest = self._assignment.manifest
+        try:
+            if answer.manifest != manifest.encoded:
+                raise SignatureError("manifest", "the relay holds another manifest")
+            manifest.signed(list(answer.sigs))
+        except CryptoError as error:
+            raise RelayRefused(error.rule) from None
+        self._is_signed_by_all = True
+
+    async def _read(self) -> bool:
+        assignment = self._assignment
+        cursor = self._host.store.round(assignment.round_id).cursor
+        reports_max = micro_batch_reports(assignment.task.kind.length)
+        pending: list[tuple[bytes, bytes]] = []
+        pending_bytes = 0
+        complete = False
+        async for frame in self._host.relay.boxes(assignment.round_id, cursor):
+            pending += [(one.header, one.sealed) for one in frame.boxes]
+            pending_bytes += sum(len(one.sealed) for one in frame.boxes)
+            cursor, complete = frame.cursor, frame.complete
+            if len(pending) >= reports_max or pending_bytes >= PENDING_BYTES_MAX:
+                await self._keep(pending, cursor)
+                pending, pending_bytes = [], 0
+        if pending:
+            await self._keep(pending, cursor)
+        return complete
+
+    async def _keep(self, pending: list[tuple[bytes, bytes]], cursor: bytes) -> None:
+        assignment = self._assignment
+        assert assignment.box is not None
+        opened = await asyncio.to_thread(open_boxes, assignment.box, assignment.shape, pending)
+        reports = [
+            Report(bytes(header.report_id), bytes(header.nullifier), header.hash, row.tobytes())
+            for header, row in zip(opened.headers, opened.rows, strict=True)
+        ]
+        self._host.store.add_batch(
+            assignment.round_id,
+            cursor=cursor,
+            reports=reports,
+            refused=opened.refused,
+            reports_max=assignment.reports_max,
+        )
