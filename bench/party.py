@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from services.party.ingest import open_boxes
+from numpy.typing import NDArray
 
 from bench.rounds import Box, World
 from crypto.field import Array
+from mpc.batch import open_boxes
 from mpc.circuit import Zeros
 from mpc.opening import Lines
 from services.party import work
-from services.party.driver import FRAME_BYTES
-from services.party.store import PartyStore, Window
+from services.party.intake import reports_of
+from services.party.records import Window
+from services.party.reports import Held
+from services.party.store import PartyStore
 
 PARTY = 1
 RETENTION_MS = 7 * 86_400_000
@@ -45,6 +48,11 @@ class Alone:
         del name
         return Zeros(np.ones(len(q), np.bool_), checked=False)
 
+    async def noise_in(self, name: str, noise: NDArray[np.int64]) -> Array:
+        """Nobody's."""
+        del name
+        return np.zeros(len(noise), np.uint64)
+
     async def same(self, name: str, data: bytes) -> None:
         """They do."""
 
@@ -56,7 +64,6 @@ class Party:
         self._world, self._store = world, store
         self._round_id = world.manifest.round_id
         self._box, self._shape = world.box(PARTY), world.shape
-        self._run = work.run_of(world.task, FRAME_BYTES)
         task, manifest = world.task, world.manifest
         store.prepare(
             Window(
@@ -79,19 +86,31 @@ class Party:
         if opened.refused:
             raise RuntimeError(f"refused: {opened.refused}")
         self._store.add_batch(
-            self._round_id, cursor=b"", reports=opened.reports, refused=opened.refused
+            self._round_id,
+            cursor=b"",
+            reports=reports_of(opened),
+            refused=opened.refused,
+            reports_max=self._world.task.reports_max,
         )
 
     def verify(self) -> None:
         """Lists the reports, reads their rows back, computes D and Q of each."""
-        hashes = {hashed for _, hashed, _, _ in self._store.reports(self._round_id)}
-        self._rows = work.Rows.of(self._store, self._round_id, self._world.task, hashes)
+        task, hashes = self._world.task, [one.report_hash for one in self._held()]
+        self._rows = work.Rows.of(self._store, self._round_id, task, hashes)
         alone: Any = Alone()
-        self._verdict = asyncio.run(work.verify(self._rows, bytes(32), self._run)(alone))
+        judge = work.verify(self._rows, bytes(32), bytes(8 * task.kind.d), known=None)
+
+        async def judged() -> work.Verified:
+            return await judge(alone)
+
+        self._verdict = asyncio.run(judged()).verdict
+
+    def _held(self) -> list[Held]:
+        return self._store.reports(self._round_id)
 
     def add(self) -> None:
         """Reads the rows again and adds up the valid ones."""
-        work.row_sum(self._rows, self._verdict.valid, self._run)
+        asyncio.run(work.row_sum(self._rows, self._verdict.valid))
 
 
 @contextmanager

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc.aio
-
 from client import keyfile
-from crypto.keys import Identity
+from services.call import Clock
 from services.party.config import PartyConfig
 from services.party.desk import Desk
+from services.party.front import Front
 from services.party.store import PartyStore
+from services.telemetry import Telemetry, configure
 from tests.cli_process import PROGRAM, SECONDS_MAX, Done
 from tests.relay_worlds import PARTIES, PUBLISHER, Actor, Relay
 from tests.served import AUDIENCE, SECRETS
@@ -45,24 +44,32 @@ async def counter(
 ) -> AsyncIterator[Counter]:
     """The counter of one of the parties, for the time of the block."""
     store = PartyStore.open(folder / f"{actor.public.hex()[:8]}.db")
+    config = PartyConfig(audience=AUDIENCE, listen=address or "127.0.0.1:0")
     desk = Desk(
         store,
-        Identity(actor.seed, b"\x01" * 32),
-        PartyConfig(audience=AUDIENCE),
-        [one.public for one in publishers],
+        actor.as_party,
+        config,
         [one.public for one in PARTIES if one is not actor],
-        wall_ms=lambda: time.time_ns() // 1_000_000,
         random_bytes=os.urandom,
         on_round=lambda _: None,
     )
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((desk.handler(),))
-    port = server.add_insecure_port(address or "127.0.0.1:0")
-    await server.start()
+
+    async def no_link(*_: object) -> None:
+        """It has no peers here."""
+
+    front = Front(
+        config,
+        desk.routes(),
+        [one.public for one in publishers],
+        no_link,
+        options=(),
+        telemetry=Telemetry(configure("error", "json")),
+        clock=Clock.system(),
+    )
     try:
-        yield Counter(actor, f"127.0.0.1:{port}")
+        yield Counter(actor, await front.start())
     finally:
-        await server.stop(None)
+        await front.stop()
         store.close()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from crypto.errors import CryptoError, SignatureError
-from mpc.batch import micro_batch_reports, open_boxes
+from mpc.batch import Opened, micro_batch_reports, open_boxes
 from rookery.v1 import rounds_pb2
 from services.party.assignment import Assignment
 from services.party.host import Host
@@ -18,6 +18,14 @@ from services.party.reports import Report
 
 PENDING_BYTES_MAX = 64 << 20
 """Of sealed boxes in memory, whatever a micro-batch would take."""
+
+
+def reports_of(opened: Opened) -> list[Report]:
+    """As they are stored."""
+    return [
+        Report(bytes(header.report_id), bytes(header.nullifier), header.hash, row.tobytes())
+        for header, row in zip(opened.headers, opened.rows, strict=True)
+    ]
 
 
 class Intake:
@@ -76,14 +84,10 @@ class Intake:
         assignment = self._assignment
         assert assignment.box is not None
         opened = await asyncio.to_thread(open_boxes, assignment.box, assignment.shape, pending)
-        reports = [
-            Report(bytes(header.report_id), bytes(header.nullifier), header.hash, row.tobytes())
-            for header, row in zip(opened.headers, opened.rows, strict=True)
-        ]
         self._host.store.add_batch(
             assignment.round_id,
             cursor=cursor,
-            reports=reports,
+            reports=reports_of(opened),
             refused=opened.refused,
             reports_max=assignment.reports_max,
         )
