@@ -129,19 +129,22 @@ async def test_a_person_answers_a_task_and_can_tell_why_not(
         await relay.call(RIVAL, PUBLISH, signed_task(rival, RIVAL))
     shown = home.run("tasks")
     assert "Favourite cuisine" in shown.out
-    assert "histogram for product, epsilon 1.66" in shown.out
+    assert "histogram (thai, italian, georgian), of food/cuisine in the profile" in shown.out
+    assert "for the purpose product, epsilon 1.66" in shown.out
     assert "`rookery device allow product` allows it" in shown.out
     assert "1 more by publishers that this device does not trust" in shown.out
     assert "not answered: its purpose is not allowed" in home.run("contribute").out
     refused = home.run("contribute", "--task", "food/cuisine", "--json", code=1)
     assert refused.json["error"] == "CONSENT"
     home.run("allow", "product")
-    home.run("set", "food/cuisine", "thai")
     rows = {row["task"]: row for row in home.run("tasks", "--json").json["tasks"]}
     assert (rows["food/cuisine"]["state"], rows["food/loud"]["rule"]) == ("open", "noise")
     assert rows["food/cuisine"]["rounds"][0]["round"] == round_.round_id.hex()
     assert rows["food/rival"]["rule"] == "publisher"
     assert 1.6 < rows["food/cuisine"]["epsilon_at_delta_1e-6"] < 1.7
+    nothing = home.run("contribute", "--task", "food/cuisine")
+    assert nothing.out == "food/cuisine: the profile has nothing at food/cuisine\n"
+    home.run("set", "food/cuisine", "thai")
     done = home.run("contribute", "--json").json["reports"]
     assert [(row["task"], row["outcome"], row["rule"]) for row in done] == [
         ("food/cuisine", "contributed", ""),
@@ -150,7 +153,8 @@ async def test_a_person_answers_a_task_and_can_tell_why_not(
     ]
     again = home.run("contribute", "--task", "food/cuisine")
     assert "this account has contributed to this round" in again.out
-    assert "contributed: this account has" in home.run("tasks").out
+    assert "done: this account has" in home.run("tasks").out
+    assert "spent so far    62,501 micro-rho" in home.run("trust").out
     results = home.run("results")
     assert f"round {round_.round_id.hex()}: no result yet" in said(results.out)
     assert home.run("results", "--json", "--offline").json["results"][0]["took_part"] == "given"

@@ -7,16 +7,25 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from client.analyst.estimates import labels_of
 from client.cli import session
 from client.cli.output import FAILED, OK, UNREACHABLE, Output, clean
 from client.cli.times import until
 from client.cli.typed import read_line
 from client.errors import UserError
 from client.measure.participant import Found, Outcome, Participant, Report
+from client.measure.values import source
 from mpc.privacy import MICRO, epsilon_of
 from mpc.task import Task
 
 DELTA = 1e-6
+LABELS_SHOWN = 6
+_WORDS = {
+    "refused": "not answered",
+    "open": "open",
+    "contributed": "done",
+    "waiting": "waiting",
+}
 _STRANGERS = "publisher"
 
 
@@ -54,7 +63,8 @@ def _found(found: Found) -> dict[str, Any]:
             "task": task.task_id,
             "title": task.title,
             "purpose": task.purpose,
-            "kind": task.kind.name,
+            "kind": task.kind.params(),
+            "reads": source(task),
             "micro_rho": task.cost_micro_rho,
             "epsilon_at_delta_1e-6": _epsilon(task),
             "parties": task.m,
@@ -87,13 +97,20 @@ def _task_lines(found: list[Found], now_ms: int) -> Iterable[str]:
         epsilon = _epsilon(task)
         noise = "no noise" if epsilon is None else f"epsilon {epsilon:.3g} at delta 1e-6 a round"
         yield clean(f"{task.task_id}  {task.title}")
-        yield clean(f"  {task.kind.name} for {task.purpose}, {noise}")
-        yield f"  {state}: {sentence}{_when(one, now_ms)}"
+        yield clean(f"  {_what(task)}, of {source(task)} in the profile")
+        yield clean(f"  for the purpose {task.purpose}, {noise}")
+        yield f"  {_WORDS[state]}: {sentence}{_when(one, now_ms)}"
     if strangers:
         yield (
             f"{strangers} more by publishers that this device does not trust: `rookery device"
             " trust`"
         )
+
+
+def _what(task: Task) -> str:
+    labels = labels_of(task.kind)
+    shown = ", ".join(labels[:LABELS_SHOWN]) + (", …" if len(labels) > LABELS_SHOWN else "")
+    return f"{task.kind.name} ({shown})"
 
 
 def _when(found: Found, now_ms: int) -> str:

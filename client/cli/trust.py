@@ -10,8 +10,8 @@ from client.analyst.panel import joined
 from client.cli import session
 from client.cli.output import OK, Output
 from client.errors import UserError
+from client.measure.core import Measuring
 from client.measure.policy import Limits, Panel, Policy
-from client.measure.store import load_policy, save_policy
 from mpc.privacy import MICRO, RHO_MICRO_MAX, epsilon_of
 
 DELTA = 1e-6
@@ -21,11 +21,14 @@ _LIMITS = ("round_micro_rho", "period_micro_rho", "period_days", "all_time_micro
 async def trust(arguments: argparse.Namespace, out: Output) -> int:
     """Changes what is asked for, then shows all of it. Asks nobody: keys come from people."""
     async with session.opened(arguments) as synced:
-        policy = load_policy(synced.vault)
-        changed = _changed(policy, arguments)
-        if changed != policy:
-            save_policy(synced.vault, changed)
-    out.result(_data(changed), "\n".join(_lines(changed)))
+        measuring = Measuring(synced.core, synced.vault.load())
+        changed = _changed(measuring.policy, arguments)
+        if changed != measuring.policy:
+            measuring.set_policy(changed)
+            synced.save(measuring.take_changes())
+        spent = measuring.spent_micro_rho()
+    data = _data(changed) | {"spent_micro_rho": spent}
+    out.result(data, "\n".join([*_lines(changed), f"  spent so far    {_cost(spent)}"]))
     return OK
 
 
@@ -65,7 +68,7 @@ def _lines(policy: Policy) -> Iterable[str]:
     if not policy.panels:
         yield "  none: no task is answered (--party KEY for each party, in their order)"
     limits = policy.limits
-    yield "limits: how much of one person's value results may tell, all parties being honest"
+    yield "limits: how much results may tell of one person's values; noisier tasks tell less"
     yield f"  in a round      {_cost(limits.round_micro_rho)}"
     days = f"in {limits.period_days} days"
     yield f"  {days:14}  {_cost(limits.period_micro_rho)}"

@@ -13,12 +13,11 @@ from typing import Final
 
 from client.device import Device
 from client.errors import RowsError
-from client.measure import judge, store, values
+from client.measure import judge, values
 from client.measure.consent import Consent
 from client.measure.errors import Ineligible, contributed
 from client.measure.policy import Policy
 from client.measure.records import Records, Shown, conflicting
-from client.measure.store import ROWS
 from client.rounds import SignedTask
 from client.rows import Changes, Journal, Rows, pack, unpack
 from client.steps import Rand
@@ -29,6 +28,8 @@ from mpc import task as tasks
 from mpc.budget import Charge, DeviceLedger
 from mpc.task import Task
 
+ROWS: Final = "shell/measure/"
+"""Where all of it stands in the vault."""
 KEPT_MS: Final = 400 * 86_400_000
 """How long a round is remembered after it was over."""
 _CONFLICT: Final = (
@@ -102,7 +103,7 @@ class Measuring:
 
     def _load(self, what: str, key: str, row: bytes) -> None:
         match what:
-            case store.POLICY:
+            case "policy":
                 self.policy = Policy.decode(row)
             case "ledger":
                 self._ledgers[key] = DeviceLedger.from_bytes(row)
@@ -128,7 +129,7 @@ class Measuring:
     def set_policy(self, policy: Policy) -> None:
         """What this device answers to from now on."""
         self.policy = policy
-        self._journal.set(store.POLICY, policy.encode())
+        self._journal.set("policy", policy.encode())
 
     @property
     def ledger(self) -> DeviceLedger:
@@ -139,6 +140,11 @@ class Measuring:
     @property
     def _me(self) -> str:
         return self.device.identity.device_id.hex()
+
+    def spent_micro_rho(self) -> int:
+        """What the account's devices have spent in all, as far as this one knows."""
+        ledgers = (self.ledger, *self.records.others_ledgers())
+        return sum(one.micro_rho for one in ledgers)
 
     # -- whether to take part -----------------------------------------------------------
 

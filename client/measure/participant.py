@@ -205,7 +205,8 @@ class Participant:
         if said is None:
             said = self.measures.of(task, self.synced.core, now_ms=now_ms)
         if said is None:
-            text = "nothing here says anything to it"
+            source = self.measures.source(task)
+            text = f"the profile has nothing at {source}" if source else "nothing to say to it"
             return Report(task.task_id, Outcome.NOTHING, text, round_id=round_id)
         try:
             made = self.core.answer(offer, said, now_ms=now_ms, rand=secrets.token_bytes)

@@ -15,11 +15,10 @@ from client.analyst.abandoned import is_final, reasons
 from client.analyst.errors import NotVerified
 from client.errors import RowsError
 from client.measure import judge
-from client.measure.core import KEPT_MS, Measuring
+from client.measure.core import KEPT_MS, ROWS, Measuring
 from client.measure.errors import Ineligible
 from client.measure.policy import Policy
 from client.measure.records import Shown
-from client.measure.store import ROWS
 from client.rounds import RelayedResult, SignedTask
 from client.rows import Changes, Journal, Rows, pack, unpack
 from crypto.errors import CryptoError

@@ -38,20 +38,23 @@ class Measures:
         """Answers tasks of this id from now on."""
         self._by_task[task_id] = measure
 
+    def source(self, task: Task) -> str | None:
+        """What of the profile is read; None: an app's function decides."""
+        return None if task.task_id in self._by_task else source(task)
+
     def of(self, task: Task, device: Device, *, now_ms: int) -> object:
         """What is said to this task; None: nothing."""
         return self._by_task.get(task.task_id, from_profile)(task, device, now_ms=now_ms)
 
 
 def from_profile(task: Task, device: Device, *, now_ms: int) -> object:
-    """What the profile holds under the task's id.
+    """What the profile holds under `source(task)`.
 
     `COLLECTION/KEY`, parted at the first slash, is that setting. `COLLECTION` alone is, for a
     kind with labels, those labels that are members of this set, or (if none is) that have the
-    largest scores. A last `/v2`, `/v3` and so on tells a task from its predecessor and is left
-    out.
+    largest scores.
     """
-    collection, slash, key = _VERSION.sub("", task.task_id).partition("/")
+    collection, slash, key = source(task).partition("/")
     if slash:
         return device.get(collection, key)
     kind = task.kind
@@ -62,6 +65,12 @@ def from_profile(task: Task, device: Device, *, now_ms: int) -> object:
         members = [label for label in kind.labels if device.get(collection, label) is True]
         return members or _top(kind.labels, device, collection, kind.most, now_ms) or None
     return None
+
+
+def source(task: Task) -> str:
+    """What of the profile a task reads: its id. A last `/v2`, `/v3` and so on, which tells a task
+    from its predecessor, is left out."""
+    return _VERSION.sub("", task.task_id)
 
 
 def _top(
