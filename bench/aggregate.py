@@ -55,7 +55,7 @@ def bare_open(world: World, boxes: list[Box]) -> None:
 
 
 class InMemory:
-    """One party's own work over some boxes, with nothing kept: open, expand, check, add."""
+    """One party's own work over some boxes, with nothing kept: open, check, add."""
 
     def __init__(self, world: World, boxes: list[Box]) -> None:
         self._world, self._boxes = world, boxes
@@ -70,14 +70,8 @@ class InMemory:
         )
 
     def open(self) -> None:
-        """Boxes to shares in form."""
-        self._shares = [
-            self._box.open(self._shape, header, sealed)[1] for header, sealed in self._boxes
-        ]
-
-    def expand(self) -> None:
-        """Shares to rows."""
-        self._rows = batch.expand(self._shape.field, self._shape.length, self._shares)
+        """Boxes to rows."""
+        self._rows = batch.open_boxes(self._box, self._shape, self._boxes).rows
 
     def check(self) -> None:
         """D and Q of each report."""
@@ -98,9 +92,7 @@ def ingest(report: Report) -> None:
             count = 1_000 if report.quick else 4_096
             boxes = making.boxes(world, PARTY, count)
             work, turns = InMemory(world, boxes), Turns()
-            steps = {
-                "open": work.open, "expand": work.expand, "check": work.check, "add": work.add,
-            }  # fmt: skip
+            steps = {"open": work.open, "check": work.check, "add": work.add}
             for _ in range(2 if report.quick else 5):
                 turns.take("bare", lambda: bare_open(world, boxes))  # noqa: B023 - called here
                 for name, step in steps.items():

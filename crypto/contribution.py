@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field as attribute
+from typing import NamedTuple
 
 from crypto import labels
 from crypto.errors import FormatError
@@ -83,8 +84,7 @@ def _rotation(report_id: ReportId, m: int) -> int:
     return int.from_bytes(report_id, "big") % m
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What the relay and all parties see of a contribution (mode 1: its sender is signed for)."""
 
     m: int
@@ -182,7 +182,7 @@ def check_upload(shape: Shape, header: bytes, boxes: Sequence[bytes]) -> Header:
     if len(boxes) != shape.m:
         raise FormatError("parties", f"a contribution has one box for each of {shape.m} parties")
     for party, box in enumerate(boxes, 1):
-        _check_box(shape, parsed, party, box)
+        need("box", box, shape.box_bytes(shape.form(parsed.report_id, party)))
     return parsed
 
 
@@ -191,10 +191,6 @@ def _check_round(shape: Shape, header: Header) -> None:
         raise FormatError("round", "the contribution is for another round")
     if header.m != shape.m:
         raise FormatError("parties", "the contribution is for another number of parties")
-
-
-def _check_box(shape: Shape, header: Header, party: int, box: bytes) -> None:
-    need("box", box, shape.box_bytes(shape.form(header.report_id, party)))
 
 
 def encode_share(shape: Shape, header: Header, share: Share) -> bytes:
@@ -221,6 +217,13 @@ def parse_share(data: bytes, shape: Shape, header: Header, party: int) -> Share:
     contribution), `party`, `parties`, `field`, `elements` (another number of them), `form`
     (a seed where elements are due, or the reverse) or `range` (one is not below p).
     """
+    share = _read_share(data, shape, header, party, shape.form(header.report_id, party))
+    share.check(shape.field, shape.length)
+    return share
+
+
+def _read_share(data: bytes, shape: Shape, header: Header, party: int, due: int) -> Share:
+    """All but the payload's length and range are checked."""
     if len(data) < SHARE_HEAD_BYTES:
         raise FormatError("length", f"a share has {SHARE_HEAD_BYTES} bytes at least")
     magic, suite, to, m, t, report, form, bits, length = _SHARE.unpack_from(data)
@@ -236,11 +239,9 @@ def parse_share(data: bytes, shape: Shape, header: Header, party: int) -> Share:
         raise FormatError("field", "the share is in another field")
     if length != shape.length:
         raise FormatError("elements", "the share has another number of elements")
-    if form != shape.form(header.report_id, party):
+    if form != due:
         raise FormatError("form", "the report id gives this party the other form of share")
-    share = Share(party, form, data[SHARE_HEAD_BYTES:])
-    share.check(shape.field, shape.length)
-    return share
+    return Share(party, form, data[SHARE_HEAD_BYTES:])
 
 
 class PartyBox:
@@ -259,11 +260,18 @@ class PartyBox:
         FormatError as of `parse_header` and `parse_share`, `round` for another round, `length`
         for a box of another size than the round's.
         """
+        parsed, share = self.unseal(shape, header, box)
+        share.check(shape.field, shape.length)
+        return parsed, share
+
+    def unseal(self, shape: Shape, header: bytes, box: bytes) -> tuple[Header, Share]:
+        """As `open`, but elements may be out of range: for who looks at many shares at once."""
         parsed = parse_header(header)
         _check_round(shape, parsed)
-        _check_box(shape, parsed, self.party, box)
+        due = shape.form(parsed.report_id, self.party)
+        need("box", box, shape.box_bytes(due))
         data = seal_open(self._sk, self.public, box)
-        return parsed, parse_share(data, shape, parsed, self.party)
+        return parsed, _read_share(data, shape, parsed, self.party, due)
 
     def __repr__(self) -> str:
         return f"PartyBox(party {self.party}, public {self.public.hex()}, secret hidden)"

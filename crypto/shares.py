@@ -7,9 +7,9 @@ uniform, so t of them can be what a seed expands to, and the others follow.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field as attribute
 from functools import lru_cache
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,15 @@ ELEMENTS, SEED = 0, 1
 """The forms of a share."""
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """What one party gets: elements as they travel, or the seed that they come from."""
 
     party: int
     form: int
-    payload: bytes = attribute(repr=False)
+    payload: bytes
+
+    def __repr__(self) -> str:
+        return f"Share(party={self.party}, form={self.form})"
 
     def elements(self, field: Field, length: int) -> Array:
         """The share itself; FormatError `form`, `length` or `range`."""

@@ -1,13 +1,14 @@
 """A party's own arithmetic over many reports at once (docs/aggregation.md, 4; numpy only).
 
-It expands shares to rows, gives two numbers a report and repetition to open, and sums the
-rows that are found valid. It opens nothing, masks nothing and decides nothing by itself:
-a D or Q that left here unmasked would tell of its report.
+It opens boxes and expands their shares to rows, gives two numbers a report and repetition to
+open jointly, and sums the rows that are found valid. It masks nothing and decides nothing by
+itself: a D or Q that left here unmasked would tell of its report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from crypto import labels
 from crypto.columns import Columns
-from crypto.errors import FormatError
+from crypto.contribution import Header, PartyBox, Shape
+from crypto.errors import CryptoError, FormatError
 from crypto.field import Array, Field, Words
 from crypto.primitives import KEY_BYTES, need, prf
 from crypto.shares import ELEMENTS, SEED, SEED_BYTES, Share
@@ -54,11 +56,49 @@ class Equations(Protocol):
 # Rows
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What one party found in some boxes: a header and a row of each that is in form."""
+
+    headers: list[Header]
+    rows: Words
+    """(n, L) in the stored width."""
+    refused: Counter[str]
+    """How many of the others, by the rule that they break."""
+
+
+def open_boxes(box: PartyBox, shape: Shape, boxes: Iterable[tuple[bytes, bytes]]) -> Opened:
+    """Of each (header, sealed), in their order. Nothing that a device sends raises."""
+    found: list[tuple[Header, Share]] = []
+    refused: Counter[str] = Counter()
+    for header, sealed in boxes:
+        try:
+            found.append(box.unseal(shape, header, sealed))
+        except CryptoError as error:
+            refused[error.rule] += 1
+    rows = _expand(shape.field, shape.length, [share for _, share in found])
+    headers = [header for header, _ in found]
+    # One look at all of them: seldom is there one to be found.
+    if rows.size and int(rows.max()) >= shape.field.p:
+        fits: NDArray[np.bool_] = np.all(rows < shape.field.p, axis=1)
+        refused["range"] += len(rows) - int(fits.sum())
+        headers = [header for header, fit in zip(headers, fits, strict=True) if fit]
+        rows = rows[fits]
+    return Opened(headers, rows, refused)
+
+
 def expand(field: Field, length: int, shares: Sequence[Share]) -> Words:
     """(n, L) in the stored width, one row for each share, in their order.
 
     For shares of one round that were checked when they were opened; FormatError if one was not.
     """
+    rows = _expand(field, length, shares)
+    if rows.size and int(rows.max()) >= field.p:
+        raise FormatError("range", "an element is not below the field's modulus")
+    return rows
+
+
+def _expand(field: Field, length: int, shares: Sequence[Share]) -> Words:
     rows: Words = np.empty((len(shares), length), field.word)
     for form in (ELEMENTS, SEED):
         at = [row for row, share in enumerate(shares) if share.form == form]
@@ -71,7 +111,8 @@ def expand(field: Field, length: int, shares: Sequence[Share]) -> Words:
         if form == SEED:
             rows[at] = field.prg_rows(payloads, length)
         else:
-            rows[at] = rows_of(field, length, b"".join(payloads))
+            elements: Words = np.frombuffer(b"".join(payloads), field.word)
+            rows[at] = elements.reshape(len(at), length)
     if any(share.form not in (ELEMENTS, SEED) for share in shares):
         raise FormatError("form", "a share is elements or a seed")
     return rows

@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from client import keyfile
@@ -20,8 +20,8 @@ from services.party.front import Front
 from services.party.store import PartyStore
 from services.telemetry import Telemetry, configure
 from tests.cli_process import PROGRAM, SECONDS_MAX, Done
-from tests.relay_worlds import PARTIES, PUBLISHER, Actor, Relay
-from tests.served import AUDIENCE, SECRETS
+from tests.relay_worlds import PARTIES, PUBLISHER, Actor
+from tests.served import AUDIENCE, SECRETS, Service
 from tests.service_process import environment
 
 
@@ -78,20 +78,18 @@ class Desktop:
     """Somebody with a key file and `rookery task`."""
 
     folder: Path
-    relay: Relay
     key: Path
-    environ: dict[str, str] = field(default_factory=dict)
+    environ: dict[str, str]
 
     @classmethod
-    def of(cls, folder: Path, relay: Relay, actor: Actor, name: str = "own.key") -> Desktop:
-        """That one's."""
-        keyfile.create(folder / name, actor.seed)
+    def of(cls, folder: Path, service: Service, seed: bytes, name: str = "own.key") -> Desktop:
+        """Whose key has this seed."""
+        keyfile.create(folder / name, seed)
         return cls(
             folder,
-            relay,
             folder / name,
             environment(
-                ROOKERY_SERVER=relay.service.server.address,
+                ROOKERY_SERVER=service.server.address,
                 ROOKERY_AUDIENCE=AUDIENCE,
                 ROOKERY_SERVER_KEY=SECRETS.server_key.public.hex(),
             ),
@@ -115,3 +113,27 @@ class Desktop:
         assert "Traceback" not in done.err, done.err
         assert done.code == code, done
         return done
+
+
+def task_file(folder: Path, **other: str) -> str:
+    """A task, as a person writes it; others in the place of its usual fields, as in TOML."""
+    fields = {
+        "id": '"cuisine"',
+        "title": '"Favourite cuisine"',
+        "purpose": '"product"',
+        "window_ms": '"1h"',
+        "grace_ms": "0",
+        "reports_max": "10_000",
+        "k_min": "2",
+        "expires_ms": "2200-01-01T00:00:00Z",
+        "kind": '{ name = "histogram", bins = 3, labels = ["thai", "italian", "other"] }',
+        "caps": "{ device_micro_rho = 1_000_000, period_ms = '1d', task_micro_rho = 10_000_000 }",
+        "parties": "{ m = 3, t = 1 }",
+        "tail": '{ name = "none" }',
+        "sigma_milli": "4_000",
+        **other,
+    }
+    fields["noise"] = f'{{ mechanism = "gaussian", sigma_milli = {fields.pop("sigma_milli")} }}'
+    path = folder / "task.toml"
+    path.write_text("".join(f"{name} = {value}\n" for name, value in fields.items()))
+    return str(path)

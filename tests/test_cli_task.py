@@ -8,35 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.analyst_worlds import Desktop
+from tests.analyst_worlds import Desktop, task_file
 from tests.cli_process import PROGRAM
 from tests.relay_worlds import ANALYST, PUBLISHER, STRANGER, Relay
 from tests.service_process import environment
-
-
-def task_file(folder: Path, **other: str) -> str:
-    """A task, as a person writes it; others in the place of its usual fields, as in TOML."""
-    fields = {
-        "id": '"cuisine"',
-        "title": '"Favourite cuisine"',
-        "purpose": '"product"',
-        "window_ms": '"1h"',
-        "grace_ms": "0",
-        "reports_max": "10_000",
-        "k_min": "2",
-        "expires_ms": "2200-01-01T00:00:00Z",
-        "kind": '{ name = "histogram", bins = 3, labels = ["thai", "italian", "other"] }',
-        "caps": "{ device_micro_rho = 1_000_000, period_ms = '1d', task_micro_rho = 10_000_000 }",
-        "parties": "{ m = 3, t = 1 }",
-        "tail": '{ name = "none" }',
-        "sigma_milli": "4_000",
-        **other,
-    }
-    fields["noise"] = f'{{ mechanism = "gaussian", sigma_milli = {fields.pop("sigma_milli")} }}'
-    path = folder / "task.toml"
-    path.write_text("".join(f"{name} = {value}\n" for name, value in fields.items()))
-    return str(path)
-
 
 # --- keys ---
 
@@ -94,7 +69,7 @@ def test_a_dry_run_needs_no_key_and_no_service(tmp_path: Path) -> None:
 
 async def test_a_task_is_published_for_good_and_listed(relay: Relay, tmp_path: Path) -> None:
     """Again is fine; another one under its id is refused in words."""
-    publisher = Desktop.of(tmp_path, relay, PUBLISHER)
+    publisher = Desktop.of(tmp_path, relay.service, PUBLISHER.seed)
     done = await publisher.run("publish", task_file(tmp_path), "--json")
     spec_hash = done.json["spec_hash"]
     assert done.json["published"]
@@ -102,7 +77,7 @@ async def test_a_task_is_published_for_good_and_listed(relay: Relay, tmp_path: P
     changed = task_file(tmp_path, title='"Another title"')
     refused = await publisher.run("publish", changed, code=1)
     assert "a changed one needs another id" in refused.err
-    reader = Desktop.of(tmp_path, relay, ANALYST, "reader.key")
+    reader = Desktop.of(tmp_path, relay.service, ANALYST.seed, "reader.key")
     [listed] = (await reader.run("list", "--json")).json["tasks"]
     assert (listed["spec_hash"], listed["own"], listed["rounds"]) == (spec_hash, False, [])
     assert listed["publisher"] == PUBLISHER.public.hex()
@@ -115,11 +90,11 @@ async def test_a_key_that_the_service_does_not_take_learns_what_to_set(
     relay: Relay, tmp_path: Path
 ) -> None:
     """Unknown, or known in another role."""
-    stranger = Desktop.of(tmp_path, relay, STRANGER, "stranger.key")
+    stranger = Desktop.of(tmp_path, relay.service, STRANGER.seed, "stranger.key")
     done = await stranger.run("publish", task_file(tmp_path), code=1)
     assert "its setting `publishers` must have " + STRANGER.public.hex() in done.err
     assert (await stranger.run("list", "--json", code=1)).json["error"] == "KeyRefused"
-    reader = Desktop.of(tmp_path, relay, ANALYST, "reader.key")
+    reader = Desktop.of(tmp_path, relay.service, ANALYST.seed, "reader.key")
     done = await reader.run("publish", task_file(tmp_path), code=1)
     assert "the service knows this key, but it may not do that" in done.err
 
@@ -134,7 +109,7 @@ async def test_a_reports_size_that_the_service_refuses_is_explained(
         parties="{ m = 15, t = 1 }",
         sigma_milli="400_000",
     )
-    publisher = Desktop.of(tmp_path, relay, PUBLISHER)
+    publisher = Desktop.of(tmp_path, relay.service, PUBLISHER.seed)
     done = await publisher.run("publish", large, code=1)
     assert "receive_bytes_max" in done.err
 

@@ -21,7 +21,7 @@ from mpc.manifest import Manifest
 from mpc.task import Task
 from rookery.v1 import parties_pb2
 from tests.analyst_samples import result as round_result
-from tests.analyst_worlds import Counter, Desktop, counter
+from tests.analyst_worlds import Counter, Desktop, counter, task_file
 from tests.relay_worlds import (
     ANALYST,
     FINISH,
@@ -33,7 +33,6 @@ from tests.relay_worlds import (
     result,
 )  # fmt: skip
 from tests.scripted import Seen, answer, held, refuse, scripted
-from tests.test_cli_task import task_file
 
 
 @dataclass(slots=True)
@@ -78,7 +77,7 @@ async def scene(relay: Relay, tmp_path: Path) -> AsyncIterator[Scene]:
         parties = [
             await stack.enter_async_context(counter(tmp_path, actor)) for actor in PARTIES
         ]  # fmt: skip
-        publisher = Desktop.of(tmp_path, relay, PUBLISHER)
+        publisher = Desktop.of(tmp_path, relay.service, PUBLISHER.seed)
         await publisher.run("publish", task_file(tmp_path))
         yield Scene(relay, publisher, parties)
 
@@ -219,7 +218,7 @@ async def test_a_party_that_does_not_sign_is_named(scene: Scene) -> None:
 
 async def test_parties_that_all_refuse_leave_nothing_begun(scene: Scene, tmp_path: Path) -> None:
     """Each says why in its words; the next run draws another round."""
-    rival = Desktop.of(tmp_path, scene.relay, RIVAL, "rival.key")
+    rival = Desktop.of(tmp_path, scene.relay.service, RIVAL.seed, "rival.key")
     await rival.run("publish", task_file(tmp_path, id='"rivals"'))
     done = await rival.run("collect", "rivals", *scene.options, code=1)
     assert done.err.count("does not take this key: its setting `publishers` must have it") == 3
@@ -234,6 +233,15 @@ async def test_a_budget_that_is_spent_says_what_is_left(scene: Scene, tmp_path: 
         scene.parties = [*scene.parties[:2], Counter(actor, poor.target)]
         failed = await scene.collect(code=1)
     assert "has no budget left for the task: 1,500 micro-rho of its cap task" in failed["message"]
+
+
+async def test_what_a_stranger_sends_does_not_steer_the_terminal(scene: Scene) -> None:
+    """A party's refusal is shown by words that are known, or by its status."""
+    rude = refuse(grpc.StatusCode.ABORTED, "\x1b[2J", rule="\x1b[1m")
+    async with scripted(rude) as stranger:
+        scene.parties = [*scene.parties[:2], Counter(PARTIES[2], stranger.target)]
+        failed = await scene.collect(code=1)
+    assert failed["message"].endswith("refuses (ABORTED)")
 
 
 @pytest.mark.parametrize(
@@ -293,7 +301,7 @@ async def test_an_analyst_pins_publisher_and_parties(scene: Scene, tmp_path: Pat
     """By a file or by options; without them nothing is believed, unless that is wanted."""
     of, round_ = await scene.opened()
     await scene.finish(of, round_, [0, 1, 2])
-    reader = Desktop.of(tmp_path, scene.relay, ANALYST, "reader.key")
+    reader = Desktop.of(tmp_path, scene.relay.service, ANALYST.seed, "reader.key")
     asked = ("result", round_.round_id.hex())
     assert "is no publisher that is pinned" in (
         await reader.run(*asked, *_parties_of(PARTIES), code=1)

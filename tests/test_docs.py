@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from client.analyst import draft, panel as panels
 from crypto import enrol
 from crypto.ids import LinkHash
 
@@ -23,6 +24,15 @@ def test_the_backend_of_the_enrolment_page_makes_tokens_that_verify() -> None:
         token, names["KEY"].public, audience="sync.example.org", genesis=genesis, now_ms=0
     )
     assert opened.subject == enrol.subject(names["SALT"], "alice@example.org")
+
+
+def test_the_task_and_the_panel_of_the_page_on_tasks_are_sound(tmp_path: Path) -> None:
+    """What docs/tasks.md shows can be published, and the panel is one but for its keys."""
+    task, panel = re.findall(r"```toml\n(.*?)```", (DOCS / "tasks.md").read_text(), re.DOTALL)
+    (tmp_path / "task.toml").write_text(task)
+    assert draft.read(tmp_path / "task.toml").field.bits == 31
+    (tmp_path / "panel.toml").write_text(panel.replace("64 hex digits", "ab" * 32))
+    assert len(panels.read(tmp_path / "panel.toml").parties) == 1
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:

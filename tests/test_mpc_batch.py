@@ -110,11 +110,7 @@ class Round:
                 except CryptoError as error:
                     rules.add(error.rule)
             dropped.update(rules)
-        ids = [
-            one
-            for one in (parse_header(upload.header).report_id for upload in self.uploads)
-            if all(one in mine for mine in held)
-        ]
+        ids = [one for one in held[0] if all(one in mine for mine in held)]
         field, length, equations = self.kind.field, self.kind.length, self.kind.equations
         challenge = Challenge.of(
             field, COIN, length=length, equations=equations, kappa=kappa(field)

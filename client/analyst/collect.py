@@ -7,6 +7,7 @@ finished by the next one.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -159,14 +160,21 @@ _WHY: Final[Mapping[str, str]] = {
 }
 
 
+_SLUG: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
+
+
 def _why(error: RemoteError) -> str:
     why = _WHY.get(error.reason)
     if why is None:
-        why = f"refuses ({error.reason.lower().replace('_', ' ')})"
-    if rule := error.metadata.get("rule"):
+        why = f"refuses ({_slug(error.reason) or error.status})"
+    if rule := _slug(error.metadata.get("rule", "")):
         why += f" (rule {rule})"
-    left, cap = error.number("left"), error.metadata.get("cap")
+    left, cap = error.number("left"), _slug(error.metadata.get("cap", ""))
     if error.reason == reasons.BUDGET_EXHAUSTED and left is not None:
-        of_cap = f" of its cap {cap}" if cap else ""
-        why += f": {left:,} micro-rho{of_cap} are left"
+        why += f": {left:,} micro-rho{f' of its cap {cap}' if cap else ''} are left"
     return why
+
+
+def _slug(text: str) -> str:
+    """The text if it is a word; what a stranger sends is not shown otherwise."""
+    return text if _SLUG.fullmatch(text) else ""

@@ -116,7 +116,7 @@ def sentences(task: Task, result: RoundResult, signers: Sequence[int]) -> list[s
     said = _on_tail(task, result)
     said += _on_reports(result.counted)
     said.append(privacy(task))
-    sigma = f", of sigma {task.noise.sigma_milli / 1000:g} as the task asks" if task.noise else ""
+    sigma = f", of sigma {task.noise.sigma_milli / 1000:,g} as the task asks" if task.noise else ""
     said.append(
         f"The noise is of {_parties(result.noise_of)}{sigma}; intervals are of the noise alone."
     )
