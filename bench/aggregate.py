@@ -16,7 +16,8 @@ from pathlib import Path
 import nacl.bindings as sodium
 import numpy as np
 
-from bench.party import PARTY, party
+from bench import joint, processes
+from bench.party import PARTY, fill, party
 from bench.report import Part, Report, run
 from bench.rounds import Box, World, devices, task_of
 from crypto.contribution import Contribution
@@ -151,6 +152,58 @@ def client(report: Report) -> None:
             report.goal("client at d = 1024, ms", took_ms, 0.5, at_most=True)
 
 
+def growth(report: Report) -> None:
+    """What a report costs one party as there are more of them, and as they get longer."""
+    sizes = (1_000, 10_000) if report.quick else (1_000, 10_000, 100_000)
+    with devices() as making:
+        for bins in BINS:
+            for count in sizes:
+                world = World.make(task_of(bins))
+                with tempfile.TemporaryDirectory() as folder, party(world, Path(folder)) as own:
+                    took, turns = fill(own, world, making, count), Turns()
+                    turns.take("verify", own.verify)
+                    turns.take("sum", own.add)
+                verify, added = turns.best("verify"), turns.best("sum")
+                report.row(
+                    f"growth, d = {bins}, n = {count:,}",
+                    us_a_report=(took + verify + added) / count * 1e6,
+                    take_us=took / count * 1e6,
+                    verify_us=verify / count * 1e6,
+                    sum_us=added / count * 1e6,
+                )
+
+
+def memory(report: Report) -> None:
+    """The largest resident set of a party over a round, in a process of its own."""
+    count = 10_000 if report.quick else 100_000
+    with processes.Child([sys.executable, "-m", "bench.party", "256", str(count)]) as child:
+        peak_gib = child.ready["peak_bytes"] / (1 << 30)
+    report.row(f"memory, d = 256, n = {count:,}", peak_gib=peak_gib)
+    report.goal("memory of a party, GiB", peak_gib, 2.0, at_most=True)
+
+
+async def round_(report: Report) -> None:
+    """10,000 reports of 64 bins, three parties and a relay: from the close to the result.
+
+    The parties look for boxes after the close only, so that all of their work is timed.
+    """
+    count, window_s = (1_000, 15) if report.quick else (10_000, 60)
+    task = task_of(64, window_ms=window_s * 1_000)
+    with devices() as making, tempfile.TemporaryDirectory() as folder:
+        took = await joint.whole(Path(folder), making, task, count, ROOKERY_PARTY_POLL_S="86400")
+    report.row(
+        f"round, d = 64, n = {count:,}",
+        close_to_result_s=took.close_to_result_s,
+        contributions_per_s=count / took.load_s,
+        party_cpu_s=took.cpu_s / 3,
+        party_peak_mib=took.peak_bytes / (1 << 20),
+        job_peak_mib=took.job_peak_bytes / (1 << 20),
+        error_max=took.error_max,
+        **{f"{state.lower()}_s": at_s for state, at_s in took.states_s.items()},
+    )
+    report.goal("round of 10,000 reports, s", took.close_to_result_s, 10.0, at_most=True)
+
+
 def _request_bytes(world: World, made: Contribution) -> int:
     request = rounds_pb2.ContributeRequest(
         round_id=world.manifest.round_id, header=made.header, boxes=made.boxes
@@ -176,6 +229,9 @@ PARTS: dict[str, Part] = {
     "ingest": ingest,
     "client": client,
     "upload": upload,
+    "growth": growth,
+    "memory": memory,
+    "round": round_,
 }
 
 if __name__ == "__main__":

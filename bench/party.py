@@ -1,12 +1,18 @@
 """One party's own work over a round, by the daemon's own code and with its own store.
 
 Peers, relay and links are left out: `Alone` answers the joint steps at once, so that what is
-timed is what the party computes and keeps.
+timed is what the party computes and keeps. `python -m bench.party BINS REPORTS` prints how much
+memory that takes at most, in a process of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import resource
+import sys
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.rounds import Box, World
+from bench.rounds import Box, Devices, World, devices, task_of
 from crypto.field import Array
-from mpc.batch import open_boxes
+from mpc import batch
 from mpc.circuit import Zeros
 from mpc.opening import Lines
 from services.party import work
@@ -82,7 +88,7 @@ class Party:
 
     def take(self, boxes: Sequence[Box]) -> None:
         """Opens a micro-batch and keeps it, durably."""
-        opened = open_boxes(self._box, self._shape, boxes)
+        opened = batch.open_boxes(self._box, self._shape, boxes)
         if opened.refused:
             raise RuntimeError(f"refused: {opened.refused}")
         self._store.add_batch(
@@ -121,3 +127,33 @@ def party(world: World, folder: Path) -> Iterator[Party]:
         yield Party(world, store)
     finally:
         store.close()
+
+
+def fill(own: Party, world: World, making: Devices, count: int) -> float:
+    """So many reports, a micro-batch at a time; seconds that the party took for them."""
+    size, seconds = batch.micro_batch_reports(world.task.kind.length), 0.0
+    for start in range(0, count, size):
+        boxes = making.boxes(world, PARTY, min(size, count - start))
+        begin = time.perf_counter()
+        own.take(boxes)
+        seconds += time.perf_counter() - begin
+    return seconds
+
+
+def main(bins: int, count: int) -> None:
+    """A round of so many reports; prints the largest resident set that it took."""
+    world = World.make(task_of(bins))
+    with (
+        devices() as making,
+        tempfile.TemporaryDirectory() as folder,
+        party(world, Path(folder)) as own,
+    ):
+        fill(own, world, making, count)
+        own.verify()
+        own.add()
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"peak_bytes": peak_kib << 10}), flush=True)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:3]))

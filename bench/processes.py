@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -30,15 +31,18 @@ sys.exit(code)
 class Child:
     """A server in a process of its own that prints one JSON line when it is ready."""
 
-    def __init__(self, command: list[str], env: dict[str, str] | None = None) -> None:
-        self._log = subprocess.DEVNULL
-        self._process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=None if os.environ.get("BENCH_VERBOSE") else self._log,
-            text=True,
-            env={**os.environ, **(env or {})},
-        )
+    def __init__(
+        self, command: list[str], env: dict[str, str] | None = None, *, log: Path | None = None
+    ) -> None:
+        shown = bool(os.environ.get("BENCH_VERBOSE"))
+        with (log or Path(os.devnull)).open("ab") as written:
+            self._process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=None if shown and log is None else written,
+                text=True,
+                env={**os.environ, **(env or {})},
+            )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -59,6 +63,20 @@ class Child:
     def memory_bytes(self) -> int:
         """Resident set."""
         return int(self._info.memory_info().rss)
+
+    def peak_bytes(self) -> int:
+        """The largest that the resident set has been."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) << 10
+
+    def children_bytes(self) -> int:
+        """The largest resident set among the processes that it has started."""
+        sizes = [0]
+        for child in self._info.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                sizes.append(int(child.memory_info().rss))
+        return max(sizes)
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +100,7 @@ def echo() -> Child:
     return Child([sys.executable, "-m", "bench.echo"])
 
 
-def service(folder: Path, *, profile: Path | None = None) -> Child:
+def service(folder: Path, *, profile: Path | None = None, **settings: str) -> Child:
     """`rookery-server serve` on a fresh SQLite file, without rates, logs or work to prove."""
     start = (
         ["-c", PROFILED.format(path=str(profile)), "rookery-server"]
@@ -98,7 +116,20 @@ def service(folder: Path, *, profile: Path | None = None) -> Child:
         "ROOKERY_MAX_PENDING_REQUESTS": "20000",
         "ROOKERY_IDENTITY_KEY_FILE": str(folder / "server.key"),
         "ROOKERY_PEPPER_FILE": str(folder / "server.pepper"),
+        **settings,
     }
     database = str(folder / "rookery.db")
     arguments = ["serve", "--dev", "--listen", "127.0.0.1:0", "--database", database]
     return Child([sys.executable, *start, *arguments], env)
+
+
+def party(folder: Path, seed: bytes, **settings: str) -> Child:
+    """`rookery-server party` on a fresh file, with this identity; its log is kept there."""
+    folder.mkdir()
+    key = folder / "party.key"
+    key.touch(mode=0o600)
+    key.write_text(seed.hex() + "\n")
+    arguments = ["party", "--listen", "127.0.0.1:0", "--database", str(folder / "party.db")]
+    env = {"ROOKERY_PARTY_IDENTITY_KEY_FILE": str(key), **settings}
+    command = [sys.executable, "-m", "services.cli", *arguments]
+    return Child(command, env, log=folder / "party.log")

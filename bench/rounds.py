@@ -9,11 +9,13 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from crypto import contribution
 from crypto.contribution import Contribution, PartyBox, Shape
 from crypto.field import FIELD31
 from crypto.keys import Identity
-from mpc.keys import PublisherKey
 from mpc.kinds import Histogram
 from mpc.manifest import Manifest, Party
 from mpc.noise import Law, Mechanism
@@ -21,9 +23,10 @@ from mpc.tail_params import AsTheyAre
 from mpc.task import Caps, Task
 
 M, T = 3, 1
-PUBLISHER = PublisherKey(b"\x50" * 32)
+PUBLISHER_SEED = b"\x50" * 32
 WORKERS = 2
 
+Counts = NDArray[np.int64]
 Box = tuple[bytes, bytes]
 """A contribution's header, and what is sealed for one party."""
 
@@ -98,11 +101,13 @@ class World:
         )
 
 
-def votes(job: tuple[World, int, int]) -> list[Contribution]:
-    """(round, seed of the choices, how many) to contributions, each of another account."""
+def votes(job: tuple[World, int, int]) -> tuple[list[Contribution], Counts]:
+    """(round, seed of the choices, how many) to contributions, each of another account, and how
+    many chose each bin."""
     world, seed, count = job
-    choices = random.Random(seed)
-    return [world.vote(choices.randrange(world.task.kind.d)) for _ in range(count)]
+    bins = world.task.kind.d
+    choices = [random.Random(f"{seed} {at}").randrange(bins) for at in range(count)]
+    return [world.vote(choice) for choice in choices], np.bincount(choices, minlength=bins)
 
 
 class Devices:
@@ -112,18 +117,21 @@ class Devices:
         self._pool = pool
         self._seed = 0
 
-    def vote(self, world: World, count: int) -> list[Contribution]:
-        """So many, with choices unlike those of the call before."""
+    def counted(self, world: World, count: int) -> tuple[list[Contribution], Counts]:
+        """So many, with choices unlike those of the call before; and how many chose each bin."""
         jobs = []
         for worker in range(WORKERS):
             self._seed += 1
             part = count // WORKERS + (worker < count % WORKERS)
             jobs.append((world, self._seed, part))
-        return [one for part in self._pool.map(votes, jobs) for one in part]
+        parts = list(self._pool.map(votes, jobs))
+        made = [one for part, _ in parts for one in part]
+        return made, np.sum([counts for _, counts in parts], axis=0)
 
     def boxes(self, world: World, party: int, count: int) -> list[Box]:
         """What one party gets of so many."""
-        return [(one.header, one.boxes[party - 1]) for one in self.vote(world, count)]
+        made, _ = self.counted(world, count)
+        return [(one.header, one.boxes[party - 1]) for one in made]
 
 
 @contextmanager
