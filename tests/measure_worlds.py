@@ -23,7 +23,9 @@ from crypto import labels
 from crypto.contribution import Contribution
 from crypto.field import Array
 from crypto.shares import reconstruct
+from mpc import result as results
 from mpc.manifest import Manifest
+from mpc.result import Counted
 from mpc.task import Task
 from tests.client_worlds import Phone, Service, first_phone, pair, settle
 from tests.relay_worlds import PARTIES, PUBLISHER, Actor
@@ -180,3 +182,10 @@ def summed(made: Task, rows: Iterable[Array]) -> list[int]:
     assert not made.kind.equations.residues(vectors).any()
     sums = made.kind.project(made.field.sum(vectors), len(vectors))
     return [int(one) for one in made.field.decode(sums)]
+
+
+def sums_of(made: Task) -> bytes:
+    """A result's bytes: three reports in the first bin, noised."""
+    counted = Counted(3, 0, 0, ({}, {}, {}))
+    sums = [3, -1, *[0] * (made.kind.d - 2)]
+    return results.make(made, sums, counted, noise_of=(1, 2, 3), checked=True).encode(made)

@@ -21,7 +21,7 @@ from mpc.manifest import Manifest
 from mpc.noise import Law, Mechanism
 from mpc.task import Caps, Task
 from tests.cli_process import Home, join
-from tests.measure_worlds import taking_part
+from tests.measure_worlds import sums_of, taking_part
 from tests.relay_worlds import (
     FINISH,
     GRACE_MS,
@@ -40,7 +40,6 @@ from tests.relay_worlds import (
 from tests.served import AUDIENCE
 from tests.service_process import ROOT, ServiceProcess, environment
 from tests.shell_worlds import Clock, endpoint_of, fleet, put
-from tests.test_measure_results import sums_of
 
 FOOD: dict[str, Any] = {
     "kind": Histogram(FIELD31, 3, ("thai", "italian", "georgian")),

@@ -11,15 +11,24 @@ from client.measure.core import KEPT_MS
 from client.measure.errors import Ineligible
 from client.measure.participant import Participant
 from client.measure.records import Shown
-from client.measure.results import WAIT_MS, Results, State
+from client.measure.results import UNKNOWN, WAIT_MS, Results, State
 from client.rounds import GivenUp, RelayedResult
 from client.vault import MemoryVault
 from crypto import labels
-from mpc import canonical, result as results
+from mpc import canonical
 from mpc.manifest import Manifest
-from mpc.result import Counted, Sums
+from mpc.result import Sums
 from mpc.task import Task
-from tests.measure_worlds import POLICY, Meter, meter, meters, signed_task, taking_part, together
+from tests.measure_worlds import (
+    POLICY,
+    Meter,
+    meter,
+    meters,
+    signed_task,
+    sums_of,
+    taking_part,
+    together,
+)
 from tests.relay_worlds import (
     FINISH,
     GRACE_MS,
@@ -35,13 +44,6 @@ from tests.relay_worlds import (
 from tests.shell_worlds import Clock, endpoint_of, fleet, put
 
 CLOSED_MS = WINDOW_MS + GRACE_MS
-
-
-def sums_of(made: Task) -> bytes:
-    """A result's bytes: three reports in the first bin, noised."""
-    counted = Counted(3, 0, 0, ({}, {}, {}))
-    sums = [3, -1, *[0] * (made.kind.d - 2)]
-    return results.make(made, sums, counted, noise_of=(1, 2, 3), checked=True).encode(made)
 
 
 def relayed(made: Manifest, said: bytes, by: Iterable[int] = (1, 2, 3)) -> RelayedResult:
@@ -114,10 +116,6 @@ def test_what_does_not_verify_is_not_kept() -> None:
         with pytest.raises(Ineligible) as caught:
             kept.take(signed_task(made), shown, said)
         assert caught.value.rule == rule
-    forged = replace(gave_up(round_, 1, "budget"), party=2)
-    with pytest.raises(Ineligible) as caught:
-        kept.take(signed_task(made), shown, RelayedResult(b"", {}, (forged,)))
-    assert caught.value.rule == "signature"
     with pytest.raises(Ineligible) as caught:
         kept.take(signed_task(task("another")), shown, good)
     assert caught.value.rule == "round-task"
@@ -178,6 +176,23 @@ def test_a_device_that_did_not_take_part_knows_the_round_from_the_others() -> No
     assert shown.manifest == round_
     taken = shelf(b).take(signed_task(made), shown, relayed(round_, sums_of(made)))
     assert taken.state is State.DONE
+
+
+def test_one_party_that_speaks_nonsense_keeps_no_result_from_anybody() -> None:
+    """A word in no form that is known says that it gave up; another's signature says nothing."""
+    one, made = meter(), task()
+    round_, shown = answered(one, made)
+    rude = b"\xff\x00"
+    sig = PARTIES[2].as_party.sign(labels.ABANDONMENT, round_.digest + rude)
+    words = (
+        GivenUp(3, rude, sig),
+        replace(gave_up(round_, 1, "budget"), party=2),
+        replace(gave_up(round_, 1, "budget"), party=4),
+    )
+    said = replace(relayed(round_, sums_of(made), (1, 2)), given_up=words)
+    taken = shelf(one).take(signed_task(made), shown, said)
+    assert taken.state is State.DONE
+    assert taken.given_up == {3: UNKNOWN}
 
 
 async def test_results_come_back_from_the_relay_to_every_device(relay: Relay) -> None:

@@ -6,28 +6,31 @@ trusts, for a task that its pinned publisher signed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from client.analyst.abandoned import is_final, reasons
+from client.analyst.abandoned import is_final
 from client.analyst.errors import NotVerified
+from client.analyst.evidence import check_given_up
 from client.errors import RowsError
 from client.measure import judge
 from client.measure.core import KEPT_MS, ROWS, Measuring
 from client.measure.errors import Ineligible
 from client.measure.policy import Policy
 from client.measure.records import Shown
-from client.rounds import RelayedResult, SignedTask
+from client.rounds import GivenUp, RelayedResult, SignedTask
 from client.rows import Changes, Journal, Rows, pack, unpack
 from crypto.errors import CryptoError
 from mpc import result as results, task as tasks
+from mpc.manifest import Manifest
 from mpc.result import RoundResult
 from mpc.task import Task
 
 WAIT_MS: Final = 40 * 86_400_000
 """So long after a round was over a result is asked for: longer than any service keeps boxes."""
+UNKNOWN: Final = "for a reason that this version does not know"
 
 
 class State(Enum):
@@ -105,11 +108,9 @@ class Results:
         try:
             if relayed.result:
                 result = results.open_(relayed.result, relayed.sigs, manifest, task)
-            given_up = reasons(relayed.given_up, manifest)
         except CryptoError as error:
             raise Ineligible.of(error) from None
-        except NotVerified as error:
-            raise Ineligible(error.rule, str(error)) from None
+        given_up = dict(_given_up(relayed.given_up, manifest))
         ended = Ended(signed, task, shown, result, tuple(sorted(relayed.sigs)), given_up)
         self.ended[manifest.digest] = ended
         self._journal.set(
@@ -130,6 +131,17 @@ class Results:
             if now_ms >= ended.shown.manifest.close_ms + KEPT_MS:
                 del self.ended[digest]
                 self._journal.drop(f"result:{digest.hex()}")
+
+
+def _given_up(words: Iterable[GivenUp], manifest: Manifest) -> Iterator[tuple[int, str]]:
+    """Who gave up, by its own signature, and why. One party's word that can't be read says only
+    that it gave up: it must not keep a result from anybody."""
+    for one in words:
+        try:
+            yield one.party, check_given_up(one, manifest)
+        except NotVerified as error:
+            if error.rule not in ("party", "signature"):
+                yield one.party, UNKNOWN
 
 
 def _read(row: bytes) -> Ended:
