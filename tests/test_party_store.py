@@ -91,8 +91,8 @@ def test_one_manifest_is_signed_for_a_round(open_round: PartyStore) -> None:
 def test_the_first_of_an_id_or_nullifier_stands_and_the_rest_are_counted(
     open_round: PartyStore,
 ) -> None:
-    replayed_id = replace(REPORTS[0], nullifier=b"n" * 32, report_hash=b"h" * 32)
-    replayed_nullifier = replace(REPORTS[1], report_id=b"i" * 16)
+    replayed_id = REPORTS[0]._replace(nullifier=b"n" * 32, report_hash=b"h" * 32)
+    replayed_nullifier = REPORTS[1]._replace(report_id=b"i" * 16)
     new = open_round.add_batch(
         ROUND, cursor=b"1", reports=[*REPORTS[:3], replayed_id, replayed_nullifier, REPORTS[2]],
         refused={"length": 2}, reports_max=99,
@@ -121,7 +121,7 @@ def test_a_relay_that_starts_over_adds_nothing(open_round: PartyStore) -> None:
     )
     open_round.start_over(ROUND)
     assert open_round.round(ROUND).cursor == b""
-    swapped = replace(REPORTS[0], report_hash=b"h" * 32)
+    swapped = REPORTS[0]._replace(report_hash=b"h" * 32)
     new = open_round.add_batch(
         ROUND, cursor=b"2", reports=[*REPORTS, swapped], refused={"open": 3}, reports_max=99
     )

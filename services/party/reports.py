@@ -20,14 +20,13 @@ REPLAYED_ID, REPLAYED_NULLIFIER, SURPLUS = "replayed-id", "replayed-nullifier", 
 """Rules of docs/aggregation.md, 5, that take more than the report itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """One opened box: what names it, and its share row."""
 
     report_id: bytes
     nullifier: bytes
     report_hash: bytes
-    row: bytes
+    row: bytes | memoryview
 
     def __repr__(self) -> str:
         return f"Report({self.report_id[:4].hex()}…, {len(self.row)} bytes)"
@@ -64,29 +63,67 @@ def insert(
     """
     if len(reports) > BATCH_REPORTS_MAX:
         raise ValueError(f"a micro-batch has {BATCH_REPORTS_MAX} reports at most")
-    report_table, batch_table = round_tables(round_n)
-    (batch_n,) = db.execute(f"SELECT coalesce(max(batch_n), 0) + 1 FROM {batch_table}").fetchone()
-    (there_are,) = db.execute(f"SELECT count(*) FROM {report_table}").fetchone()
-    statement = f"INSERT OR IGNORE INTO {report_table} VALUES (?, ?, ?, ?)"
-    look = f"SELECT report_hash FROM {report_table} WHERE report_id = ?"
-    rows: list[bytes] = []
+    _, batch_table = round_tables(round_n)
+    last, there_are = db.execute(
+        f"SELECT coalesce(max(batch_n), 0), coalesce(sum(reports), 0) FROM {batch_table}"
+    ).fetchone()
+    base, room = (last + 1) << _ROW_BITS, reports_max - there_are
+    new, refused = reports, dict[str, int]()
+    if len(reports) > room or not _all_new(db, round_n, reports, base):
+        new, refused = _those_new(db, round_n, reports, base, room, again=again)
+    if new:
+        values = (last + 1, len(new), b"".join([report.row for report in new]))
+        db.execute(f"INSERT INTO {batch_table} VALUES (?, ?, ?)", values)
+    return len(new), refused
+
+
+def _insertion(round_n: int) -> str:
+    return f"INSERT OR IGNORE INTO {round_tables(round_n)[0]} VALUES (?, ?, ?, ?)"
+
+
+def _all_new(
+    db: sqlite3.Connection, round_n: int, reports: Sequence[Report], base: int
+) -> bool:  # fmt: skip
+    """Whether no report is a replay, as mostly; if one is, nothing was stored."""
+    names = [
+        (report.report_id, report.nullifier, report.report_hash, base | row)
+        for row, report in enumerate(reports)
+    ]
+    before = db.total_changes
+    db.execute("SAVEPOINT reports")
+    db.executemany(_insertion(round_n), names)
+    is_whole = db.total_changes - before == len(names)
+    if not is_whole:
+        db.execute("ROLLBACK TO reports")
+    db.execute("RELEASE reports")
+    return is_whole
+
+
+def _those_new(
+    db: sqlite3.Connection,
+    round_n: int,
+    reports: Sequence[Report],
+    base: int,
+    room: int,
+    *,
+    again: bool,
+) -> tuple[list[Report], dict[str, int]]:
+    statement = _insertion(round_n)
+    look = f"SELECT report_hash FROM {round_tables(round_n)[0]} WHERE report_id = ?"
+    new: list[Report] = []
     refused: dict[str, int] = {}
     for report in reports:
-        place = batch_n << _ROW_BITS | len(rows)
-        names = (report.report_id, report.nullifier, report.report_hash, place)
-        has_room = there_are + len(rows) < reports_max
+        names = (report.report_id, report.nullifier, report.report_hash, base | len(new))
+        has_room = len(new) < room
         if has_room and db.execute(statement, names).rowcount:
-            rows.append(report.row)
+            new.append(report)
             continue
         there = db.execute(look, (report.report_id,)).fetchone()
         if again and there and there[0] == report.report_hash:
             continue
         rule = REPLAYED_ID if there else REPLAYED_NULLIFIER if has_room else SURPLUS
         refused[rule] = refused.get(rule, 0) + 1
-    if rows:
-        values = (batch_n, len(rows), b"".join(rows))
-        db.execute(f"INSERT INTO {batch_table} VALUES (?, ?, ?)", values)
-    return len(rows), refused
+    return new, refused
 
 
 def held(db: sqlite3.Connection, round_n: int) -> list[Held]:

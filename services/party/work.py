@@ -17,7 +17,6 @@ from mpc.batch import Challenge, Verdict
 from mpc.child import JobProcess
 from mpc.circuit import OpenedSum
 from mpc.task import Task
-from services.party.reports import Held
 from services.party.store import PartyStore
 
 FRAME_BYTES: Final = 4 << 20
@@ -31,7 +30,9 @@ class Rows:
     """The agreed reports of a round in their order, and where their rows lie."""
 
     task: Task
-    places: Sequence[Held]
+    _batches: NDArray[np.int64]
+    _places: NDArray[np.int64]
+    """In their micro-batches."""
     _store: PartyStore
     _round_id: bytes
 
@@ -41,11 +42,12 @@ class Rows:
     ) -> Rows:  # fmt: skip
         """Those of the agreed set. It is in the order of party 1, and so mostly in this one's:
         a relay sends all parties their boxes in the order in which it took them."""
-        held = {one.report_hash: one for one in store.reports(round_id)}
-        return cls(task, [held[hashed] for hashed in agreed], store, round_id)
+        held = {one.report_hash: (one.batch, one.row) for one in store.reports(round_id)}
+        places = np.array([held[hashed] for hashed in agreed], np.int64).reshape(-1, 2)
+        return cls(task, places[:, 0], places[:, 1], store, round_id)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self._batches)
 
     @property
     def run(self) -> int:
@@ -67,15 +69,13 @@ class Rows:
     def read(self, start: int) -> Words:
         """A run of rows, out of as many micro-batches as they lie in."""
         field, length = self.task.field, self.task.kind.length
-        part = self.places[start : start + self.run]
-        rows: Words = np.empty((len(part), length), field.word)
-        by_batch: dict[int, list[tuple[int, int]]] = {}
-        for at, place in enumerate(part):
-            by_batch.setdefault(place.batch, []).append((at, place.row))
-        for number, places in by_batch.items():
+        batches = self._batches[start : start + self.run]
+        places = self._places[start : start + self.run]
+        rows: Words = np.empty((len(batches), length), field.word)
+        for number in np.unique(batches).tolist():
             held = batch.rows_of(field, length, self._store.batch(self._round_id, number).rows)
-            to, source = zip(*places, strict=True)
-            rows[list(to)] = held[list(source)]
+            there = batches == number
+            rows[there] = held[places[there]]
         return rows
 
 
