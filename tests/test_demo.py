@@ -11,6 +11,7 @@ import pytest
 
 from services.config import Config
 
+pytestmark = pytest.mark.timeout(300)
 RATINGS = """person,region,item,rating
 a,new england,thailand,5
 a,new england,cuba,2
@@ -26,7 +27,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "client.cli.main", "demo", *arguments],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
 
@@ -46,8 +47,31 @@ def test_the_demo_shows_what_it_claims_on_ratings_from_a_file(tmp_path: Path) ->
     assert report["revoked_device_refused"] is True
     assert report["rotated_and_converged"] is True
     assert report["plaintext_hits_in_store_and_logs"] == 0
-    assert {"service.db", "service.db-wal", "service.log"} <= set(report["files_searched"])
+    assert {"service.db", "service.log"} <= set(report["files_searched"])
+    assert {"party1.db", "party2.db", "party3.db", "party3.log"} <= set(report["files_searched"])
     assert report["seconds"] > 0
+
+
+def test_the_demo_sets_joint_aggregates_beside_the_truth_and_catches_who_cheats() -> None:
+    """Three rounds of real parties: honest reports count, crafted ones don't, errors are noise."""
+    ended = run("--people", "40", "--json")
+    assert ended.returncode == 0, ended.stderr
+    aggregate = json.loads(ended.stdout.splitlines()[-1])["aggregate"]
+    favourite, rating, experiment = aggregate["rounds"]
+    assert aggregate | {"rounds": []} == favourite | {"rounds": []}
+    for round_ in (favourite, rating, experiment):
+        assert (round_["reports"], round_["valid"]) == (44, 40)
+        assert round_["rejected"] == round_["cheaters"] == 4
+        assert round_["rejected_by_reason"]["invalid"] == 3
+        assert round_["rejected_by_reason"]["inconsistent"] == 1
+        assert 0 < round_["max_error_in_sigmas"] < 7
+        assert 0 < round_["rho"] <= 0.2
+        assert 2 < round_["epsilon_at_delta_1e-6"] < 3.2
+        assert round_["seconds_close_to_result"] > 0
+    assert [round_["sums"] for round_ in aggregate["rounds"]] == [75, 2, 6]
+    for title in ("Favourite cuisine by region", "Mean rating", "Stars for one dish"):
+        assert title in ended.stderr
+    assert "4 cheated, and 4 were caught" in ended.stderr
 
 
 def test_without_a_file_the_demo_says_that_its_people_are_made_up() -> None:

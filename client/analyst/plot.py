@@ -40,9 +40,7 @@ def plot(
     ]
     ends = f"{axis.low:,.4g}".ljust(cells - len(f"{axis.high:,.4g}")) + f"{axis.high:,.4g}"
     marked = f"  {MARK} truth" if any(one is not None for one in known) else ""
-    return "\n".join(
-        [*lines, " " * (label_chars + 2) + ends, " " * (label_chars + 2) + LEGEND[bars] + marked]
-    )
+    return "\n".join([*lines, " " * (label_chars + 2) + ends, LEGEND[bars] + marked])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,19 @@ from rich.console import Console
 
 from client.cli.output import FAILED, OK, Output
 from client.demo import ratings
+from client.demo.rounds import RoundsError
 from client.demo.run import run as run_demo
 from client.demo.stage import StageError
 
-PEOPLE = 12
+PEOPLE = 120
 MUST_HOLD = (
     "all_devices_converged",
     "late_device_converged",
     "revoked_device_refused",
     "rotated_and_converged",
 )
+SIGMAS_MAX = 7.0
+"""Noise alone goes so far once in 10^11 sums."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +54,14 @@ async def run(arguments: argparse.Namespace, out: Output) -> int:
         )
         console = Console(file=sys.stderr if out.as_json else sys.stdout, highlight=False)
         report = await run_demo(population, seed=arguments.seed, console=console)
-    except (ratings.RatingsError, StageError) as error:
+    except (ratings.RatingsError, RoundsError, StageError) as error:
         out.failure("DEMO", str(error))
         return FAILED
     if out.as_json:
         out.result(report, "")
-    holds = all(report[name] for name in MUST_HOLD)
+    holds = all(report[name] for name in MUST_HOLD) and all(
+        round_["valid"] == round_["reports"] - round_["cheaters"]
+        and round_["max_error_in_sigmas"] <= SIGMAS_MAX
+        for round_ in report["aggregate"]["rounds"]
+    )
     return OK if holds and not report["plaintext_hits_in_store_and_logs"] else FAILED

@@ -55,6 +55,11 @@ class Household:
             for device in (self.devices if devices is None else devices)
         )
 
+    async def keep_one(self) -> None:
+        """Lets go of all devices but the first."""
+        while len(self.devices) > 1:
+            await self.devices.pop().close()
+
     async def close(self) -> None:
         """Lets go of all devices."""
         for device in self.devices:
@@ -77,7 +82,7 @@ class Town:
         """An account with two or three devices, each with its share of the ratings, entered
         while none of them could reach the service; then all sync."""
         rng = random.Random(f"{self.seed} {person.number}")  # noqa: S311 - who rates on what
-        first = await self._first()
+        first = await self.enrol()
         household = Household(person, [first])
         for _ in range(rng.choice((1, 1, 2))):
             household.devices.append(await self.pair(first))
@@ -92,7 +97,8 @@ class Town:
         self.on_op(household.ops)
         return household
 
-    async def _first(self) -> SyncedDevice:
+    async def enrol(self) -> SyncedDevice:
+        """A new account and its first device."""
         transport = self.transport()
         core = Device.create(
             recovery_secret=secrets.token_bytes(20),

@@ -12,6 +12,7 @@ from pathlib import Path
 _COLUMNS = 4
 _SLUG = re.compile(r"[^a-z0-9._/-]+")
 _REGIONS = ("north-harbour", "lake-district", "old-town", "west-valley", "island-coast")
+_DISSENT = 0.25
 _CUISINES = (
     "ethiopian", "georgian", "italian", "japanese", "korean", "lebanese", "mexican", "moroccan",
     "peruvian", "polish", "spanish", "swedish", "thai", "turkish", "vietnamese",
@@ -93,6 +94,9 @@ def synthesise(count: int, seed: int) -> Population:
         region = rng.choice(_REGIONS)
         home = rng.randrange(1, 4)
         items = rng.sample(_CUISINES, rng.randint(6, len(_CUISINES)))
-        ratings = {item: min(5, max(1, home + rng.randint(-1, 2))) for item in items}
+        ratings = {item: min(4, max(1, home + rng.randint(-1, 2))) for item in items}
+        # What a region is known for is what many of its people like best.
+        known_for = _CUISINES[3 * _REGIONS.index(region) + (rng.random() < _DISSENT)]
+        ratings[known_for] = 5
         people.append(Person(number, region, ratings))
     return Population(tuple(people), f"synthetic, seed {seed}", synthetic=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from client.demo import show
+from client.demo import rounds, show, showrounds
+from client.demo.measures import PARTIES, Catalogue
+from client.demo.panel import panel
 from client.demo.people import (
     ABOUT,
     RATINGS,
@@ -23,13 +26,19 @@ from client.demo.people import (
     refused_after_revocation,
 )
 from client.demo.ratings import Person, Population
+from client.demo.rounds import Organiser
 from client.demo.stage import Service
 from client.demo.traces import Search, record_pattern, search
 from client.endpoint import Endpoint
 from client.values import encode
+from mpc.keys import PublisherKey
 
 AT_ONCE = 16
 """People that are looked after at the same time."""
+WINDOW_MS_MIN = 5_000
+WINDOW_SHARE = 0.6
+"""Rounds are open for so much of the time that settling took. To answer takes less of it; who
+is late all the same is missing from reports and from the truth beside them."""
 
 
 @dataclass(slots=True)
@@ -39,6 +48,7 @@ class Totals:
     devices: int = 0
     ops: int = 0
     converged: int = 0
+    settling_s: float = 0.0
 
 
 async def run(population: Population, *, seed: int, console: Console) -> dict[str, Any]:
@@ -50,14 +60,26 @@ async def run(population: Population, *, seed: int, console: Console) -> dict[st
         f"{sum(len(person.ratings) for person in population.people):,} ratings, "
         f"{where} {seed if population.synthetic else population.source}"
     )
-    with tempfile.TemporaryDirectory(prefix="rookery-demo-") as folder:
-        with Service(Path(folder)) as service:
+    publisher = PublisherKey(secrets.token_bytes(32))
+    with tempfile.TemporaryDirectory(prefix="rookery-demo-") as name:
+        folder = Path(name)
+        with (
+            Service(folder, publisher.public) as service,
+            panel(
+                folder, PARTIES, service.address, publisher.public, secrets.token_bytes
+            ) as members,
+        ):
             console.print(
-                f"a service on {service.address.target} with SQLite, its key pinned by every device"
+                f"a service on {service.address.target} with SQLite, its key pinned by every"
+                f" device; {PARTIES} parties, each with a database of its own"
             )
-            report = await _acts(population, service, seed, console)
-            running = search(service.files, population.words, _records(population))
-        stopped = search(service.files, population.words, _records(population))
+            address = service.address
+            endpoint = Endpoint.parse(address.target, address.audience, address.server_key)
+            organiser = Organiser(endpoint, publisher, members)
+            report = await _acts(population, service, organiser, seed, console)
+            files = [file for one in (service, *members) for file in one.files]
+            running = search(files, population.words, _records(population))
+        stopped = search(files, population.words, _records(population))
     report |= _found(running, stopped)
     report["seconds"] = round(time.monotonic() - start, 1)
     show.summary(console, report)
@@ -83,12 +105,12 @@ def _found(running: Search, stopped: Search) -> dict[str, Any]:
 
 
 async def _acts(
-    population: Population, service: Service, seed: int, console: Console
+    population: Population, service: Service, organiser: Organiser, seed: int, console: Console
 ) -> dict[str, Any]:
-    address = service.address
-    town = Town(Endpoint.parse(address.target, address.audience, address.server_key), seed)
+    town = Town(organiser.endpoint, seed)
     totals = Totals()
-    spotlight = await _everybody(population, town, totals, console)
+    settled = await _everybody(population, town, totals, console)
+    spotlight = max(settled, key=lambda household: len(household.person.ratings))
     # A third device at least, so that one can be lost and two can agree.
     late = await town.pair(spotlight.first)
     totals.devices += 1
@@ -112,8 +134,41 @@ async def _acts(
         "rotated_and_converged": rotated,
         "epoch_after_rotation": spotlight.first.core.chain.epoch,
     }
-    await spotlight.close()
+    report["aggregate"] = await _aggregate(population, settled, town, organiser, totals, console)
+    for household in settled:
+        await household.close()
     return report
+
+
+async def _aggregate(
+    population: Population,
+    settled: Sequence[Household],
+    town: Town,
+    organiser: Organiser,
+    totals: Totals,
+    console: Console,
+) -> dict[str, Any]:
+    """Three rounds in which one device of each person answers."""
+    window_ms = max(WINDOW_MS_MIN, int(totals.settling_s * 1000 * WINDOW_SHARE))
+    catalogue = Catalogue.of(population)
+    with _progress("three joint aggregates", console) as progress:
+        bar = progress.add_task("people", total=len(settled))
+        measured = await rounds.run(
+            catalogue,
+            settled,
+            town,
+            organiser,
+            window_ms=window_ms,
+            on_step=lambda: progress.advance(bar),
+        )
+    for one in measured:
+        showrounds.one(console, one, catalogue.labels)
+    return rounds.report(measured)
+
+
+def _progress(text: str, console: Console) -> Progress:
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
 
 
 async def _ops_since(household: Household) -> int:
@@ -136,18 +191,13 @@ async def _rotate(household: Household) -> bool:
 
 async def _everybody(
     population: Population, town: Town, totals: Totals, console: Console
-) -> Household:
-    """Settles all people, some at a time; the one with the most ratings is kept."""
+) -> list[Household]:
+    """Settles all people, some at a time. Of each one device is kept, of who rated most all."""
     star = max(population.people, key=lambda person: len(person.ratings))
-    kept: list[Household] = []
+    settled: list[Household] = []
     gate = asyncio.Semaphore(AT_ONCE)
-    columns = (
-        TextColumn("enrol, pair, edit offline, sync"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
+    start = time.monotonic()
+    with _progress("enrol, pair, edit offline, sync", console) as progress:
         task = progress.add_task("people", total=len(population.people))
 
         async def one(person: Person) -> None:
@@ -156,13 +206,13 @@ async def _everybody(
                 totals.devices += len(household.devices)
                 totals.ops += household.ops
                 totals.converged += household.converged
-                if person is star:
-                    kept.append(household)
-                else:
-                    await household.close()
+                if person is not star:
+                    await household.keep_one()
+                settled.append(household)
                 progress.advance(task)
 
         async with asyncio.TaskGroup() as group:
             for person in population.people:
                 group.create_task(one(person))
-    return kept[0]
+    totals.settling_s = time.monotonic() - start
+    return settled

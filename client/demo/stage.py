@@ -1,4 +1,4 @@
-"""The demo's service: `rookery-server serve` as a process of its own, on a free port."""
+"""The demo's servers: `rookery-server` as processes of their own, on free ports."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,28 +30,22 @@ class Address:
     server_key: str
 
 
-class Service:
-    """A running service; ended by its process id when the block is left."""
+class Program:
+    """A running `rookery-server`; ended by its process id when the block is left."""
 
-    def __init__(self, folder: Path) -> None:
-        self.database = folder / "service.db"
-        self.log = folder / "service.log"
+    def __init__(
+        self, folder: Path, name: str, arguments: list[str], settings: Mapping[str, str]
+    ) -> None:
+        self.database = folder / f"{name}.db"
+        self.log = folder / f"{name}.log"
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("ROOKERY_")
         }
-        environment |= {
-            "ROOKERY_POW_BITS": str(PROOF_BITS),
-            # One address enrols everybody here; a deployment keeps its rates.
-            "ROOKERY_IP_UNSIGNED_PER_S": "0",
-            "ROOKERY_IP_MAILBOXES_PER_S": "0",
-            "ROOKERY_ACCOUNT_CALLS_PER_S": "0",
-            "ROOKERY_ACCESS_LOG_SHARE": "1",
-            "ROOKERY_LOG_LEVEL": "debug",
-        }
+        environment |= settings
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own server, no shell
                 [
-                    *_command(), "serve", "--dev", "--listen", "127.0.0.1:0",
+                    *_command(), *arguments, "--listen", "127.0.0.1:0",
                     "--database", str(self.database),
                 ],
                 stdout=subprocess.PIPE,
@@ -65,13 +60,12 @@ class Service:
             self._process.wait()
             said = self.log.read_text(errors="replace").strip().splitlines()
             why = said[-1] if said else f"exit code {self._process.returncode}"
-            raise StageError(f"the service did not start: {why}")
-        ready = json.loads(line)
-        self.address = Address(ready["listening"], ready["audience"], ready["server_key"])
+            raise StageError(f"the {name} did not start: {why}")
+        self.ready: dict[str, str] = json.loads(line)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Everything that the service writes: database, write-ahead log, logs."""
+        """Everything that it writes: database, write-ahead log, logs."""
         return (
             self.database,
             self.database.with_name(self.database.name + "-wal"),
@@ -98,6 +92,25 @@ class Service:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+class Service(Program):
+    """The service that devices sync with; it relays the rounds of this publisher."""
+
+    def __init__(self, folder: Path, publisher: bytes) -> None:
+        settings = {
+            "ROOKERY_POW_BITS": str(PROOF_BITS),
+            # One address enrols everybody here; a deployment keeps its rates.
+            "ROOKERY_IP_UNSIGNED_PER_S": "0",
+            "ROOKERY_IP_MAILBOXES_PER_S": "0",
+            "ROOKERY_ACCOUNT_CALLS_PER_S": "0",
+            "ROOKERY_ACCESS_LOG_SHARE": "1",
+            "ROOKERY_LOG_LEVEL": "debug",
+            "ROOKERY_PUBLISHERS": publisher.hex(),
+        }
+        super().__init__(folder, "service", ["serve", "--dev"], settings)
+        ready = self.ready
+        self.address = Address(ready["listening"], ready["audience"], ready["server_key"])
 
 
 def _command() -> list[str]:

@@ -1,0 +1,131 @@
+"""The whole way of a joint aggregate by the commands that people type, on one page.
+
+Real processes throughout: a service, three parties, a publisher, the devices of six people.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli_process import PROGRAM, Done, Home, join
+from tests.party_process import PartyProcess
+from tests.served import AUDIENCE
+from tests.service_process import ServiceProcess, environment
+
+LIKES = ("thai", "thai", "thai", "italian", "italian", "georgian")
+TASK = """
+id = "food/favourite"        # devices answer it with what their profile holds by this name
+title = "Favourite cuisine"
+purpose = "statistics"       # what a person allows, or does not
+kind = { name = "histogram", bins = 3, labels = ["thai", "italian", "georgian"] }
+noise = { mechanism = "gaussian", sigma_milli = 5_000 }
+caps = { device_micro_rho = 100_000, period_ms = "1w", task_micro_rho = 1_000_000 }
+parties = { m = 3, t = 1 }   # one of the three may be corrupt
+tail = { name = "none" }
+window_ms = "20s"
+grace_ms = 0
+k_min = 5                    # with fewer valid reports nothing is opened
+reports_max = 1_000
+expires_ms = 2040-01-01T00:00:00Z
+"""
+
+
+@pytest.mark.timeout(180)
+def test_from_what_six_people_like_to_one_histogram_with_noise(tmp_path: Path) -> None:
+    """Nobody but a device ever sees what its person likes; everybody can check the result."""
+    (tmp_path / "task.toml").write_text(TASK)
+    publisher = task(tmp_path, {}, "keygen", "--out", "publisher.key").json["public_key"]
+
+    # A service that relays this publisher's rounds, and three parties that compute them.
+    relay = {"ROOKERY_PUBLISHERS": publisher, "ROOKERY_AUDIENCE": AUDIENCE}
+    with (
+        ServiceProcess(tmp_path, **relay) as service,
+        parties(tmp_path, service, publisher) as all_,
+    ):
+        pins = [part for one in all_ for part in ("--party", f"{one.address}={one.ik.hex()}")]
+
+        # Six people say what they like; one of them has two devices.
+        homes = [Home(tmp_path, f"person{number}", service) for number in range(len(LIKES))]
+        for home, likes in zip(homes, LIKES, strict=True):
+            settle(home, likes, publisher, pins)
+        second = Home(tmp_path, "second", service)
+        assert join(homes[0], second) == (0, 0)
+        second.run("trust", "--publisher", publisher, *pins)
+
+        # The publisher puts the task up and opens a round that all parties sign.
+        published = task(tmp_path, service.variables, "publish", "task.toml", *KEY).json
+        assert published["epsilon_at_delta_1e-6"] < 2
+        opened = task(tmp_path, service.variables, "collect", "food/favourite", *KEY, *pins).json
+
+        # Devices answer by themselves: once an account, from whichever device.
+        with ThreadPoolExecutor(2) as pool:
+            reports = [rows["reports"] for rows in pool.map(contribute, homes)]
+        assert [row["outcome"] for (row,) in reports] == ["contributed"] * len(LIKES)
+        assert contribute(second)["reports"][0]["outcome"] == "already"
+
+        # The window closes, the parties compute, and what they signed is verified.
+        result = task(
+            tmp_path, service.variables, "result", opened["round_id"], "--wait", *KEY
+        ).json
+        assert (result["reports"], result["valid"]) == (6, 6)
+        assert result["opening_checked"] is True
+        for row, label, truth in zip(
+            result["estimates"], ("thai", "italian", "georgian"), (3, 2, 1), strict=True
+        ):
+            assert row["label"] == label
+            assert abs(row["value"] - truth) < 8 * row["sigma"]
+
+        # It comes back to the devices, also to those that did not send anything.
+        homes[1].run("contribute")
+        assert homes[1].run("results", "--json").json["results"][0]["valid"] == 6
+
+
+KEY = ("--key", "publisher.key")
+
+
+def task(folder: Path, variables: dict[str, str], *arguments: str) -> Done:
+    """`rookery task ... --json`."""
+    run = subprocess.run(
+        [*PROGRAM, "task", *arguments, "--json"],
+        cwd=folder, env=environment(**variables), capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr or run.stdout
+    return Done(run.returncode, run.stdout, run.stderr)
+
+
+@contextmanager
+def parties(folder: Path, service: ServiceProcess, publisher: str) -> Iterator[list[PartyProcess]]:
+    """Three `rookery-server party` processes, a file each."""
+    made = [
+        PartyProcess(folder / f"party{number}", bytes((number,)) * 32,
+                     ROOKERY_PARTY_PUBLISHERS=publisher)
+        for number in (1, 2, 3)
+    ]  # fmt: skip
+    try:
+        for one in sorted(made, key=lambda party: party.ik, reverse=True):
+            one.start(made, service.variables["ROOKERY_SERVER"])
+        yield made
+    finally:
+        for one in made:
+            one.kill()
+
+
+def settle(home: Home, likes: str, publisher: str, pins: list[str]) -> None:
+    """A person with one device: what they like, whom they trust, what they allow."""
+    home.run("init", "--no-recovery", service=True)
+    home.run("set", "food/favourite", likes)
+    home.run("trust", "--publisher", publisher, *pins)
+    home.run("allow", "statistics")
+
+
+def contribute(home: Home) -> Any:
+    """Answers what is open."""
+    return home.run("contribute", "--json").json
