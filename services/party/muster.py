@@ -84,6 +84,8 @@ class Muster:
         self._ready: dict[int, Ready] = {}
         self._running: _Running | None = None
         self._attempts = {job: _Attempt() for job in Job}
+        self._done: dict[Job, dict[int, bytes]] = {}
+        """The nonces of the last attempt that came to its end here."""
         self._called: tuple[Job, bytes, frozenset[int]] | None = None
         self._called_s = 0.0
         self.shunned: set[int] = set()
@@ -95,6 +97,10 @@ class Muster:
         """FormatError for a job that there is not."""
         if ready.job not in list(Job) or len(ready.nonce) != NONCE_BYTES:
             raise FormatError("ready", "there is no such job")
+        if self._done.get(Job(ready.job), {}).get(party) == ready.nonce:
+            # It is still in what is over here. It will come to the same end, or begin anew with
+            # another nonce; to call it back from there would begin the job again for all.
+            return
         self._ready[party] = ready
         running = self._running
         if (
@@ -191,6 +197,7 @@ class Muster:
             return None
         outcome = running.task.result()
         if outcome.ending is Ending.DONE:
+            self._done[running.job] = running.nonces
             self._attempts[running.job] = _Attempt()
         else:
             failures = self._attempts[running.job].failures
