@@ -1,7 +1,9 @@
-"""A party's store in a process that kills itself: `python -m tests.party_store_child FILE POINT`.
+"""A party's store in processes that kill themselves: `python -m tests.party_store_child DIR SIDE`.
 
-Does one round to its end, and dies at the POINT-th transaction: just before its COMMIT if
-POINT is negative, just after it otherwise. Prints the noise that left, as a peer would see it.
+Each does one round to its end, on a file of its own, and dies at its first transaction, the
+next one's at its second, and so on: just before the COMMIT if SIDE is -1, just after it if 1.
+Then another goes on where the file stands. What they say, as the noise that a peer would see,
+is in a file beside. Forked from one process that has imported all, which is what takes time.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import signal
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ WINDOW = Window(
     task=b"task", task_sig=b"g" * 64, publisher=b"p" * 32,
 )  # fmt: skip
 TERMS = Terms(m=3, t=1, me=1, until_ms=10, retain_until_ms=1_000_000, k_min=2)
+POINTS_MAX = 40
 EVERYONE = TERMS.everyone
 REPORTS = [Report(bytes((n,)) * 16, bytes((n,)) * 32, bytes((n, 1)) * 16, bytes((n,)) * 8)
            for n in range(20)]  # fmt: skip
@@ -54,7 +58,7 @@ class Dying:
         return getattr(self._connection, name)
 
 
-def play(store: PartyStore) -> None:
+def play(store: PartyStore, say: Callable[[str], None]) -> None:
     """Goes on where the file stands, to the end."""
     round_id = WINDOW.round_id
     with contextlib.suppress(RoundClosed):  # it has ended
@@ -78,7 +82,7 @@ def play(store: PartyStore) -> None:
                 store.put(round_id, items.SET_SIG, b"2" * 64, party=2)
                 store.advance(round_id, lambda p: states.agreed(p, b"a" * 32))
                 noise = store.once(round_id, items.NOISE, lambda: os.urandom(8))
-                print(f"noise {noise.hex()}", flush=True)
+                say(f"noise {noise.hex()}")
                 store.advance(
                     round_id,
                     lambda p: states.verified(p, 20, 11),
@@ -98,14 +102,29 @@ def play(store: PartyStore) -> None:
                 return
 
 
-def main(path: str, point: str) -> None:
-    """See above."""
-    store = PartyStore.open(Path(path))
-    if int(point):
-        store._db = Dying(store._db, int(point))  # type: ignore[assignment]
-    play(store)
-    store.close()
-    print("ended", flush=True)
+def run(path: Path, point: int) -> int:
+    """One process, which says what it does behind `path`; its exit code, or its signal."""
+    child = os.fork()
+    if not child:
+        store = PartyStore.open(path)
+        if point:
+            store._db = Dying(store._db, point)  # type: ignore[assignment]
+        with path.with_suffix(".said").open("a") as said:
+            play(store, lambda line: print(line, file=said, flush=True))
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main(folder: str, side: str) -> None:
+    """Prints how many points there were at which one died."""
+    for point in range(1, POINTS_MAX):
+        path = Path(folder) / f"{point}.db"
+        died = run(path, int(side) * point)
+        if died != -signal.SIGKILL:
+            print(point - 1)
+            return
+        run(path, 0)
+    raise SystemExit("it was killed at every point")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from mpc import manifest as manifests, task as tasks
 from rookery.v1 import rounds_pb2
 from tests.analyst_worlds import Desktop, task_file
 from tests.party_process import PUBLISHER, Parties, contribute, contribution
-from tests.served import serving
+from tests.served import Service, serving
 from tests.worlds import World
 
 VALUES = [0, 1, 1, 2, 2, 2]
@@ -34,7 +34,7 @@ async def test_what_devices_say_is_read_with_its_noise(tmp_path: Path) -> None:
                 for part in ("--party", f"{one.address}={one.ik.hex()}")
             ]  # fmt: skip
             opened = (await desktop.run("collect", "cuisine", *options, "--json")).json
-            await _contributed(parties, bytes.fromhex(opened["round_id"]))
+            await _contributed(service, bytes.fromhex(opened["round_id"]))
             shown = await desktop.run("result", opened["round_id"], "--wait", "--json")
         finally:
             parties.end()
@@ -46,9 +46,8 @@ async def test_what_devices_say_is_read_with_its_noise(tmp_path: Path) -> None:
     assert data["parties"] == [one.ik.hex() for one in parties.all]
 
 
-async def _contributed(parties: Parties, round_id: bytes) -> None:
+async def _contributed(service: Service, round_id: bytes) -> None:
     """One report each of six people."""
-    service = parties.service
     worlds = [World.create(f"person {number}") for number in range(len(VALUES))]
     await asyncio.gather(*(service.create(world) for world in worlds))
     answer = rounds_pb2.GetRoundResponse.FromString(

@@ -14,6 +14,7 @@ from services.party.messages import Job, Ready
 from services.party.muster import Finished, Muster
 from services.party.parley import Parley
 from services.party.states import Terms
+from services.party.turns import Turns
 from tests.mpc_samples import manifest, party, task
 
 TAG = b"\x05" * 32
@@ -55,8 +56,9 @@ class Scene:
             monotonic_s=clock.monotonic_s,
         )  # fmt: skip
         jobs: Any = self.attempts
+        turns = Turns(4, expires_s=9, monotonic_s=clock.monotonic_s)
         self.muster = Muster(
-            assignment, parley, jobs, limits=Limits(seconds=9, stall_seconds=9), tick_s=0.01,
+            assignment, parley, jobs, turns, limits=Limits(seconds=9, stall_seconds=9), tick_s=0.01,
             clock=clock, poke=lambda: None,
         )  # fmt: skip
 

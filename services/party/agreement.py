@@ -7,8 +7,8 @@ in, is the set; every party signs its digest, and one that signs another ends th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import cbor2
@@ -103,7 +103,7 @@ class Agreement:
         self._me = me
         self._reports_max = reports_max
         self._hashes = tuple(hashes)
-        self.have = Have(len(hashes), digest_of(round_digest, hashes), dict(refused))
+        self._have = Have(len(hashes), digest_of(round_digest, hashes), dict(refused), 0)
         self._heard = {party: _Heard() for party in range(1, m + 1) if party != me}
         self._common: ReportSet | None = None
 
@@ -126,16 +126,16 @@ class Agreement:
     def _check(self, have: Have) -> None:
         if not 0 <= have.count <= self._reports_max or len(have.refused) > RULES_MAX:
             raise FormatError("have", "more reports or rules than the round can have")
-        if ELSEWHERE in have.refused:
+        if have.heard < 0 or ELSEWHERE in have.refused:
             raise FormatError("have", "what others lack is not the sender's to say")
         check_refused(have.refused)
 
     def _take(self, heard: _Heard, run: Listed) -> None:
         have = heard.have
-        if have is None or len(run.hashes) % HASH_BYTES or not run.hashes:
-            raise FormatError("listed", "no run of hashes that were announced")
-        if heard.hashes is not None or run.start != heard.listed:
-            return  # said again from the start, as after a new link
+        if len(run.hashes) % HASH_BYTES or not run.hashes:
+            raise FormatError("listed", "no run of hashes")
+        if have is None or heard.hashes is not None or run.start != heard.listed:
+            return  # not the one that is due: it is asked for again
         heard.runs.append(run.hashes)
         heard.listed += len(run.hashes) // HASH_BYTES
         if heard.listed < have.count:
@@ -151,17 +151,22 @@ class Agreement:
         """Parties that have not said what they have."""
         return frozenset(party for party, one in self._heard.items() if one.have is None)
 
-    @property
-    def differs(self) -> bool:
-        """Whether lists are needed."""
-        mine = (self.have.count, self.have.digest)
-        theirs = (one.have for one in self._heard.values())
-        return any(have is not None and (have.count, have.digest) != mine for have in theirs)
+    def have_for(self, party: int) -> Have:
+        """What this party says to another."""
+        return replace(self._have, heard=self._heard[party].listed)
 
-    def runs(self) -> Iterator[Listed]:
-        """This party's list as it is told."""
-        for start in range(0, len(self._hashes), RUN_HASHES):
-            yield Listed(start, b"".join(self._hashes[start : start + RUN_HASHES]))
+    def run_for(self, party: int) -> Listed | None:
+        """The hashes that another party has yet to hear, if lists are needed: where anybody has
+        others than this one."""
+        have = self._heard[party].have
+        if have is None or all(self._same(one.have) for one in self._heard.values()):
+            return None
+        run = self._hashes[have.heard : have.heard + RUN_HASHES]
+        return Listed(have.heard, b"".join(run)) if run else None
+
+    def _same(self, have: Have | None) -> bool:
+        mine = (self._have.count, self._have.digest)
+        return have is None or (have.count, have.digest) == mine
 
     def common(self) -> ReportSet | None:
         """The set, once it follows from what all said."""
@@ -175,15 +180,15 @@ class Agreement:
                     self._round_digest,
                     {self._me: self._hashes}
                     | {party: hashes for party, hashes in lists.items() if hashes is not None},
-                    {self._me: self.have.refused} | refused,
+                    {self._me: self._have.refused} | refused,
                 )
         return self._common
 
     def _list_of(self, heard: _Heard) -> Hashes | None:
         have = heard.have
-        if have is None or (have.count, have.digest) == (self.have.count, self.have.digest):
+        if have is None or self._same(have):
             return self._hashes
-        return () if not have.count else heard.hashes
+        return heard.hashes if have.count else ()
 
     @property
     def signed(self) -> dict[int, Agreed]:

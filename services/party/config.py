@@ -68,7 +68,10 @@ class PartyConfig:
         10_000_000, "Most that any task may cost here, whatever its own cap says.", at_least=1
     )
 
-    jobs_max: int = setting(2, "Processes of jobs at once.", group="Jobs", at_least=1)
+    jobs_max: int = setting(
+        4, "Rounds that do or gather for a job at once; each job is a process.",
+        group="Jobs", at_least=1,
+    )  # fmt: skip
     job_s: float = setting(300.0, "Longest that one job may take.", at_least=1)
     job_stall_s: float = setting(60.0, "Longest wait for one message inside a job.", at_least=0.1)
 

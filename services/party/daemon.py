@@ -33,6 +33,7 @@ from services.party.links import Duplex, Frame, LinkLost, Links
 from services.party.relay import Relay
 from services.party.states import IllegalTransition
 from services.party.store import PartyStore
+from services.party.turns import Turns
 from services.store.errors import RoundUnknown
 from services.telemetry import Telemetry, configure
 
@@ -44,7 +45,7 @@ _OVERHEAD_BYTES: Final = 64 << 10
 
 
 class Daemon:
-    """One party: its store, its links, a driver for each round. `noiseless`: see `Desk`."""
+    """One party: its store, its links, a driver for each round."""
 
     def __init__(
         self,
@@ -54,7 +55,6 @@ class Daemon:
         *,
         telemetry: Telemetry | None = None,
         clock: Clock | None = None,
-        noiseless: bool = False,
     ) -> None:
         self.config = config
         self.key = key
@@ -81,7 +81,12 @@ class Daemon:
             on_frame=self._on_frame,
             on_change=self._on_change,
         )
-        self.jobs = Jobs(self._send_shares, at_once=config.jobs_max)
+        self.jobs = Jobs(self._send_shares)
+        self._turns = Turns(
+            config.jobs_max,
+            expires_s=config.job_stall_s,
+            monotonic_s=self._clock.monotonic_s,
+        )
         desk = Desk(
             store,
             key,
@@ -89,7 +94,6 @@ class Daemon:
             self._peers,
             random_bytes=os.urandom,
             on_round=self._drive,
-            noiseless=noiseless,
         )
         self._front = Front(
             config,
@@ -247,6 +251,7 @@ class Daemon:
             key=self.key,
             relay=self._relay,
             jobs=self.jobs,
+            turns=self._turns,
             telemetry=self.telemetry,
             clock=self._clock,
             say=self._say,

@@ -34,8 +34,7 @@ _PARTIES = "/rookery.v1.Parties/"
 
 
 class Desk:
-    """The publisher's counter of one party. `noiseless`: for tests alone; no configuration
-    says it."""
+    """The publisher's counter of one party."""
 
     def __init__(
         self,
@@ -46,7 +45,6 @@ class Desk:
         *,
         random_bytes: Callable[[int], bytes],
         on_round: Callable[[bytes], None],
-        noiseless: bool = False,
     ) -> None:
         self._store = store
         self._key = key
@@ -54,7 +52,6 @@ class Desk:
         self._peers = frozenset(peers)
         self._random = random_bytes
         self._on_round = on_round
-        self._noiseless = noiseless
 
     def routes(self) -> list[Route]:
         """Both methods, for publishers."""
@@ -96,7 +93,7 @@ class Desk:
 
     def _task(self, published: bytes, publisher: bytes) -> Task:
         try:
-            return tasks.open_(published, publisher, noiseless=self._noiseless)
+            return tasks.open_(published, publisher)
         except CryptoError as error:
             raise TaskInvalid(error.rule) from None
 

@@ -50,6 +50,7 @@ class Driver:
             assignment,
             self._parley,
             host.jobs,
+            host.turns,
             limits=limits,
             tick_s=config.tick_s,
             clock=clock,
@@ -95,6 +96,7 @@ class Driver:
             if (answer := reply(self._store, self.round_id, message)) is not None:
                 self._parley.tell(party, answer)
             return
+        is_news = self._parley.is_news(party, message)
         match message:
             case messages.Have() | messages.Listed() | messages.Agreed() as said:
                 self._settling.hear(party, said)
@@ -108,7 +110,8 @@ class Driver:
                     self._ending.hear_signed(said)
             case messages.Abandoned() as said:
                 self._ending.hear_abandoned(party, said)
-        self.poke()
+        if is_news:
+            self.poke()
 
     # The loop
 

@@ -93,8 +93,6 @@ class Ending:
         """Enters the opening in the ledger. OverBudget, OpenedBefore; `over_cap`: others have
         opened it, so that refusing it here keeps nothing back."""
         task = self._assignment.task
-        if task.noise is None:
-            return
         try:
             self._store.spend(
                 self._round_id,

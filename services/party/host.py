@@ -11,6 +11,7 @@ from services.party.config import PartyConfig
 from services.party.jobs import Jobs
 from services.party.relay import Relay
 from services.party.store import PartyStore
+from services.party.turns import Turns
 from services.telemetry import Telemetry
 
 
@@ -23,6 +24,7 @@ class Host:
     key: PartyKey
     relay: Relay
     jobs: Jobs
+    turns: Turns
     telemetry: Telemetry
     clock: Clock
     say: Callable[[bytes, bytes, bytes], bool]

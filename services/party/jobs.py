@@ -76,12 +76,11 @@ class _Early:
 
 
 class Jobs:
-    """All jobs of this party. At most `at_once` run; others wait their turn."""
+    """All jobs of this party."""
 
-    def __init__(self, send: Send, *, at_once: int = 4, module: str = MODULE) -> None:
+    def __init__(self, send: Send, *, module: str = MODULE) -> None:
         self._send = send
         self._module = module
-        self._turn = asyncio.Semaphore(at_once)
         self._running: dict[Key, JobProcess] = {}
         self._early: dict[Key, _Early] = {}
 
@@ -127,18 +126,17 @@ class Jobs:
         work: Callable[[JobProcess], Awaitable[T]],
     ) -> Outcome[T]:
         """Runs `work` on a process that is ready. Cancelling it kills the process."""
-        async with self._turn:
-            try:
-                async with asyncio.timeout(description.limits.seconds + DEADLINE_GRACE_S):
-                    return Outcome(Ending.DONE, await self._run(round_id, description, work))
-            except TimeoutError:
-                return Outcome(Ending.DEADLINE, rule="deadline")
-            except OpeningError as error:
-                return _failed(Ending.OPENING_REFUSED, error)
-            except PeerLost as error:
-                return _failed(Ending.PEER_LOST, error)
-            except JobError as error:
-                return _failed(_ENDINGS.get(error.rule, Ending.REFUSED), error)
+        try:
+            async with asyncio.timeout(description.limits.seconds + DEADLINE_GRACE_S):
+                return Outcome(Ending.DONE, await self._run(round_id, description, work))
+        except TimeoutError:
+            return Outcome(Ending.DEADLINE, rule="deadline")
+        except OpeningError as error:
+            return _failed(Ending.OPENING_REFUSED, error)
+        except PeerLost as error:
+            return _failed(Ending.PEER_LOST, error)
+        except JobError as error:
+            return _failed(_ENDINGS.get(error.rule, Ending.REFUSED), error)
 
     async def _run(
         self,

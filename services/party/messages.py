@@ -31,11 +31,13 @@ class Job(IntEnum):
 @dataclass(frozen=True, slots=True)
 class Have:
     """How many reports the sender can use, the digest of their hashes in the order in which
-    they came, and how many boxes it left out, by rule."""
+    they came, how many boxes it left out, by rule, and how many of the hearer's hashes it has
+    heard, which is where the hearer goes on."""
 
     count: int
     digest: bytes
     refused: dict[str, int]
+    heard: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from services.party.assignment import Assignment
 from services.party.jobs import Ending, Jobs, Outcome
 from services.party.messages import Job, Ready
 from services.party.parley import Parley
+from services.party.turns import Turns
 
 BACKOFF_S_MAX: Final = 30.0
 NONCE_BYTES: Final = 16
@@ -68,6 +69,7 @@ class Muster:
         assignment: Assignment,
         parley: Parley,
         jobs: Jobs,
+        turns: Turns,
         *,
         limits: Limits,
         tick_s: float,
@@ -77,6 +79,8 @@ class Muster:
         self._assignment = assignment
         self._parley = parley
         self._jobs = jobs
+        self._turns = turns
+        self._place = (assignment.terms.until_ms, assignment.round_id)
         self._limits = limits
         self._tick_s = tick_s
         self._clock = clock
@@ -143,7 +147,7 @@ class Muster:
                 await self.stop()
         self._time(job, tag, parties)
         attempt = self._attempts[job]
-        if self._clock.monotonic_s() < attempt.not_before_s:
+        if self._clock.monotonic_s() < attempt.not_before_s or not self._turns.take(self._place):
             return None
         mine = Ready(job, _mask(parties), tag, attempt.nonce)
         for party in parties - {self._assignment.terms.me}:
@@ -191,6 +195,7 @@ class Muster:
 
     def _finish(self, running: _Running) -> Finished | None:
         """What came of it; what was said before it does not count for the next."""
+        self._turns.done(self._place)
         self._ready.clear()
         if running.task.cancelled():
             self._attempts[running.job] = _Attempt()
@@ -209,6 +214,7 @@ class Muster:
 
     async def stop(self) -> None:
         """Ends the job that runs, if one does."""
+        self._turns.done(self._place)
         running, self._running = self._running, None
         if running is not None:
             running.task.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crypto import labels
 from services.party import items, states
-from services.party.agreement import Agreement, encode_refused
+from services.party.agreement import Agreement, ReportSet, encode_refused
 from services.party.assignment import Assignment
 from services.party.ending import Ending
 from services.party.host import Host
@@ -25,6 +25,8 @@ class Settling:
         self._parley = parley
         self._ending = ending
         self._agreement: Agreement | None = None
+        self._mine: Agreed | None = None
+        self._is_settled = False
 
     def hear(self, party: int, said: Have | Listed | Agreed) -> None:
         """FormatError or SignatureError for what no honest party says. What comes before this
@@ -47,20 +49,27 @@ class Settling:
         common = agreement.common()
         if common is None:
             return
-        mine = self._assignment.sign(labels.PARTY_SET, common.digest)
-        self._store.put(self._round_id, items.SET, b"".join(common.hashes))
-        self._store.put(self._round_id, items.REFUSED, encode_refused(common.refused))
-        self._store.put(self._round_id, items.SET_SIG, mine, self._assignment.terms.me)
-        self._parley.tell_all(Agreed(common.digest, mine))
+        if self._mine is None:
+            self._mine = self._sign(common)
+        self._parley.tell_all(self._mine)
         signed = agreement.signed
         if any(one.digest != common.digest for one in signed.values()):
             self._ending.abandon(Reason.SET_DISAGREED)
-        elif len(signed) == len(self._parley.others):
+        elif len(signed) == len(self._parley.others) and not self._is_settled:
+            self._is_settled = True
             self._store.advance(
                 self._round_id,
                 lambda p: states.agreed(p, common.digest),
                 {(items.SET_SIG, party): one.sig for party, one in signed.items()},
             )
+
+    def _sign(self, common: ReportSet) -> Agreed:
+        """Stores the set before its signature leaves: Rewritten for another one."""
+        sig = self._assignment.sign(labels.PARTY_SET, common.digest)
+        self._store.put(self._round_id, items.SET, b"".join(common.hashes))
+        self._store.put(self._round_id, items.REFUSED, encode_refused(common.refused))
+        self._store.put(self._round_id, items.SET_SIG, sig, self._assignment.terms.me)
+        return Agreed(common.digest, sig)
 
     def _made(self) -> Agreement:
         if self._agreement is None:
@@ -75,9 +84,7 @@ class Settling:
         return self._agreement
 
     def _say(self, agreement: Agreement) -> None:
-        self._parley.tell_all(agreement.have)
-        if agreement.differs:
-            # Whoever has said what it has is there to hear it.
-            for party in self._parley.others.keys() - agreement.wanting:
-                for run in agreement.runs():
-                    self._parley.tell(party, run, once=(Listed, run.start))
+        for party in self._parley.others:
+            self._parley.tell(party, agreement.have_for(party))
+            if (run := agreement.run_for(party)) is not None:
+                self._parley.tell(party, run)

@@ -152,9 +152,8 @@ async def row_sum(rows: Rows, valid: NDArray[np.bool_]) -> bytes:
 
 
 def draw_noise(task: Task, rand: Callable[[int], bytes]) -> bytes:
-    """This party's part of the noise of all m parties; zeros for a task without (tests)."""
-    if task.noise is None:
-        return bytes(8 * task.kind.d)
+    """This party's part of the noise of all m parties."""
+    assert task.noise is not None, "no party takes on a task without noise"
     drawn = task.noise.share(task.kind.d, present=task.m, t=task.t, rand=rand)
     return np.asarray(drawn).astype("<i8").tobytes()
 
