@@ -74,8 +74,8 @@ class PartyProcess:
         key.write_text(seed.hex() + "\n")
         key.chmod(0o600)
 
-    def launch(self, peers: Sequence[PartyProcess], relay: str, **more: str) -> None:
-        """Starts it; `listening` waits until it listens."""
+    def start(self, peers: Sequence[PartyProcess], relay: str, **more: str) -> None:
+        """Starts it and waits until it listens. Those with a higher key must have begun."""
         # Who has the lower key dials: a port that is not known yet is not needed.
         others = ",".join(f"{one.ik.hex()}@{one.address}" for one in peers if one is not self)
         with (self.folder / "party.log").open("ab") as log:
@@ -98,9 +98,6 @@ class PartyProcess:
                 }),
                 stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
-
-    def listening(self) -> None:
-        """Waits until it listens."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -169,13 +166,11 @@ class Parties:
     def start(self) -> None:
         """All of them, those that are dialled first."""
         for one in sorted(self.all, key=lambda party: party.ik, reverse=True):
-            one.launch(self.all, self.relay)
-            one.listening()
+            one.start(self.all, self.relay)
 
     def restart(self, party: PartyProcess, **more: str) -> None:
         """After its end."""
-        party.launch(self.all, self.relay, **more)
-        party.listening()
+        party.start(self.all, self.relay, **more)
 
     def end(self) -> None:
         """All that still run."""

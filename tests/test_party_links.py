@@ -415,7 +415,9 @@ async def served(node: Node) -> AsyncIterator[str]:
     async def serve(duplex: Duplex, _: str) -> None:
         await node.links.attach(duplex, Side.ACCEPTOR)
 
-    server.add_generic_rpc_handlers((link_handler(serve),))
+    handlers = {"Link": link_handler(serve)}
+    service = grpc.method_handlers_generic_handler("rookery.v1.Parties", handlers)
+    server.add_generic_rpc_handlers((service,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
