@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from services.config import Config
 
 pytestmark = pytest.mark.timeout(300)
-RATINGS = """person,region,item,rating
-a,new england,thailand,5
-a,new england,cuba,2
-a,new england,ethiopia,4
-b,pacific,thailand,1
-b,pacific,portugal,3
-"""
+PEOPLE = 50
+DISHES = ("thailand", "cuba", "ethiopia")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -32,15 +28,33 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_demo_shows_what_it_claims_on_ratings_from_a_file(tmp_path: Path) -> None:
-    """Devices converge, the late one too, the revoked one is refused, nothing leaks."""
-    file = tmp_path / "ratings.csv"
-    file.write_text(RATINGS)
+@dataclass(frozen=True)
+class Shown:
+    """What one run said: to programs, and to people."""
+
+    report: Any
+    text: str
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """The demo on a file of fifty people."""
+    rows = [
+        f"p{number},new england,{dish},{(number + at) % 5 + 1}"
+        for number in range(PEOPLE)
+        for at, dish in enumerate(DISHES)
+    ]
+    file = tmp_path_factory.mktemp("demo") / "ratings.csv"
+    file.write_text("\n".join(["person,region,item,rating", *rows]) + "\n")
     ended = run("--ratings", str(file), "--json")
     assert ended.returncode == 0, ended.stderr
-    report = json.loads(ended.stdout.splitlines()[-1])
-    assert (report["people"], report["ratings"], report["synthetic"]) == (2, 5, False)
-    assert report["devices"] >= 5
+    return Shown(json.loads(ended.stdout.splitlines()[-1]), ended.stderr)
+
+
+def test_the_demo_shows_what_it_claims_on_ratings_from_a_file(shown: Shown) -> None:
+    """Devices converge, the late one too, the revoked one is refused, nothing leaks."""
+    report = shown.report
+    assert (report["people"], report["ratings"], report["synthetic"]) == (50, 150, False)
     assert report["ops_pushed"] > report["ratings"]
     assert report["all_devices_converged"] is True
     assert report["late_device_converged"] is True
@@ -52,15 +66,20 @@ def test_the_demo_shows_what_it_claims_on_ratings_from_a_file(tmp_path: Path) ->
     assert report["seconds"] > 0
 
 
-def test_the_demo_sets_joint_aggregates_beside_the_truth_and_catches_who_cheats() -> None:
+def test_the_demo_pairs_more_devices_than_an_address_may_in_a_deployment(shown: Shown) -> None:
+    """One machine plays many people: the limits per address of a deployment are not its own."""
+    assert shown.report["devices"] - PEOPLE > Config().ip_mailboxes_burst
+
+
+def test_the_demo_sets_joint_aggregates_beside_the_truth_and_catches_who_cheats(
+    shown: Shown,
+) -> None:
     """Three rounds of real parties: honest reports count, crafted ones don't, errors are noise."""
-    ended = run("--people", "40", "--json")
-    assert ended.returncode == 0, ended.stderr
-    aggregate = json.loads(ended.stdout.splitlines()[-1])["aggregate"]
+    aggregate = shown.report["aggregate"]
     favourite, rating, experiment = aggregate["rounds"]
     assert aggregate | {"rounds": []} == favourite | {"rounds": []}
     for round_ in (favourite, rating, experiment):
-        assert (round_["reports"], round_["valid"]) == (44, 40)
+        assert (round_["reports"], round_["valid"]) == (PEOPLE + 4, PEOPLE)
         assert round_["rejected"] == round_["cheaters"] == 4
         assert round_["rejected_by_reason"]["invalid"] == 3
         assert round_["rejected_by_reason"]["inconsistent"] == 1
@@ -68,10 +87,10 @@ def test_the_demo_sets_joint_aggregates_beside_the_truth_and_catches_who_cheats(
         assert 0 < round_["rho"] <= 0.2
         assert 2 < round_["epsilon_at_delta_1e-6"] < 3.2
         assert round_["seconds_close_to_result"] > 0
-    assert [round_["sums"] for round_ in aggregate["rounds"]] == [75, 2, 6]
+    assert [round_["sums"] for round_ in aggregate["rounds"]] == [len(DISHES), 2, 6]
     for title in ("Favourite cuisine by region", "Mean rating", "Stars for one dish"):
-        assert title in ended.stderr
-    assert "4 cheated, and 4 were caught" in ended.stderr
+        assert title in shown.text
+    assert "4 cheated, and 4 were caught" in shown.text
 
 
 def test_without_a_file_the_demo_says_that_its_people_are_made_up() -> None:
@@ -80,18 +99,6 @@ def test_without_a_file_the_demo_says_that_its_people_are_made_up() -> None:
     assert ended.returncode == 0, ended.stderr
     assert "synthetic" in ended.stdout
     assert "ciphertext" in ended.stdout
-
-
-def test_the_demo_pairs_more_devices_than_an_address_may_in_a_deployment(tmp_path: Path) -> None:
-    """One machine plays many people: the limits per address of a deployment are not its own."""
-    people = [f"p{number},pacific,{item},{number % 5 + 1}" for number in range(50) for item in "ab"]
-    file = tmp_path / "ratings.csv"
-    file.write_text("\n".join(["person,region,item,rating", *people]) + "\n")
-    ended = run("--ratings", str(file), "--json")
-    assert ended.returncode == 0, ended.stderr
-    report = json.loads(ended.stdout.splitlines()[-1])
-    assert report["devices"] - report["people"] > Config().ip_mailboxes_burst
-    assert report["all_devices_converged"] is True
 
 
 @pytest.mark.parametrize("arguments", [("--ratings", "/nonexistent.csv"), ("--people", "0")])
