@@ -28,7 +28,11 @@ def one(console: Console, measured: Measured, bins: Sequence[str]) -> None:
     truth = {
         (row.label, row.what): row for row in estimates(measured.task, measured.truth)
     }  # fmt: skip
-    rows = [(row, truth[row.label, row.what]) for row in estimates(measured.task, measured.result)]
+    # Noise can make a group of nobody, of which there is no true mean.
+    rows = [
+        (row, truth.get((row.label, row.what), Estimate(row.label, row.what, None)))
+        for row in estimates(measured.task, measured.result)
+    ]
     if isinstance(measured.task.kind, Histogram):
         rows = [
             (replace(got, label=name), true) for name, (got, true) in zip(bins, rows, strict=True)
