@@ -19,6 +19,7 @@ from mpc.result import Sums
 
 ROWS_SHOWN = 8
 PLOT_WIDTH = 72
+LABEL_WIDTH = 24
 ALPHA_MICRO = 50_000
 _DECIMALS_MAX = 3
 
@@ -56,10 +57,10 @@ def _number(value: Fraction | None) -> float:
 
 def _table(measured: Measured, rows: list[tuple[Estimate, Estimate]]) -> Table:
     table = Table(title=measured.task.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True, max_width=LABEL_WIDTH)
     table.add_column("of", no_wrap=True)
     for head in ("truth", "result", "error", "sigma", "in sigmas"):
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head, justify="right", no_wrap=True, min_width=len(head))
     for got, true in rows:
         table.add_row(got.label, got.what, *_figures(got, true))
     return table
