@@ -131,9 +131,17 @@ def _verdicts(measured: Measured) -> list[str]:
     except tail.Undecidable as error:
         return [f"Welch's test: {error.message}"]
     first, *others = task.kind.labels
-    return [
-        f"Welch's test, noise included: {label!r} is {one.verdict} than {first!r} by"
-        f" {one.difference_micro / tail.MICRO:.2f} ± {one.error_micro / tail.MICRO:.2f}"
-        f" (p = {one.p_micro / tail.MICRO:.2g}); the effect was planted"
-        for label, one in zip(others, compared, strict=True)
-    ]
+    return [_verdict(label, first, one) for label, one in zip(others, compared, strict=True)]
+
+
+def _verdict(label: str, first: str, one: tail.Comparison) -> str:
+    said = {
+        tail.Verdict.HIGHER: f"{label!r} is higher than {first!r}",
+        tail.Verdict.LOWER: f"{label!r} is lower than {first!r}",
+        tail.Verdict.UNDECIDED: f"too few reports to tell {label!r} from {first!r}",
+    }
+    difference, error = one.difference_micro / tail.MICRO, one.error_micro / tail.MICRO
+    return (
+        f"Welch's test, noise included: {said[one.verdict]} (difference {difference:+.2f} ±"
+        f" {error:.2f}, p = {one.p_micro / tail.MICRO:.2g}); an effect was planted"
+    )
