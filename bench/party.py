@@ -12,7 +12,6 @@ import json
 import resource
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,15 +128,11 @@ def party(world: World, folder: Path) -> Iterator[Party]:
         store.close()
 
 
-def fill(own: Party, world: World, making: Devices, count: int) -> float:
-    """So many reports, a micro-batch at a time; seconds that the party took for them."""
-    size, seconds = batch.micro_batch_reports(world.task.kind.length), 0.0
+def fill(world: World, making: Devices, count: int) -> Iterator[list[Box]]:
+    """The boxes of so many reports, a micro-batch at a time, made when they are asked for."""
+    size = batch.micro_batch_reports(world.task.kind.length)
     for start in range(0, count, size):
-        boxes = making.boxes(world, PARTY, min(size, count - start))
-        begin = time.perf_counter()
-        own.take(boxes)
-        seconds += time.perf_counter() - begin
-    return seconds
+        yield making.boxes(world, PARTY, min(size, count - start))
 
 
 def main(bins: int, count: int) -> None:
@@ -148,7 +143,8 @@ def main(bins: int, count: int) -> None:
         tempfile.TemporaryDirectory() as folder,
         party(world, Path(folder)) as own,
     ):
-        fill(own, world, making, count)
+        for boxes in fill(world, making, count):
+            own.take(boxes)
         own.verify()
         own.add()
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
