@@ -1,8 +1,9 @@
 """A party's process that does what a test asks for, and else what `rookery-server party` does.
 
 A task of the name `lies/PARTY/HOW` is one in which that party lies: about the set, by another
-share in a step, by a pickle or by silence. TEST_DIES_AT names the state in which it kills itself,
-as soon as that is in its file. A helper.
+share in a step, by a pickle or by silence. TEST_DIES_AT names the state in which it does nothing
+more, as soon as that is in its file, and kills itself: at once, or after TEST_DIES_AFTER_S, when
+what it had said has gone out. A helper.
 """
 
 from __future__ import annotations
@@ -90,8 +91,14 @@ class Mortal(PartyStore):
         return after
 
     def _die(self, state: State) -> None:
-        if state is self.dies_at:
+        if state is not self.dies_at:
+            return
+        after_s = float(os.environ.get("TEST_DIES_AFTER_S", "0"))
+        if not after_s:
             os.kill(os.getpid(), signal.SIGKILL)
+        asyncio.get_running_loop().call_later(after_s, os.kill, os.getpid(), signal.SIGKILL)
+        # Ends the round's driver, and leaves the rest of the process as it is.
+        raise asyncio.CancelledError
 
 
 async def _open(config: party_config.PartyConfig) -> Daemon:

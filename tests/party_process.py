@@ -66,6 +66,8 @@ class PartyProcess:
         folder.mkdir()
         self.folder = folder
         self.seed = seed
+        self.dies_at: State | None = None
+        """From its first start until it is restarted (`tests.party_child`)."""
         self.ik, _ = sign_keypair(seed)
         self.address = "127.0.0.1:0"
         self.settings = settings
@@ -76,6 +78,9 @@ class PartyProcess:
 
     def start(self, peers: Sequence[PartyProcess], relay: str, **more: str) -> None:
         """Starts it and waits until it listens. Those with a higher key must have begun."""
+        if self.dies_at is not None:
+            more = {"TEST_DIES_AT": self.dies_at.name, "TEST_DIES_AFTER_S": "0.5", **more}
+            self.dies_at = None
         # Who has the lower key dials: a port that is not known yet is not needed.
         others = ",".join(f"{one.ik.hex()}@{one.address}" for one in peers if one is not self)
         with (self.folder / "party.log").open("ab") as log:
@@ -100,9 +105,10 @@ class PartyProcess:
             )  # fmt: skip
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        if not line:
+        if line:
+            self.address = json.loads(line)["listening"]
+        elif "TEST_DIES_AT" not in more:  # else it was faster with that
             raise AssertionError(self.log)
-        self.address = json.loads(line)["listening"]
 
     @property
     def log(self) -> str:
@@ -317,22 +323,32 @@ class Town:
                 )
             )
 
-    async def vote(self, made: Task, manifest: Manifest, values: Sequence[Any]) -> None:
-        """One honest report a value."""
+    async def vote(
+        self, made: Task, manifest: Manifest, values: Sequence[Any], *, first: int = 0
+    ) -> None:
+        """One honest report a value, by as many people from the first on."""
         kind = made.kind
         await self.give(
             [
                 contribution(made, manifest, kind.encode(value), number)
-                for number, value in enumerate(values)
-            ]
+                for number, value in enumerate(values, first)
+            ],
+            first=first,
         )
 
 
 @contextmanager
 def town(
-    folder: Path, count: int, people: int, *, module: str = PUPPET, **settings: str
+    folder: Path,
+    count: int,
+    people: int,
+    *,
+    module: str = PUPPET,
+    dying: Sequence[State] = (),
+    **settings: str,
 ) -> Iterator[Town]:
-    """For the time of the block; nothing that happens in it may be a defect of a party."""
+    """For the time of the block; nothing that happens in it may be a defect of a party. The
+    third party and further ones vanish in the states `dying`."""
     place = folder / "relay"
     place.mkdir(parents=True)
     with ServiceProcess(
@@ -341,6 +357,8 @@ def town(
         [address] = process.endpoint.targets
         parties = Parties(folder, address, count, module=module, **settings)
         made = Town(process, parties, tuple(World.create(f"person {at}") for at in range(people)))
+        for party, state in zip(parties.all[2:], dying, strict=False):
+            party.dies_at = state
         try:
             parties.start()
             asyncio.run(_enrol(made))

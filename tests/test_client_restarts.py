@@ -7,7 +7,6 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from client.remoteerrors import RemoteError
 from client.sync import SyncedDevice
 from client.vault import MemoryVault
+from tests.certificates import certificate
 from tests.served import serving
 from tests.service_process import ServiceProcess, environment
 from tests.shell_worlds import (
@@ -198,37 +198,9 @@ async def test_many_devices_that_lost_the_service_all_come_back(service: Service
             await together(*(row.stop() for row in watches))
 
 
-@pytest.fixture
-def make_certificate(tmp_path: Path) -> Callable[[str], tuple[Path, Path]]:
-    """Makes self-signed certificates of this machine, each with its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-
-    def make(name: str) -> tuple[Path, Path]:
-        cert, key = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
-        _openssl(cert, key)
-        return cert, key
-
-    return make
-
-
-def _openssl(cert: Path, key: Path) -> None:
-    subprocess.run(
-        [
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-            "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", str(key),
-            "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-out", str(cert),
-        ],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-
-
-async def test_tls_is_spoken_under_the_given_ca(
-    tmp_path: Path, make_certificate: Callable[[str], tuple[Path, Path]]
-) -> None:
+async def test_tls_is_spoken_under_the_given_ca(tmp_path: Path) -> None:
     """With the CA file everything works; without TLS or with another CA nothing is sent."""
-    (cert, key), (stranger, _) = make_certificate("ours"), make_certificate("other")
+    (cert, key), (stranger, _) = certificate(tmp_path, "ours"), certificate(tmp_path, "other")
     async with serving(tmp_path, tls_cert_file=str(cert), tls_key_file=str(key)) as service:
         plain = endpoint_of(service)
         secure = dataclasses.replace(plain, tls_ca=cert.read_bytes())

@@ -70,7 +70,8 @@ class Scene:
 
     async def call(self, job: Job) -> Finished | None:
         """One more turn of the party's loop."""
-        done = await self.muster.call(job, EVERYONE, TAG, lambda: _nothing)
+        done = self.muster.over()
+        await self.muster.call(job, EVERYONE, TAG, lambda: _nothing)
         await asyncio.sleep(0)
         return done
 

@@ -7,7 +7,6 @@ valid reports with all of it, whoever is left by then.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from mpc.budget import OpenedBefore, OverBudget
 from mpc.circuit import OpenedSum
@@ -65,7 +64,7 @@ class Computing:
             known = self._store.get(self._round_id, items.VERDICTS)
             return work.verify(self._agreed_rows(), set_digest, self._noise(), known=known)
 
-        await self._call(Job.VERIFY, self._terms.everyone, set_digest, begin)
+        await self._muster.call(Job.VERIFY, self._terms.everyone, set_digest, begin)
 
     async def open(self, parties: frozenset[int], progress: Progress, *, patient: bool) -> None:
         """Opens what all of them hold, or sees to it that they do.
@@ -87,17 +86,42 @@ class Computing:
             group = frozenset()
         assert progress.agreed is not None
         if len(group) >= self._terms.quorum:
-            await self._call(Job.OPEN, group, tag, lambda: work.open_sum(self._task, sums, share))
+            await self._muster.call(
+                Job.OPEN, group, tag, lambda: work.open_sum(self._task, sums, share)
+            )
         elif parties != self._terms.everyone:
             await self._muster.stop()
         elif Job.VERIFY in lacking.values():
             await self.verify(progress.agreed)
         else:
-            await self._call(
+            await self._muster.call(
                 Job.SHARE,
                 parties,
                 progress.agreed,
                 lambda: work.share(self._task, self._noise()),
+            )
+
+    async def open_again(self, parties: frozenset[int]) -> None:
+        """With a party that missed the end of the opening, and asks: this one gives it the same
+        share. Alone it could sign nothing, and neither could the other."""
+        if self._store.progress(self._round_id).state.ended:
+            return
+        sharing, sums = self._stored(items.SHARING), self._stored(items.SUM)
+        tag, share = sharing[:JOB_ID_BYTES], sharing[JOB_ID_BYTES:]
+        asked = [
+            parties_of(offer.parties)
+            for offer in self._muster.offers.values()
+            if (offer.job, offer.tag) == (Job.OPEN, tag)
+        ]
+        fit = [
+            group
+            for group in asked
+            if self._terms.me in group and group <= parties and len(group) >= self._terms.quorum
+        ]
+        if fit:
+            group = max(fit, key=lambda one: (asked.count(one), -len(one), sorted(one)))
+            await self._muster.call(
+                Job.OPEN, group, tag, lambda: work.open_sum(self._task, sums, share)
             )
 
     def _smaller(self, group: frozenset[int]) -> frozenset[int]:
@@ -121,14 +145,7 @@ class Computing:
             fit, key=lambda one: (proposed.count(one), -len(one), sorted(one)), default=group
         )
 
-    async def _call(
-        self, job: Job, parties: frozenset[int], tag: bytes, begin: Callable[[], Work]
-    ) -> None:
-        finished = await self._muster.call(job, parties, tag, begin)
-        if finished is not None:
-            self._took(finished)
-
-    def _took(self, finished: Finished) -> None:
+    def took(self, finished: Finished) -> None:
         """Stores what a job gave. One that failed is tried again, unless a party lied."""
         outcome = finished.outcome
         self._telemetry.event(

@@ -118,15 +118,15 @@ class Driver:
     async def run(self) -> State:
         """Until the round has ended, and the relay knows it or never will."""
         try:
-            while not (progress := self._store.progress(self.round_id)).state.ended:
+            while not (state := self._store.progress(self.round_id).state).ended:
                 self._poked.clear()
-                await self._turn(progress)
+                await self._turn()
                 await self._wait()
         finally:
             await self._muster.stop()
             self._host.jobs.forget(self.round_id)
         await self._ending.hand_in(self._pause)
-        return progress.state
+        return state
 
     async def _wait(self) -> None:
         """Until something changes, or the tick is over."""
@@ -139,18 +139,12 @@ class Driver:
     async def _pause(self) -> None:
         await asyncio.sleep(self._host.config.tick_s)
 
-    async def _turn(self, progress: Progress) -> None:
-        due = states.due(
-            progress,
-            self._terms,
-            now_ms=self._host.clock.wall_ms(),
-            alive=self._parley.alive,
-            gave_up=frozenset(self._ending.gave_up),
-        )
+    async def _turn(self) -> None:
+        before = self._store.progress(self.round_id)
         try:
-            await self._do(due, progress)
-            if progress.state > State.OPEN and not self._muster.opening:
-                await self._ask()
+            if (finished := self._muster.over()) is not None:
+                self._computing.took(finished)
+            await self._go_on(self._store.progress(self.round_id))
         except RelayDown:
             self._host.telemetry.event("relay_down")
         except RelayRefused as error:
@@ -161,9 +155,21 @@ class Driver:
             if not self._store.progress(self.round_id).state.ended:
                 raise
         after = self._store.progress(self.round_id)
-        if after != progress:
+        if after != before:
             self._host.telemetry.event("round_state", state=after.state.name)
             self.poke()
+
+    async def _go_on(self, progress: Progress) -> None:
+        due = states.due(
+            progress,
+            self._terms,
+            now_ms=self._host.clock.wall_ms(),
+            alive=self._parley.alive,
+            gave_up=frozenset(self._ending.gave_up),
+        )
+        await self._do(due, progress)
+        if progress.state > State.OPEN and not self._muster.opening:
+            await self._ask()
 
     async def _do(self, due: Due, progress: Progress) -> None:
         match due.step:
@@ -186,12 +192,12 @@ class Driver:
                 await self._computing.open(due.parties, progress, patient=patient)
             case Step.SIGN:
                 self._ending.sign(everyone=not self._is_impatient(progress))
+                await self._computing.open_again(due.parties)
             case Step.ABANDON:
                 assert due.reason is not None
                 self._ending.abandon(due.reason)
             case _:
-                # A job can't go on without who is waited for.
-                await self._muster.stop()
+                pass
 
     def _is_impatient(self, progress: Progress) -> bool:
         return states.impatient(progress, self._terms, self._host.clock.wall_ms())

@@ -1,7 +1,8 @@
 """How a round ends at one party: a result that enough of them signed, or a signed reason.
 
-A party signs one result, its own, in the transaction in which it learns the sums. What others
-signed it takes over if they are enough, and hands it in; the relay keeps what came first.
+A party signs its own result, in the transaction in which it learns the sums, and never one with
+other sums. What others signed it takes over if they are enough, and hands it in; the relay keeps
+what came first.
 """
 
 from __future__ import annotations
@@ -44,16 +45,24 @@ class Ending:
     # A result
 
     def opened(self, sums: list[int], counted: Counted, *, checked: bool) -> None:
-        """Makes and signs the result, and stores both with the transition."""
+        """Makes and signs the result, and stores both with the transition.
+
+        If it was opened before, with others, it may differ in what was checked: then this one
+        stands. Other sums are a lie in one of the openings, and the first ones stand.
+        """
         task, terms = self._assignment.task, self._assignment.terms
-        result = results.make(
-            task, sums, counted, noise_of=sorted(terms.everyone), checked=checked
-        ).encode(task)
+        made = results.make(task, sums, counted, noise_of=sorted(terms.everyone), checked=checked)
+        before = self._store.get(self._round_id, items.RESULT)
+        if before is not None and results.parse(before, task).outcome != made.outcome:
+            self._host.telemetry.event("opened_otherwise")
+            return
+        result = made.encode(task)
         sig = self._assignment.sign(labels.RESULT, result)
         self._store.advance(
             self._round_id,
             states.opened,
             {(items.RESULT, 0): result, (items.RESULT_SIG, terms.me): sig},
+            instead_of=() if before == result else (items.RESULT, items.RESULT_SIG),
         )
 
     def signed(self) -> Signed | None:

@@ -134,13 +134,10 @@ class Muster:
 
     async def call(
         self, job: Job, parties: frozenset[int], tag: bytes, work: Callable[[], Work]
-    ) -> Finished | None:
+    ) -> None:
         """Says that this party is ready, and begins once all others are; to be called again
-        until it gives what came of it."""
+        until `over` gives what came of it."""
         running = self._running
-        if running is not None and running.task.done():
-            self._running = None
-            return self._finish(running)
         if running is not None:
             with_whom = frozenset(running.nonces)
             if (running.job, running.tag, with_whom) != (job, tag, parties):
@@ -148,13 +145,12 @@ class Muster:
         self._time(job, tag, parties)
         attempt = self._attempts[job]
         if self._clock.monotonic_s() < attempt.not_before_s or not self._turns.take(self._place):
-            return None
+            return
         mine = Ready(job, _mask(parties), tag, attempt.nonce)
         for party in parties - {self._assignment.terms.me}:
             self._parley.tell(party, mine)
         if self._running is None and (nonces := self._nonces(mine, parties)) is not None:
             self._begin(job, tag, nonces, work())
-        return None
 
     def _time(self, job: Job, tag: bytes, parties: frozenset[int]) -> None:
         """Those that say nothing at all for as long as a job may stall are shunned."""
@@ -193,8 +189,15 @@ class Muster:
         task.add_done_callback(lambda _: self._poke())
         self._running = _Running(job, job_id, tag, nonces, task)
 
-    def _finish(self, running: _Running) -> Finished | None:
-        """What came of it; what was said before it does not count for the next."""
+    def over(self) -> Finished | None:
+        """What came of a job that is over; what was said before it does not count for the next.
+
+        A job is not ended because a party of it is gone: it may have all that it needs of it.
+        """
+        running = self._running
+        if running is None or not running.task.done():
+            return None
+        self._running = None
         self._turns.done(self._place)
         self._ready.clear()
         if running.task.cancelled():

@@ -104,6 +104,8 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = MappingProxyType({
     (State.VERIFIED, Event.SUMMED): State.SUMMED,
     (State.SUMMED, Event.NOISED): State.NOISED,
     (State.NOISED, Event.OPENED): State.OPENED,
+    # Again, with a party that missed the end of it.
+    (State.OPENED, Event.OPENED): State.OPENED,
     (State.OPENED, Event.SIGNED): State.SIGNED,
     **{(state, Event.LEARNED): State.SIGNED for state in State if not state.ended},
     **{(state, Event.ABANDONED): State.ABANDONED for state in State if not state.ended},
