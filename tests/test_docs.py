@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from client.analyst import draft, panel as panels
 from crypto import enrol
 from crypto.ids import LinkHash
+from services.party.config import PartyConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -33,6 +35,13 @@ def test_the_task_and_the_panel_of_the_page_on_tasks_are_sound(tmp_path: Path) -
     assert draft.read(tmp_path / "task.toml").field.bits == 31
     (tmp_path / "panel.toml").write_text(panel.replace("64 hex digits", "ab" * 32))
     assert len(panels.read(tmp_path / "panel.toml").parties) == 1
+
+
+def test_the_page_on_operations_has_every_setting_of_a_party_and_no_other() -> None:
+    """docs/operations.md is a party's settings as they are."""
+    page = (DOCS / "operations.md").read_text()
+    shown = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", page, re.MULTILINE)
+    assert shown == [(row.name, row.metadata["doc"]) for row in fields(PartyConfig)]
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:

@@ -107,6 +107,7 @@ class Node:
     limits: LinkLimits = LIMITS
     frames: list[tuple[bytes, Frame]] = field(default_factory=list)
     news: list[tuple[bytes, str]] = field(default_factory=list)
+    defects: list[BaseException] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.changed = asyncio.Condition()
@@ -117,6 +118,7 @@ class Node:
             random_bytes=os.urandom,
             is_known=lambda ik: ik in [known.public for known in self.known],
             on_frame=self._on_frame,
+            on_defect=self.defects.append,
             on_change=lambda ik, lost: self._wake(
                 self.news, (ik, "up" if lost is None else lost.rule)
             ),

@@ -80,6 +80,7 @@ class Daemon:
             is_known=self._peers.__contains__,
             on_frame=self._on_frame,
             on_change=self._on_change,
+            on_defect=lambda error: self.telemetry.defect("link", error),
         )
         self.jobs = Jobs(self._send_shares)
         self._turns = Turns(
@@ -225,9 +226,13 @@ class Daemon:
             return
         proved = _once(lambda: self._strangers.__exit__(None, None, None))
         try:
-            await self.links.attach(duplex, Side.ACCEPTOR, on_proved=proved)
+            self._tell_refusal(await self.links.attach(duplex, Side.ACCEPTOR, on_proved=proved))
         finally:
             proved()
+
+    def _tell_refusal(self, lost: LinkLost) -> None:
+        if lost.rule in ("hello", "stranger", "proof"):
+            self.telemetry.event("link_refused", rule=lost.rule)
 
     async def _dial(self, ik: bytes, address: str) -> None:
         config = self.config
@@ -235,7 +240,9 @@ class Daemon:
         wait_s = config.peer_beat_s
         while True:
             started_s = self._clock.monotonic_s()
-            await self.links.attach(DialledDuplex(channel), Side.DIALER, wanted=ik)
+            self._tell_refusal(
+                await self.links.attach(DialledDuplex(channel), Side.DIALER, wanted=ik)
+            )
             lived_s = self._clock.monotonic_s() - started_s
             wait_s = config.peer_beat_s if lived_s > DIAL_S_MAX else min(2 * wait_s, DIAL_S_MAX)
             await asyncio.sleep(wait_s)

@@ -32,7 +32,7 @@ FRAME_OVERHEAD_BYTES = 128
 
 class LinkLost(Exception):
     """The stream to a peer ended. `rule` says why: gone, hello, stranger, proof, frame, flood,
-    stalled, backlog, replaced, closed."""
+    stalled, backlog, replaced, closed, defect (this side's)."""
 
     def __init__(self, rule: str) -> None:
         super().__init__(f"the link to a party ended: {rule}")
@@ -156,6 +156,7 @@ class Link:
         limits: LinkLimits,
         monotonic_s: Callable[[], float],
         on_frame: Callable[[bytes, Frame], None],
+        on_defect: Callable[[BaseException], None],
     ) -> None:
         self.ik = ik
         self.lost: LinkLost | None = None
@@ -164,6 +165,7 @@ class Link:
         self._limits = limits
         self._now_s = monotonic_s
         self._on_frame = on_frame
+        self._on_defect = on_defect
         self._out: asyncio.Queue[Frame] = asyncio.Queue()
         self._unsent_bytes = 0
         self._ended = asyncio.Event()
@@ -226,11 +228,9 @@ class Link:
             self.lose("frame")
         except OSError:
             self.lose("gone")
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
+        except Exception as error:  # noqa: BLE001 - of ours, not of the peer's
+            self._on_defect(error)
             self.lose("defect")
-            raise
 
     async def _send_all(self) -> None:
         while True:
@@ -292,6 +292,7 @@ class Links:
         is_known: Callable[[bytes], bool],
         on_frame: Callable[[bytes, Frame], None],
         on_change: Callable[[bytes, LinkLost | None], None],
+        on_defect: Callable[[BaseException], None],
     ) -> None:
         self._key = key
         self._limits = limits
@@ -300,6 +301,7 @@ class Links:
         self._is_known = is_known
         self._on_frame = on_frame
         self._on_change = on_change
+        self._on_defect = on_defect
         self._links: dict[bytes, Link] = {}
 
     @property
@@ -348,6 +350,7 @@ class Links:
             limits=self._limits,
             monotonic_s=self._now_s,
             on_frame=self._on_frame,
+            on_defect=self._on_defect,
         )
         older = self._links.get(ik)
         if older is not None:

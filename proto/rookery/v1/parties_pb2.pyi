@@ -270,7 +270,7 @@ class LinkHello(_message.Message):
     ik: _builtins.bytes
     """The sender's identity key, 32 bytes."""
     nonce: _builtins.bytes
-    """32 random bytes, fresh for this stream."""
+    """An X25519 public key, 32 bytes, made for this stream and forgotten with it."""
     def __init__(
         self,
         *,
@@ -322,10 +322,13 @@ class LinkFrame(_message.Message):
     round_id: _builtins.bytes
     """16 bytes."""
     channel: _builtins.int
-    """Which step, or which MPyC job, of the round: see services/party."""
+    """0: the sender lives. 1: a message of docs/aggregation.md, 9. From 2^31 on: a job,
+    2^31 | (H("pss1/mpc-job", job_id, 4) without its first bit).
+    """
     counter: _builtins.int
-    """MPyC's program counter, or a step's own number."""
+    """MPyC's program counter in a job; else 0."""
     payload: _builtins.bytes
+    """Sealed: 16 bytes longer than what it says."""
     def __init__(
         self,
         *,

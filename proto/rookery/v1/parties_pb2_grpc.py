@@ -133,7 +133,16 @@ class PartiesServicer:
 
     def Link(self, request_iterator, context):
         """Party to party. Both sides send `hello`, then `proof`, then frames. A frame before both
-        proofs verified, an unknown key or a bad proof ends the stream.
+        proofs verified, an unknown key or a bad proof ends the stream. Who has the lower
+        identity key dials. Frames are sealed from end to end, whatever TLS is around them:
+        shared = X25519 of the two ephemeral keys
+        key of a side = PRF(shared, "pss1/link-key", u8 side | dialer's ik | acceptor's ik |
+        dialer's nonce | acceptor's nonce)
+        A side's payload number n (from 0) is XChaCha20-Poly1305-IETF under its key, nonce
+        0^16 | u64 n, additional data round_id | u32 channel | u64 counter. So nothing can be
+        changed, left out, repeated or moved. A peer that sends nothing for some seconds (an empty
+        payload on channel 0 says that it lives), takes nothing, or sends more than it may, is
+        dropped, and may come back. A newer stream of a peer ends its older one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

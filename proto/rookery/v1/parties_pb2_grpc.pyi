@@ -83,7 +83,16 @@ class PartiesStub:
     """
     Link: _grpc.StreamStreamMultiCallable[_parties_pb2.LinkRequest, _parties_pb2.LinkResponse]
     """Party to party. Both sides send `hello`, then `proof`, then frames. A frame before both
-    proofs verified, an unknown key or a bad proof ends the stream.
+    proofs verified, an unknown key or a bad proof ends the stream. Who has the lower
+    identity key dials. Frames are sealed from end to end, whatever TLS is around them:
+      shared = X25519 of the two ephemeral keys
+      key of a side = PRF(shared, "pss1/link-key", u8 side | dialer's ik | acceptor's ik |
+                          dialer's nonce | acceptor's nonce)
+    A side's payload number n (from 0) is XChaCha20-Poly1305-IETF under its key, nonce
+    0^16 | u64 n, additional data round_id | u32 channel | u64 counter. So nothing can be
+    changed, left out, repeated or moved. A peer that sends nothing for some seconds (an empty
+    payload on channel 0 says that it lives), takes nothing, or sends more than it may, is
+    dropped, and may come back. A newer stream of a peer ends its older one.
     """
 
 @_typing.type_check_only
@@ -141,7 +150,16 @@ class PartiesAsyncStub(PartiesStub):
     """
     Link: _aio.StreamStreamMultiCallable[_parties_pb2.LinkRequest, _parties_pb2.LinkResponse]  # type: ignore[assignment]
     """Party to party. Both sides send `hello`, then `proof`, then frames. A frame before both
-    proofs verified, an unknown key or a bad proof ends the stream.
+    proofs verified, an unknown key or a bad proof ends the stream. Who has the lower
+    identity key dials. Frames are sealed from end to end, whatever TLS is around them:
+      shared = X25519 of the two ephemeral keys
+      key of a side = PRF(shared, "pss1/link-key", u8 side | dialer's ik | acceptor's ik |
+                          dialer's nonce | acceptor's nonce)
+    A side's payload number n (from 0) is XChaCha20-Poly1305-IETF under its key, nonce
+    0^16 | u64 n, additional data round_id | u32 channel | u64 counter. So nothing can be
+    changed, left out, repeated or moved. A peer that sends nothing for some seconds (an empty
+    payload on channel 0 says that it lives), takes nothing, or sends more than it may, is
+    dropped, and may come back. A newer stream of a peer ends its older one.
     """
 
 class PartiesServicer(metaclass=_abc_1.ABCMeta):
@@ -226,7 +244,16 @@ class PartiesServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_parties_pb2.LinkResponse], _abc.AsyncIterator[_parties_pb2.LinkResponse]]:
         """Party to party. Both sides send `hello`, then `proof`, then frames. A frame before both
-        proofs verified, an unknown key or a bad proof ends the stream.
+        proofs verified, an unknown key or a bad proof ends the stream. Who has the lower
+        identity key dials. Frames are sealed from end to end, whatever TLS is around them:
+          shared = X25519 of the two ephemeral keys
+          key of a side = PRF(shared, "pss1/link-key", u8 side | dialer's ik | acceptor's ik |
+                              dialer's nonce | acceptor's nonce)
+        A side's payload number n (from 0) is XChaCha20-Poly1305-IETF under its key, nonce
+        0^16 | u64 n, additional data round_id | u32 channel | u64 counter. So nothing can be
+        changed, left out, repeated or moved. A peer that sends nothing for some seconds (an empty
+        payload on channel 0 says that it lives), takes nothing, or sends more than it may, is
+        dropped, and may come back. A newer stream of a peer ends its older one.
         """
 
 def add_PartiesServicer_to_server(servicer: PartiesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
