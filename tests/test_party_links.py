@@ -396,7 +396,7 @@ def test_of_two_parties_exactly_one_dials() -> None:
                     Links(
                         me, limits=LIMITS, monotonic_s=time.monotonic, random_bytes=os.urandom,
                         is_known=lambda _: True, on_frame=lambda *_: None,
-                        on_change=lambda *_: None,
+                        on_change=lambda *_: None, on_defect=lambda _: None,
                     ).dials(you.public)
                     for me, you in ((one, other), (other, one))
                 ]  # fmt: skip
