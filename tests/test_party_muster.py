@@ -9,6 +9,7 @@ from mpc.session import Limits
 from services.call import Clock
 from services.party import messages
 from services.party.assignment import Assignment
+from services.party.blame import POINTS_MAX, Blame
 from services.party.jobs import Ending, Outcome
 from services.party.messages import Job, Ready
 from services.party.muster import Finished, Muster
@@ -129,3 +130,29 @@ async def test_who_begins_anew_while_the_job_runs_ends_it_here_too() -> None:
         scene.muster.hear(3, ready(Job.VERIFY, 8))
         assert await scene.call(Job.VERIFY) is None
     assert len(set(scene.attempts.begun)) == 2
+
+
+async def test_who_leaves_an_opening_again_and_again_is_shunned() -> None:
+    """Once may be a restart; each time is a way to keep the others from the result."""
+    scene = Scene()
+    for nonce in range(10, 10 + POINTS_MAX):
+        assert scene.muster.blame.shunned == frozenset()
+        for number in (2, 3):
+            scene.muster.hear(number, ready(Job.OPEN, nonce + 100 * number % 150))
+        await scene.call(Job.OPEN)
+        scene.muster.hear(3, ready(Job.OPEN, 200 + nonce - 10))
+        for _ in range(3):
+            await scene.call(Job.OPEN)
+    assert scene.muster.blame.shunned == {3}
+
+
+def test_stalls_and_garbage_are_blamed_at_once_and_being_gone_is_not() -> None:
+    for rule, at_once in (("stalled", True), ("garbage", True), ("flood", True), ("gone", False)):
+        blame = Blame()
+        blame.failed(2, rule)
+        assert (blame.shunned == {2}) is at_once
+        blame.failed(2, rule)
+        blame.failed(2, rule)
+        assert blame.shunned == {2}
+        blame.forgive()
+        assert blame.shunned == frozenset()

@@ -72,8 +72,7 @@ class Computing:
         Only who says so lacks it; who has said nothing yet is waited for, while this party is
         patient.
         """
-        sharing, sums = self._stored(items.SHARING), self._stored(items.SUM)
-        tag, share = sharing[:JOB_ID_BYTES], sharing[JOB_ID_BYTES:]
+        tag, work_ = self._opening()
         lacking = {
             party: offer.job
             for party, offer in self._muster.offers.items()
@@ -81,24 +80,20 @@ class Computing:
         }
         group = parties - lacking.keys()
         if not patient:
-            group = self._smaller(group)
+            group = self._without_shunned(group)
+            group = self._as_most_propose(tag, group, mine=group)
         elif lacking:
             group = frozenset()
         assert progress.agreed is not None
         if len(group) >= self._terms.quorum:
-            await self._muster.call(
-                Job.OPEN, group, tag, lambda: work.open_sum(self._task, sums, share)
-            )
+            await self._muster.call(Job.OPEN, group, tag, lambda: work_)
         elif parties != self._terms.everyone:
             await self._muster.stop()
         elif Job.VERIFY in lacking.values():
             await self.verify(progress.agreed)
         else:
             await self._muster.call(
-                Job.SHARE,
-                parties,
-                progress.agreed,
-                lambda: work.share(self._task, self._noise()),
+                Job.SHARE, parties, progress.agreed, lambda: work.share(self._task, self._noise())
             )
 
     async def open_again(self, parties: frozenset[int]) -> None:
@@ -106,44 +101,40 @@ class Computing:
         share. Alone it could sign nothing, and neither could the other."""
         if self._store.progress(self._round_id).state.ended:
             return
+        tag, work_ = self._opening()
+        group = self._as_most_propose(tag, parties, mine=frozenset())
+        if group:
+            await self._muster.call(Job.OPEN, group, tag, lambda: work_)
+
+    def _opening(self) -> tuple[bytes, Work]:
+        """The name of the sharing that this party holds, and the work of opening it."""
         sharing, sums = self._stored(items.SHARING), self._stored(items.SUM)
         tag, share = sharing[:JOB_ID_BYTES], sharing[JOB_ID_BYTES:]
-        asked = [
+        return tag, work.open_sum(self._task, sums, share)
+
+    def _without_shunned(self, group: frozenset[int]) -> frozenset[int]:
+        """Those that did not make it fail before, or all if these are too few."""
+        blame = self._muster.blame
+        if len(group - blame.shunned) < self._terms.quorum:
+            blame.forgive()
+        return group - blame.shunned
+
+    def _as_most_propose(
+        self, tag: bytes, among: frozenset[int], *, mine: frozenset[int]
+    ) -> frozenset[int]:
+        """The group that most want to open with, this party's own wish counted: large enough,
+        this party in it, and all others, too, `among` those that are left."""
+        proposed = [mine] + [
             parties_of(offer.parties)
-            for offer in self._muster.offers.values()
-            if (offer.job, offer.tag) == (Job.OPEN, tag)
+            for party, offer in self._muster.offers.items()
+            if party in among and (offer.job, offer.tag) == (Job.OPEN, tag)
         ]
         fit = [
             group
-            for group in asked
-            if self._terms.me in group and group <= parties and len(group) >= self._terms.quorum
+            for group in proposed
+            if self._terms.me in group and group <= among and len(group) >= self._terms.quorum
         ]
-        if fit:
-            group = max(fit, key=lambda one: (asked.count(one), -len(one), sorted(one)))
-            await self._muster.call(
-                Job.OPEN, group, tag, lambda: work.open_sum(self._task, sums, share)
-            )
-
-    def _smaller(self, group: frozenset[int]) -> frozenset[int]:
-        """Whom to open with: none of those that made it fail before, and as most of those that
-        are left propose."""
-        shunned = self._muster.shunned
-        if len(group - shunned) < self._terms.quorum:
-            shunned.clear()
-        group -= shunned
-        proposed = [group] + [
-            parties_of(offer.parties)
-            for party, offer in self._muster.offers.items()
-            if party in group and offer.job == Job.OPEN
-        ]
-        fit = [
-            one
-            for one in proposed
-            if self._terms.me in one and one <= group and len(one) >= self._terms.quorum
-        ]
-        return max(
-            fit, key=lambda one: (proposed.count(one), -len(one), sorted(one)), default=group
-        )
+        return max(fit, key=lambda one: (proposed.count(one), -len(one), sorted(one)), default=mine)
 
     def took(self, finished: Finished) -> None:
         """Stores what a job gave. One that failed is tried again, unless a party lied."""

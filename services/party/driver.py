@@ -197,7 +197,7 @@ class Driver:
                 assert due.reason is not None
                 self._ending.abandon(due.reason)
             case _:
-                pass
+                self._muster.rest()
 
     def _is_impatient(self, progress: Progress) -> bool:
         return states.impatient(progress, self._terms, self._host.clock.wall_ms())

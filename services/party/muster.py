@@ -22,6 +22,7 @@ from mpc.session import Limits
 from mpc.terms import Terms
 from services.call import Clock
 from services.party.assignment import Assignment
+from services.party.blame import Blame
 from services.party.jobs import Ending, Jobs, Outcome
 from services.party.messages import Job, Ready
 from services.party.parley import Parley
@@ -30,9 +31,6 @@ from services.party.turns import Turns
 BACKOFF_S_MAX: Final = 30.0
 NONCE_BYTES: Final = 16
 JOB_ID_BYTES: Final = 16
-DIRECT: Final = frozenset(("stalled", "garbage", "flood"))
-"""Rules of a lost peer that are its own doing. One that is gone may have lost another first."""
-
 Work = Callable[[JobProcess], Awaitable[Any]]
 
 
@@ -88,12 +86,11 @@ class Muster:
         self._ready: dict[int, Ready] = {}
         self._running: _Running | None = None
         self._attempts = {job: _Attempt() for job in Job}
-        self._done: dict[Job, dict[int, bytes]] = {}
-        """The nonces of the last attempt that came to its end here."""
+        self._done: set[tuple[int, bytes]] = set()
+        """Parties with their nonces of attempts that came to their end here."""
         self._called: tuple[Job, bytes, frozenset[int]] | None = None
         self._called_s = 0.0
-        self.shunned: set[int] = set()
-        """Parties that made an opening fail by what they did themselves, or that say nothing."""
+        self.blame = Blame()
 
     # What others say
 
@@ -101,7 +98,7 @@ class Muster:
         """FormatError for a job that there is not."""
         if ready.job not in list(Job) or len(ready.nonce) != NONCE_BYTES:
             raise FormatError("ready", "there is no such job")
-        if self._done.get(Job(ready.job), {}).get(party) == ready.nonce:
+        if (party, ready.nonce) in self._done:
             # It is still in what is over here. It will come to the same end, or begin anew with
             # another nonce; to call it back from there would begin the job again for all.
             return
@@ -114,6 +111,8 @@ class Muster:
         ):
             # It began anew; in the old job it will say nothing more.
             running.task.cancel()
+            if running.job is Job.OPEN:
+                self.blame.began_anew(party)
 
     def forget(self, party: int) -> None:
         """Its link is down."""
@@ -158,7 +157,7 @@ class Muster:
         if self._called != (job, tag, parties) or self._running is not None:
             self._called, self._called_s = (job, tag, parties), now_s
         elif job is Job.OPEN and now_s >= self._called_s + self._limits.stall_seconds:
-            self.shunned |= parties - self._ready.keys() - {self._assignment.terms.me}
+            self.blame.silent(parties - self._ready.keys() - {self._assignment.terms.me})
 
     def _nonces(self, mine: Ready, parties: frozenset[int]) -> dict[int, bytes] | None:
         """Everybody's of this attempt; None while somebody has not said the same."""
@@ -190,39 +189,52 @@ class Muster:
         self._running = _Running(job, job_id, tag, nonces, task)
 
     def over(self) -> Finished | None:
-        """What came of a job that is over; what was said before it does not count for the next.
+        """What came of a job that is over.
 
         A job is not ended because a party of it is gone: it may have all that it needs of it.
         """
         running = self._running
         if running is None or not running.task.done():
             return None
-        self._running = None
-        self._turns.done(self._place)
-        self._ready.clear()
+        failures = self._attempts[running.job].failures
+        self._leave(running)
         if running.task.cancelled():
-            self._attempts[running.job] = _Attempt()
             return None
         outcome = running.task.result()
         if outcome.ending is Ending.DONE:
-            self._done[running.job] = running.nonces
-            self._attempts[running.job] = _Attempt()
+            self._done |= set(running.nonces.items())
         else:
-            failures = self._attempts[running.job].failures
             wait_s = min(BACKOFF_S_MAX, self._tick_s * 2**failures)
             self._attempts[running.job] = _Attempt(failures + 1, self._clock.monotonic_s() + wait_s)
-            if running.job is Job.OPEN and outcome.party and outcome.rule in DIRECT:
-                self.shunned.add(outcome.party)
+            if running.job is Job.OPEN and outcome.party:
+                self.blame.failed(outcome.party, outcome.rule)
         return Finished(running.job, running.job_id, outcome)
+
+    def _leave(self, running: _Running) -> None:
+        """What was said for it counts no more, until it is said again."""
+        self._running = None
+        self._turns.done(self._place)
+        self._attempts[running.job] = _Attempt()
+        self._ready = {
+            party: ready
+            for party, ready in self._ready.items()
+            if ready.nonce != running.nonces.get(party)
+        }
 
     async def stop(self) -> None:
         """Ends the job that runs, if one does."""
-        self._turns.done(self._place)
-        running, self._running = self._running, None
-        if running is not None:
-            running.task.cancel()
-            await asyncio.gather(running.task, return_exceptions=True)
-            self._attempts[running.job] = _Attempt()
+        running = self._running
+        if running is None:
+            self._turns.done(self._place)
+            return
+        self._leave(running)
+        running.task.cancel()
+        await asyncio.gather(running.task, return_exceptions=True)
+
+    def rest(self) -> None:
+        """Nothing can be gathered for now; a job that runs goes on."""
+        if self._running is None:
+            self._turns.done(self._place)
 
 
 def _mask(parties: frozenset[int]) -> int:
