@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import ctypes
 import gc
+import importlib.util
 import json
 import os
 import secrets as randomness
@@ -179,6 +180,8 @@ def party(arguments: argparse.Namespace) -> None:
         keys.create(Path(config.identity_key_file), seed)
         print(f"party_key {PartyKey(seed).public.hex()}")
         return
+    if importlib.util.find_spec("mpyc") is None:
+        raise ConfigError("MPyC is not installed: install rookery with the extra `party`")
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run_party(daemon.open_daemon(config)))
 

@@ -34,7 +34,10 @@ def read(path: Path) -> bytes:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read(2 * KEY_BYTES + 2)
     except FileNotFoundError:
-        raise KeyFileError(f"{path}: is not there; `rookery-server keys init` makes it") from None
+        raise KeyFileError(
+            f"{path}: is not there; `rookery-server keys init` makes the service's,"
+            " `rookery-server party --init` a party's"
+        ) from None
     except (OSError, UnicodeDecodeError):
         raise KeyFileError(f"{path}: can't be read") from None
     if mode & _OTHERS:

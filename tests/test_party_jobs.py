@@ -153,7 +153,8 @@ async def test_garbage_from_a_peer_ends_the_job_and_nothing_else() -> None:
         return send(party, round_id, channel, pc, b"\x80\x04cos\nsystem\n.")
 
     world.jobs[1]._send = garbled
-    found = await world.run(b"g", {me: open_sum(sums[me - 1], 1) for me in EVERYONE})
+    limits = Limits(seconds=20, stall_seconds=3)
+    found = await world.run(b"g", {me: open_sum(sums[me - 1], 1) for me in EVERYONE}, limits)
     for me in (2, 3):
         assert (found[me].ending, found[me].rule) == (Ending.PEER_LOST, "garbage")
         assert found[me].party == 1

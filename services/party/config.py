@@ -76,7 +76,10 @@ class PartyConfig:
     job_stall_s: float = setting(60.0, "Longest wait for one message inside a job.", at_least=0.1)
 
     peer_payload_bytes_max: int = setting(
-        16 << 20, "Largest frame of a peer.", group="Peers", at_least=1 << 16
+        16 << 20,
+        "Largest frame of a peer; jobs send 4 MiB.",
+        group="Peers",
+        at_least=5 << 20,
     )
     peer_bytes_per_s: float = setting(
         float(128 << 20), "What a peer may send a second before it floods.", at_least=1 << 16
