@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from crypto import contribution
 from crypto.contribution import Contribution, PartyBox, encode_share, parse_header
@@ -161,9 +161,12 @@ UNSIGNED: dict[str, tuple[Callable[[], bytes], Callable[[bytes], object]]] = {
 @pytest.mark.parametrize("what", UNSIGNED)
 @settings(max_examples=60, deadline=None)
 @given(data=st.binary(max_size=400))
+@example(data=b"\xa0")
 def test_noise_is_refused(what: str, data: bytes) -> None:
-    """By a CryptoError and in no other way."""
-    assert refused_or_taken(lambda: UNSIGNED[what][1](data))
+    """By a CryptoError and in no other way; but short bytes can be a map, in its one form."""
+    if not refused_or_taken(lambda: UNSIGNED[what][1](data)):
+        assert what == "map"
+        assert canonical.encode(canonical.decode(data)) == data
 
 
 def splice(

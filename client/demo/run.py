@@ -35,8 +35,8 @@ from mpc.keys import PublisherKey
 
 AT_ONCE = 16
 """People that are looked after at the same time."""
-WINDOW_MS_MIN = 5_000
-WINDOW_SHARE = 0.6
+WINDOW_MS_MIN = 8_000
+WINDOW_SHARE = 0.7
 """Rounds are open for so much of the time that settling took. To answer takes less of it; who
 is late all the same is missing from reports and from the truth beside them."""
 
