@@ -342,11 +342,11 @@ def test_an_old_manifest_or_a_second_one_is_not_signed(
         again = world.parties.prepare(parties[0], one.task, old.round_id, old.open_ms)
         assert await refusal(again) is closed
         overlap = world.parties.prepare(
-            parties[0], one.task, b"another-round-id", old.open_ms + 60_000
+            parties[0], one.task, b"another-round-id", old.open_ms + 3_600_000
         )
         await overlap  # behind the window: free
         twice = world.parties.prepare(
-            parties[0], one.task, b"a-third-round-id", old.open_ms + 61_000
+            parties[0], one.task, b"a-third-round-id", old.open_ms + 3_601_000
         )
         assert await refusal(twice) is aborted
 
