@@ -93,7 +93,8 @@ class RoundResult:
     noise_of: tuple[int, ...]
     """The parties whose noise is in the sums, ascending."""
     checked: bool
-    """One share more was there than the opening needed: a lie would have shown."""
+    """The opening of the sums had one share more than it needed: a lie would have shown. Of
+    the check of validity before it see `validity_checked`."""
     outcome: Outcome
 
     def encode(self, task: Task) -> bytes:
@@ -128,6 +129,13 @@ class RoundResult:
         if not isinstance(self.outcome, Sums):
             return None
         return task.kind.decode(self.outcome.sums, self.counted.valid)
+
+
+def validity_checked(task: Task) -> bool:
+    """Whether a party that lied about which reports are valid would have shown. That check opens
+    numbers of degree 2t, for which all m parties are there and have one share to spare only if
+    m > 2t + 1; otherwise a lie can drop reports, or count invalid ones."""
+    return task.m > 2 * task.t + 1
 
 
 def make(
@@ -310,4 +318,5 @@ def _number(what: str, value: object, low: int, high: int) -> None:
 __all__ = [
     "Bins", "Comparisons", "Counted", "Outcome", "Quantiles", "RoundResult",
     "Sums", "Undecided", "check_refused", "make", "open_", "parse",
+    "validity_checked",
 ]  # fmt: skip

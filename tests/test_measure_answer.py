@@ -287,6 +287,22 @@ def test_what_other_devices_say_of_rounds_counts_only_as_far_as_it_is_signed() -
     assert a.refusal(made, good) == "-"
 
 
+def test_a_ledger_of_another_device_that_cannot_be_read_may_have_spent_anything() -> None:
+    """Nothing is contributed then; of a device that was removed it is passed over."""
+    a, b = meters()
+    made = task()
+    round_ = now_open(made, a, "x")
+    name = Name(LEDGERS, b.device.identity.device_id.hex())
+    b.device.put_reserved(name, b"of a later version", now_ms=b.now_ms)
+    b.store()
+    together(a, b)
+    assert a.refusal(made, round_) == "budget"
+    a.device.rotate([b.device.identity.device_id])
+    a.store()
+    together(a)
+    assert a.refusal(made, round_) == "-"
+
+
 def test_the_record_of_rounds_stays_short() -> None:
     """The open ones and a few before them; the newest are kept."""
     one = meter()

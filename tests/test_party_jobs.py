@@ -17,7 +17,14 @@ from mpc.child import JobProcess
 from mpc.description import Description
 from mpc.session import Limits
 from mpc.terms import Terms
-from services.party.jobs import EARLY_FRAMES_MAX, Ending, Jobs, Outcome
+from services.party.jobs import (
+    CHANNELS_EARLY_MAX,
+    EARLY_BYTES_MAX,
+    EARLY_FRAMES_MAX,
+    Ending,
+    Jobs,
+    Outcome,
+)
 
 ROUND = b"r" * 16
 LIMITS = Limits(seconds=30, stall_seconds=20)
@@ -176,16 +183,33 @@ async def test_cancelling_a_job_leaves_no_process() -> None:
 
 
 def test_what_comes_early_is_bounded() -> None:
-    async def play() -> None:
-        jobs = Jobs(lambda *_: True)
-        taken = 0
-        while jobs.deliver(ROUND, 1 << 31, 2, taken, b"x"):
-            taken += 1
-        assert taken == EARLY_FRAMES_MAX
-        for channel in range(1000):
-            assert jobs.deliver(ROUND, channel, 2, 0, b"x")
-        assert len(jobs._early) <= 64
-        jobs.forget(ROUND)
-        assert not jobs._early
+    """By frames, by bytes over all channels, and by channels."""
+    jobs = Jobs(lambda *_: True)
+    taken = 0
+    while jobs.deliver(ROUND, 1 << 31, 2, taken, b"x"):
+        taken += 1
+    assert taken == EARLY_FRAMES_MAX
+    megabyte = bytes(1 << 20)
+    sent = 0
+    while jobs.deliver(ROUND, sent % 3, 2, 0, megabyte):
+        sent += 1
+    assert sent == EARLY_BYTES_MAX >> 20
+    for channel in range(1000):
+        assert jobs.deliver(ROUND, channel, 2, 0, megabyte)
+    [early] = jobs._early.values()
+    assert len(early.channels) == CHANNELS_EARLY_MAX
+    assert early.bytes == CHANNELS_EARLY_MAX << 20
+    jobs.forget(ROUND)
+    assert not jobs._early
 
-    asyncio.run(play())
+
+def test_what_one_party_sends_early_takes_no_room_from_another() -> None:
+    """The one that floods is told so, and nobody else."""
+    jobs = Jobs(lambda *_: True)
+    assert jobs.deliver(ROUND, 7, 2, 0, b"honest")
+    while jobs.deliver(ROUND, 7, 3, 0, b""):
+        pass
+    for channel in range(100):
+        jobs.deliver(ROUND, channel, 3, 0, b"x")
+    assert jobs.deliver(ROUND, 7, 2, 1, b"honest")
+    assert len(jobs._early[ROUND, 2].channels[7]) == 2

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
+from crypto.errors import FormatError
 from mpc.session import Limits
 from services.call import Clock
 from services.party import messages
@@ -110,6 +113,13 @@ async def test_who_is_slower_in_the_same_attempt_is_not_called_back_from_it() ->
     for number in (2, 3):
         scene.muster.hear(number, ready(Job.VERIFY, number))
     assert scene.muster.offers == {}
+
+
+@pytest.mark.parametrize("mask", [0, 0b1000, 1 << 4000])
+async def test_parties_that_there_are_not_are_refused(mask: int) -> None:
+    """Whoever works with a mask can trust in its length."""
+    with pytest.raises(FormatError, match="no such parties"):
+        Scene().muster.hear(2, Ready(Job.OPEN, mask, TAG, bytes(16)))
 
 
 async def test_who_began_anew_is_heard() -> None:

@@ -248,6 +248,8 @@ def test_a_window_is_spent_once_and_never_past_the_cap(open_round: PartyStore) -
         open_round.spend(b"l" * 16, micro_rho=5, cap_micro_rho=10)
     assert refusal.value.left == 4
     open_round.spend(b"l" * 16, micro_rho=4, cap_micro_rho=10)
+    # What others have opened is entered, whatever it comes to.
+    open_round.spend(ROUND, micro_rho=6, cap_micro_rho=None)
     assert open_round.spent(WINDOW.spec_hash) == 10
 
 

@@ -13,7 +13,6 @@ _WORDS: Final[Mapping[str, str]] = {
     "party_missing": "a party that was needed stayed away until the retention ended",
     "too_few_valid": "fewer valid reports than the task's k_min; nothing was opened",
     "set_disagreed": "a party signed another set of reports than it can have",
-    "manifest_replaced": "there are two manifests for one window of the task",
     "opening_refused": "the shares of an opening do not belong together: a party lied",
     "budget": "the privacy budget of the task or of the party would be passed",
     "retention": "it did not come to an end within its retention",

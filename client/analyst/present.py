@@ -14,7 +14,7 @@ from client.analyst.estimates import Estimate, estimates, worth_a_plot
 from client.analyst.plot import plot
 from mpc.manifest import Manifest
 from mpc.privacy import MICRO, epsilon_of
-from mpc.result import Comparisons, Counted, RoundResult, Undecided
+from mpc.result import Comparisons, Counted, RoundResult, Undecided, validity_checked
 from mpc.tail_params import Threshold, Top
 from mpc.task import Task
 
@@ -121,6 +121,11 @@ def sentences(task: Task, result: RoundResult, signers: Sequence[int]) -> list[s
         f"The noise is of {_parties(result.noise_of)}{sigma}; intervals are of the noise alone."
     )
     said.append(f"Signed by {_parties(sorted(signers))} of {task.m}. {_on_opening(result)}")
+    if not validity_checked(task):
+        said.append(
+            f"With {task.m} parties one that lies about which reports are valid does not show:"
+            " it can drop some, and learns nothing by it."
+        )
     return said
 
 
@@ -163,8 +168,10 @@ def _on_reports(counted: Counted) -> list[str]:
 
 def _on_opening(result: RoundResult) -> str:
     if result.checked:
-        return "The opening was checked: a wrong share would have shown."
-    return "The opening was not checked: too few parties were there to show a wrong share."
+        return "The opening of the sums was checked: a wrong share would have shown."
+    return (
+        "The opening of the sums was not checked: too few parties were there to show a wrong share."
+    )
 
 
 def _parties(numbers: Sequence[int]) -> str:
@@ -207,6 +214,7 @@ def as_data(
         "noise_of": list(result.noise_of),
         "signed_by": sorted(signers),
         "opening_checked": result.checked,
+        "validity_checked": validity_checked(task),
     }
 
 

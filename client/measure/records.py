@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from client.device import Device
+from client.measure.errors import Ineligible
 from client.profile import Name
 from crypto.errors import CryptoError
 from mpc import manifest as manifests
@@ -52,15 +53,24 @@ class Records:
     # -- ledgers ------------------------------------------------------------------------
 
     def others_ledgers(self) -> list[DeviceLedger]:
-        """Of all other devices, those too that were removed: what they spent is spent."""
+        """Of all other devices, those too that were removed: what they spent is spent.
+        Ineligible if that of a device of the account can't be read."""
         mine = self._device.identity.device_id.hex()
+        active = {row.device_id.hex() for row in self._device.devices if row.active}
         ledgers = []
         for key, value in self._device.list(LEDGERS).items():
             if key != mine and isinstance(value, bytes):
                 try:
                     ledgers.append(DeviceLedger.from_bytes(value))
                 except CryptoError:
-                    continue
+                    if key not in active:
+                        continue  # or who was removed could stop the others for good
+                    # What can't be read may have spent anything.
+                    raise Ineligible(
+                        "budget",
+                        "what another of your devices has spent can't be read here: update this"
+                        " device",
+                    ) from None
         return ledgers
 
     def put_ledger(self, ledger: DeviceLedger, *, now_ms: int) -> None:

@@ -48,13 +48,15 @@ class Measures:
 
 
 def from_profile(task: Task, device: Device, *, now_ms: int) -> object:
-    """What the profile holds under `source(task)`.
+    """What the profile holds under `source(task)`; nothing of the library's own records.
 
     `COLLECTION/KEY`, parted at the first slash, is that setting. `COLLECTION` alone is, for a
     kind with labels, those labels that are members of this set, or (if none is) that have the
     largest scores.
     """
     collection, slash, key = source(task).partition("/")
+    if collection.startswith("."):
+        return None
     if slash:
         return device.get(collection, key)
     kind = task.kind

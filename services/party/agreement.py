@@ -1,4 +1,4 @@
-"""The agreement of all parties on the reports of a round (docs/aggregation.md, 8). No I/O.
+"""The agreement of all parties on the reports of a round (docs/aggregation.md, 9). No I/O.
 
 Each says how many reports it can use, a digest of their list, and what it left out. Where the
 digests differ, the lists themselves follow. What all hold, in the order in which party 1 took it

@@ -7,6 +7,7 @@ valid reports with all of it, whoever is left by then.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from mpc.budget import OpenedBefore, OverBudget
 from mpc.circuit import OpenedSum
@@ -150,11 +151,18 @@ class Computing:
         elif outcome.ending is JobEnding.DONE:
             match outcome.value:
                 case work.Verified() as found:
+                    self._tell_of("validity", found.liars)
                     self._verified(found, finished.job_id)
                 case OpenedSum() as found:
+                    self._tell_of("sum", found.liars)
                     self._opened(found)
                 case bytes() as share:
                     self._shared(finished.job_id + share)
+
+    def _tell_of(self, opening: str, liars: Iterable[int]) -> None:
+        """Wrong shares that were corrected, so that somebody looks after the party."""
+        for party in sorted(liars):
+            self._telemetry.event("lie_corrected", opening=opening, party=party)
 
     def _verified(self, found: work.Verified, job_id: bytes) -> None:
         sharing = job_id + found.sharing

@@ -144,6 +144,10 @@ def load(
             raise ConfigError(f"{name}_ca_file: is for {name}_tls, which is off")
         if ca_file and not Path(ca_file).is_file():
             raise ConfigError(f"{name}_ca_file: {ca_file} is not there")
+    if config.history_days < 2 * config.retention_days:
+        raise ConfigError(
+            "history_days: must be at least twice retention_days, for so long a result is handed in"
+        )
     if not config.audience:
         raise ConfigError("audience: must not be empty")
     if config.peer_stall_s <= 2 * config.peer_beat_s:

@@ -205,7 +205,13 @@ class Daemon:
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """What should have gone on for ever, or come to its end, is not lost in silence."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.telemetry.event("defect", error=type(error).__name__)
 
     def _sweep(self) -> None:
         now_ms = self._clock.wall_ms()

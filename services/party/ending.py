@@ -13,7 +13,6 @@ from typing import Final
 from crypto import labels
 from crypto.errors import CryptoError
 from mpc import canonical, result as results
-from mpc.budget import OpenedBefore, OverBudget
 from mpc.result import Counted
 from rookery.v1 import parties_pb2
 from services.party import items, states
@@ -100,17 +99,13 @@ class Ending:
 
     def spend(self, *, over_cap: bool = False) -> None:
         """Enters the opening in the ledger. OverBudget, OpenedBefore; `over_cap`: others have
-        opened it, so that refusing it here keeps nothing back."""
+        opened it, so that refusing it here would keep nothing back."""
         task = self._assignment.task
-        try:
-            self._store.spend(
-                self._round_id,
-                micro_rho=task.cost_micro_rho,
-                cap_micro_rho=self._host.config.cap_of(task),
-            )
-        except (OverBudget, OpenedBefore):
-            if not over_cap:
-                raise
+        self._store.spend(
+            self._round_id,
+            micro_rho=task.cost_micro_rho,
+            cap_micro_rho=None if over_cap else self._host.config.cap_of(task),
+        )
 
     def sign(self, *, everyone: bool) -> None:
         """Tells the others, and ends the round once enough have signed; `everyone`: all of them

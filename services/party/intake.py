@@ -78,6 +78,9 @@ class Intake:
             pending += [(one.header, one.sealed) for one in frame.boxes]
             pending_bytes += sum(len(one.sealed) for one in frame.boxes)
             cursor, complete = frame.cursor, frame.complete
+            now_ms = self._host.clock.wall_ms()
+            if complete or now_ms >= assignment.terms.retain_until_ms:
+                break  # who drips on for ever keeps no round from its end
             if len(pending) >= reports_max or pending_bytes >= PENDING_BYTES_MAX:
                 await self._keep(pending, cursor)
                 pending, pending_bytes = [], 0

@@ -26,7 +26,7 @@ DEADLINE_GRACE_S = 7.0
 """The child keeps its deadline itself, twice; this is for one that can't."""
 EARLY_FRAMES_MAX = 512
 EARLY_BYTES_MAX = 32 << 20
-CHANNELS_EARLY_MAX = 64
+CHANNELS_EARLY_MAX = 4
 JOB_CHANNEL_BIT = 1 << 31
 
 
@@ -66,13 +66,33 @@ Send = Callable[[int, bytes, int, int, bytes], bool]
 
 
 class _Early:
-    """Frames of one job that has not started here."""
+    """One party's frames of a round's jobs that have not started here, by channel."""
 
-    __slots__ = ("bytes", "frames")
+    __slots__ = ("bytes", "channels")
 
     def __init__(self) -> None:
-        self.frames: deque[tuple[int, int, bytes]] = deque()
+        self.channels: dict[int, deque[tuple[int, bytes]]] = {}
         self.bytes = 0
+
+    def put(self, channel: int, pc: int, payload: bytes) -> bool:
+        """False if there is no room. Of too many channels the oldest is let go: its job never
+        started here, or is over."""
+        frames = self.channels.get(channel)
+        if frames is None:
+            if len(self.channels) >= CHANNELS_EARLY_MAX:
+                self.take(next(iter(self.channels)))
+            frames = self.channels[channel] = deque()
+        if len(frames) >= EARLY_FRAMES_MAX or self.bytes + len(payload) > EARLY_BYTES_MAX:
+            return False
+        self.bytes += len(payload)
+        frames.append((pc, payload))
+        return True
+
+    def take(self, channel: int) -> deque[tuple[int, bytes]]:
+        """What came for a channel, which is forgotten here."""
+        frames = self.channels.pop(channel, None) or deque()
+        self.bytes -= sum(len(payload) for _, payload in frames)
+        return frames
 
 
 class Jobs:
@@ -82,7 +102,8 @@ class Jobs:
         self._send = send
         self._module = module
         self._running: dict[Key, JobProcess] = {}
-        self._early: dict[Key, _Early] = {}
+        self._early: dict[tuple[bytes, int], _Early] = {}
+        """By round and party: what one party sends takes no room from another."""
 
     @property
     def pids(self) -> list[int]:
@@ -95,18 +116,11 @@ class Jobs:
         if job is not None:
             job.deliver(party, pc, payload)
             return True
-        early = self._early.get((round_id, channel))
-        if early is None:
-            if len(self._early) >= CHANNELS_EARLY_MAX:
-                # The oldest is of a job that never started here, or is over.
-                del self._early[next(iter(self._early))]
-            early = self._early[round_id, channel] = _Early()
-        early.bytes += len(payload)
-        if len(early.frames) >= EARLY_FRAMES_MAX or early.bytes > EARLY_BYTES_MAX:
-            del self._early[round_id, channel]
-            return False
-        early.frames.append((party, pc, payload))
-        return True
+        early = self._early.setdefault((round_id, party), _Early())
+        if early.put(channel, pc, payload):
+            return True
+        del self._early[round_id, party]
+        return False
 
     def lose(self, round_id: bytes, party: int) -> None:
         """A party of the round can't be reached any more."""
@@ -155,9 +169,9 @@ class Jobs:
         clean = False
         try:
             self._running[key] = job
-            early = self._early.pop(key, None)
-            for frame in early.frames if early else ():
-                job.deliver(*frame)
+            for (of, party), early in self._early.items():
+                for frame in early.take(channel) if of == round_id else ():
+                    job.deliver(party, *frame)
             await job.ready()
             value = await work(job)
             clean = True

@@ -1,4 +1,4 @@
-"""What parties tell each other of a round, outside of jobs (docs/aggregation.md, 8).
+"""What parties tell each other of a round, outside of jobs (docs/aggregation.md, 9).
 
 CBOR arrays, strict; their size is bounded by the link. Who said it is the link's to prove;
 what must be shown to others carries a signature besides.
@@ -15,6 +15,7 @@ import cbor2
 from crypto.errors import FormatError
 
 CHANNEL = 1
+INT_MAX = 1 << 63
 
 
 class Job(IntEnum):
@@ -115,9 +116,14 @@ def decode(data: bytes) -> Message:
 
 
 def _fits(wanted: str, value: object) -> bool:
+    if type(value) is int and not 0 <= value < INT_MAX:
+        return False  # what is longer could keep whoever works with it busy for hours
     if wanted in _TYPES:
         return type(value) is _TYPES[wanted]
     key, item = _ROWS[wanted]
     return type(value) is dict and all(
-        type(one) is key and type(other) is item for one, other in value.items()
+        type(one) is key
+        and type(other) is item
+        and not (type(one) is int and not 0 <= one < INT_MAX)
+        for one, other in value.items()
     )

@@ -95,9 +95,11 @@ class Muster:
     # What others say
 
     def hear(self, party: int, ready: Ready) -> None:
-        """FormatError for a job that there is not."""
+        """FormatError for a job or parties that there are not."""
         if ready.job not in list(Job) or len(ready.nonce) != NONCE_BYTES:
             raise FormatError("ready", "there is no such job")
+        if not 0 < ready.parties < 1 << self._assignment.terms.m:
+            raise FormatError("ready", "there are no such parties")
         if (party, ready.nonce) in self._done:
             # It is still in what is over here. It will come to the same end, or begin anew with
             # another nonce; to call it back from there would begin the job again for all.

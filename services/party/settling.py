@@ -8,6 +8,7 @@ from services.party.agreement import Agreement, ReportSet, encode_refused
 from services.party.assignment import Assignment
 from services.party.ending import Ending
 from services.party.host import Host
+from services.party.items import Rewritten
 from services.party.messages import Agreed, Have, Listed
 from services.party.parley import Parley
 from services.party.states import Reason
@@ -50,7 +51,12 @@ class Settling:
         if common is None:
             return
         if self._mine is None:
-            self._mine = self._sign(common)
+            try:
+                self._mine = self._sign(common)
+            except Rewritten:
+                # Before a restart it stored another set: a party said something else then.
+                self._ending.abandon(Reason.SET_DISAGREED)
+                return
         self._parley.tell_all(self._mine)
         signed = agreement.signed
         if any(one.digest != common.digest for one in signed.values()):

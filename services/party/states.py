@@ -1,4 +1,4 @@
-"""The states of a round at one party (docs/aggregation.md, 8), as data and pure functions.
+"""The states of a round at one party (docs/aggregation.md, 9), as data and pure functions.
 
 It may not know of clocks, files, peers or jobs: what happened is an event, what time it is and
 who is reachable are arguments, and what is due comes out as a step. Its functions are the only
@@ -154,7 +154,7 @@ ANSWERS: Final[Mapping[tuple[Trouble, State], Answer]] = MappingProxyType({
     **{(Trouble.BAD_REPORT, state): Answer.DROP for state in _BEFORE},
     **{(Trouble.RELAY_MIXED, state): Answer.DROP for state in _BEFORE},
 })  # fmt: skip
-"""docs/aggregation.md, 8, for every state in which the trouble can arise."""
+"""docs/aggregation.md, 9, for every state in which the trouble can arise."""
 
 
 class IllegalTransition(Exception):

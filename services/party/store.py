@@ -310,15 +310,17 @@ class PartyStore:
 
     # Budget
 
-    def spend(self, round_id: bytes, *, micro_rho: int, cap_micro_rho: int) -> None:
+    def spend(self, round_id: bytes, *, micro_rho: int, cap_micro_rho: int | None) -> None:
         """Enters the opening of the round's window, for good. Again for the same round: no
-        change. OverBudget past the cap; OpenedBefore if another round opened the window."""
+        change. OverBudget past the cap; OpenedBefore if another round opened the window.
+        Without a cap: it was opened by others, and is entered whatever that comes to."""
         with self._transaction():
             there = self.round(round_id)
             assert there.round_digest is not None
             task, window_ms = there.window.spec_hash, there.window.open_ms
             opening = Opening(there.round_digest, micro_rho)
-            self._ledger(task).enter(task, window_ms, opening, cap_micro_rho=cap_micro_rho)
+            if cap_micro_rho is not None:
+                self._ledger(task).enter(task, window_ms, opening, cap_micro_rho=cap_micro_rho)
             self._db.execute(
                 "INSERT OR IGNORE INTO ledger VALUES (?, ?, ?, ?)", (task, window_ms, *opening)
             )

@@ -86,6 +86,8 @@ class Verified:
     verdict: Verdict
     sharing: bytes
     """This party's share of the noise of all."""
+    liars: frozenset[int] = frozenset()
+    """Parties whose wrong shares were corrected in the check of validity."""
 
 
 def verify(
@@ -105,15 +107,17 @@ def verify(
             kappa=task.kappa,
         )
         parts = []
+        liars: set[int] = set()
         for number, start in enumerate(rows.starts()):
             d, q = await asyncio.to_thread(challenge.check, rows.read(start))
             consistent = (await job.consistent(f"d{number}", d)).consistent
             # Shares that don't belong together lie on no polynomial of degree 2t either.
-            zero = (await job.zeros(f"q{number}", q[consistent])).zero
-            parts.append(batch.verdict(consistent, zero))
+            zeros = await job.zeros(f"q{number}", q[consistent])
+            liars.update(zeros.liars)
+            parts.append(batch.verdict(consistent, zeros.zero))
         found = _whole(parts)
         await job.same("verdicts", encode_verdict(found) if known is None else known)
-        return Verified(found, await _shared(job, task, noise))
+        return Verified(found, await _shared(job, task, noise), frozenset(liars))
 
     return work
 
