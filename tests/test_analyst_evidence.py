@@ -170,7 +170,7 @@ def test_a_partys_word_that_it_gave_up_is_its_own_and_of_this_round() -> None:
     by_party = abandoned.reasons(words, ROUND)
     said = abandoned.sentence(by_party, ROUND)
     assert by_party == {1: "too_few_valid", 3: "comet\x1b[2J"}
-    assert "party 1: fewer valid reports than the task's k_min; nothing was opened" in said
+    assert "party 1: fewer valid reports than the task's k_min, so nothing was opened" in said
     assert "party 3: comet?[2J" in said
     assert abandoned.is_final(by_party, ROUND)
     assert not abandoned.is_final({1: "budget"}, ROUND)

@@ -65,8 +65,18 @@ def test_the_box_key_is_made_once_and_given_again(store: PartyStore) -> None:
 )
 def test_a_second_round_in_a_window_is_refused(store: PartyStore, other: object) -> None:
     store.prepare(WINDOW, b"k" * 32)
+    store.accept(ROUND, b"manifest", b"d" * 32, b"m" * 64)
     with pytest.raises(RoundConflict):
         store.prepare(other, b"k" * 32)  # type: ignore[arg-type]
+
+
+def test_a_round_that_was_only_prepared_is_in_nobody_s_way(store: PartyStore) -> None:
+    """A publisher whose first attempt failed begins another one; one of them is signed."""
+    store.prepare(WINDOW, b"k" * 32)
+    store.prepare(replace(WINDOW, round_id=b"q" * 16), b"l" * 32)
+    store.accept(b"q" * 16, b"manifest", b"d" * 32, b"m" * 64)
+    with pytest.raises(RoundConflict):
+        store.accept(ROUND, b"other", b"e" * 32, b"m" * 64)
 
 
 def test_the_next_window_and_other_tasks_are_free(store: PartyStore) -> None:

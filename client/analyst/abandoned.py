@@ -11,7 +11,8 @@ from mpc.manifest import Manifest
 
 _WORDS: Final[Mapping[str, str]] = {
     "party_missing": "a party that was needed stayed away until the retention ended",
-    "too_few_valid": "fewer valid reports than the task's k_min; nothing was opened",
+    "too_few_valid": "fewer valid reports than the task's k_min, so nothing was opened",
+    "party_gave_up": "another party had given it up",
     "set_disagreed": "a party signed another set of reports than it can have",
     "opening_refused": "the shares of an opening do not belong together: a party lied",
     "budget": "the privacy budget of the task or of the party would be passed",

@@ -167,6 +167,11 @@ def _why(error: RemoteError) -> str:
     why = _WHY.get(error.reason)
     if why is None:
         why = f"refuses ({_slug(error.reason) or error.status})"
+    if error.metadata.get("rule") == "party-set":
+        return (
+            "refuses the manifest: its setting `peers` must have exactly the other parties of the"
+            " round"
+        )
     if rule := _slug(error.metadata.get("rule", "")):
         why += f" (rule {rule})"
     left, cap = error.number("left"), _slug(error.metadata.get("cap", ""))

@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(arguments: argparse.Namespace, out: Output) -> int:
     """Runs it; fails if anything that it shows does not hold."""
-    if arguments.people is not None and arguments.people < 1:
-        out.failure("USAGE", "--people is at least 1")
+    if arguments.people is not None and arguments.people < 2:
+        out.failure("USAGE", "--people is at least 2: a joint aggregate is over more than one")
         return FAILED
     try:
         population = (

@@ -176,6 +176,6 @@ def _show(out: Output, task: Task, manifest: Manifest) -> None:
             "close_ms": manifest.close_ms,
         },
         f"Round {round_id} of {task.task_id} collects from {show_instant(manifest.open_ms)} to"
-        f" {show_instant(manifest.close_ms)}.\n`rookery task result {round_id} --wait` shows what"
-        " comes out.",
+        f" {show_instant(manifest.close_ms)}.\n`rookery task result {round_id} --wait`, with the"
+        " same key and parties, shows what comes out.",
     )

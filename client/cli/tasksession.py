@@ -38,7 +38,9 @@ class Line:
 def load_key(path: Path | None) -> PublisherKey:
     """The key of a file; UserError."""
     if path is None:
-        raise UserError("--key says which key signs: `rookery task keygen` makes one")
+        raise UserError(
+            "--key says which key signs; who has none makes one by `rookery task keygen`"
+        )
     try:
         return PublisherKey(keyfile.read(path))
     except KeyFileError as error:

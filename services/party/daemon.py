@@ -265,7 +265,7 @@ class Daemon:
             relay=self._relay,
             jobs=self.jobs,
             turns=self._turns,
-            telemetry=self.telemetry,
+            telemetry=self.telemetry.bound(round=round_id[:4].hex()),
             clock=self._clock,
             say=self._say,
             up=lambda: self.links.up,

@@ -80,8 +80,8 @@ class PartyStore:
 
     def prepare(self, window: Window, box_sk: bytes) -> bytes:
         """Keeps a round to come, with its box key; the key that stands. Again with equal
-        values: the first key. RoundConflict for other values, or another round in the window;
-        RoundClosed once it has ended."""
+        values: the first key. RoundConflict for other values, or where another round's manifest
+        was signed for the window; RoundClosed once it has ended."""
         with self._transaction():
             there = self._find(window.round_id)
             if there is not None:
@@ -90,13 +90,7 @@ class PartyStore:
                 if there.window != window:
                     raise RoundConflict("the round was prepared with other values")
                 return there.box_sk
-            overlapping = self._db.execute(
-                "SELECT 1 FROM round WHERE spec_hash = ? AND open_ms < ? AND close_ms > ?"
-                " AND (manifest IS NOT NULL OR box_sk IS NOT NULL) LIMIT 1",
-                (window.spec_hash, window.close_ms, window.open_ms),
-            ).fetchone()
-            if overlapping:
-                raise RoundConflict("a round of the task overlaps this window")
+            self._refuse_overlap(window)
             row = self._db.execute(
                 "INSERT INTO round (round_id, spec_hash, open_ms, close_ms, retain_until_ms, task,"
                 " task_sig, publisher, box_sk) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -121,12 +115,24 @@ class PartyStore:
                 return given
             if there.progress.state.ended:
                 raise RoundClosed(there.window.close_ms)
+            self._refuse_overlap(there.window)
             self._db.execute(
                 "UPDATE round SET manifest = ?, round_digest = ? WHERE round_n = ?",
                 (manifest, round_digest, there.round_n),
             )
             items.put(self._db, there.round_n, items.MANIFEST_SIG, sig)
             return sig
+
+    def _refuse_overlap(self, window: Window) -> None:
+        """One manifest is signed for a window. What was only prepared, for a round that never
+        came about, is in nobody's way."""
+        signed = self._db.execute(
+            "SELECT 1 FROM round WHERE spec_hash = ? AND open_ms < ? AND close_ms > ?"
+            " AND manifest IS NOT NULL AND round_id <> ? LIMIT 1",
+            (window.spec_hash, window.close_ms, window.open_ms, window.round_id),
+        ).fetchone()
+        if signed:
+            raise RoundConflict("a round of the task that was signed overlaps this window")
 
     def round(self, round_id: bytes) -> Round:
         """RoundUnknown if it was not prepared here."""
