@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from services.store.errors import StoreUnavailable
+from services.store.sqlite_schema import bring_up
 
 APPLICATION_ID = 0x526B7270
 
@@ -91,28 +91,10 @@ def drop_round_tables(connection: sqlite3.Connection, round_n: int) -> None:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Brings the file to this version's schema, one numbered step a transaction.
-
-    StoreUnavailable if the file is newer, or is another program's.
-    """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application != APPLICATION_ID and (application or tables):
-        raise StoreUnavailable("the file holds another program's data, or the service's own")
-    if version > len(MIGRATIONS):
-        raise StoreUnavailable(
-            f"the file has schema {version}; this version knows no newer one than"
-            f" {len(MIGRATIONS)}: start the version that wrote it, or a later one"
-        )
-    for number in range(version, len(MIGRATIONS)):
-        try:
-            connection.executescript(
-                f"BEGIN EXCLUSIVE;{MIGRATIONS[number]}"
-                f"PRAGMA application_id = {APPLICATION_ID};"
-                f"PRAGMA user_version = {number + 1};COMMIT;"
-            )
-        except sqlite3.Error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+    """Brings a party's file to this version's schema; StoreUnavailable as `bring_up`."""
+    bring_up(
+        connection,
+        MIGRATIONS,
+        APPLICATION_ID,
+        others="another program's data, or the service's own",
+    )

@@ -10,7 +10,7 @@ import fcntl
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -297,40 +297,43 @@ def unavailable(error: sqlite3.Error) -> Exception:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Brings the file to this version's schema, one numbered step a transaction.
-
-    StoreUnavailable if the file is newer, or is another program's.
-    """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application not in (0, APPLICATION_ID) or (tables and application != APPLICATION_ID):
-        raise StoreUnavailable("the file holds another program's data")
-    if version > len(MIGRATIONS):
-        raise StoreUnavailable(
-            f"the file has schema {version}; this version knows no newer one than "
-            f"{len(MIGRATIONS)}: start the version that wrote it, or a later one"
-        )
+    """Brings the service's file to this version's schema; StoreUnavailable as `bring_up`."""
     connection.create_function("packed", 1, lambda raw: pack((raw,)), deterministic=True)
     connection.create_function("winner", 3, WINNER.pack, deterministic=True)
-    for number in range(version, len(MIGRATIONS)):
-        _step(connection, number)
+    bring_up(connection, MIGRATIONS, APPLICATION_ID, others="another program's data")
     with_defaults = (("generation", secrets.token_bytes(8)), ("secret", secrets.token_bytes(32)))
     for name, value in (*with_defaults, ("accounts_ever", 0), ("rounds_ever", 0), ("beats", 0)):
         connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
 
 
-def _step(connection: sqlite3.Connection, number: int) -> None:
-    try:
-        connection.executescript(
-            f"BEGIN EXCLUSIVE;{MIGRATIONS[number]};"
-            f"PRAGMA application_id = {APPLICATION_ID};"
-            f"PRAGMA user_version = {number + 1};COMMIT;"
+def bring_up(
+    connection: sqlite3.Connection, migrations: Sequence[str], application_id: int, *, others: str
+) -> None:
+    """Brings a file of one application to its newest schema, one numbered step a transaction.
+
+    StoreUnavailable if the file is newer, or holds what `others` calls it.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != application_id and (application or tables):
+        raise StoreUnavailable(f"the file holds {others}")
+    if version > len(migrations):
+        raise StoreUnavailable(
+            f"the file has schema {version}; this version knows no newer one than "
+            f"{len(migrations)}: start the version that wrote it, or a later one"
         )
-    except sqlite3.Error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+    for number in range(version, len(migrations)):
+        try:
+            connection.executescript(
+                f"BEGIN EXCLUSIVE;{migrations[number]};"
+                f"PRAGMA application_id = {application_id};"
+                f"PRAGMA user_version = {number + 1};COMMIT;"
+            )
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
 
 
 def read_meta(connection: sqlite3.Connection, name: str) -> bytes:
