@@ -15,7 +15,7 @@ JOBS ?= auto --maxprocesses=4
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test soak bench lint format types contracts proto proto-check \
-	proto-baseline vectors wheel lock venv node clean
+	proto-baseline vectors settings wheel lock venv node clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
@@ -84,6 +84,9 @@ proto-baseline: venv ## Make today's API the one not to break (docs/releasing.md
 
 vectors: venv ## Generate tests/vectors anew
 	@$(BIN)/python tests/vectors/generate.py
+
+settings: venv ## Write the tables of settings in docs/ anew
+	@$(BIN)/python .ci/settings_tables.py
 
 wheel: venv ## Build dist/*.whl
 	@rm -rf dist

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from client.analyst import draft, panel as panels
 from crypto import enrol
 from crypto.ids import LinkHash
+from services.config import Config
 from services.party.config import PartyConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -37,11 +39,13 @@ def test_the_task_and_the_panel_of_the_page_on_tasks_are_sound(tmp_path: Path) -
     assert len(panels.read(tmp_path / "panel.toml").parties) == 1
 
 
-def test_the_page_on_operations_has_every_setting_of_a_party_and_no_other() -> None:
-    """docs/operations.md is a party's settings as they are."""
-    page = (DOCS / "operations.md").read_text()
-    shown = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", page, re.MULTILINE)
-    assert shown == [(row.name, row.metadata["doc"]) for row in fields(PartyConfig)]
+def test_the_tables_of_settings_are_current() -> None:
+    """docs/ shows every setting of service and party as it is; `make settings` writes them."""
+    for page, config in (("operations.md", Config), ("parties.md", PartyConfig)):
+        name = f"{config.__module__}.{config.__name__}"
+        assert f"<!-- settings: {name} -->" in (DOCS / page).read_text()
+    writer = DOCS.parent / ".ci" / "settings_tables.py"
+    subprocess.run([sys.executable, writer, "--check"], check=True)
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:
