@@ -15,7 +15,7 @@ JOBS ?= auto --maxprocesses=4
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test soak bench lint format types contracts proto proto-check \
-	proto-baseline vectors settings wheel lock venv node clean
+	proto-baseline vectors settings wheel lock venv node programs clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
@@ -39,15 +39,19 @@ venv: $(VENV)/.installed ## Make .venv
 node: $(VENV)/.locked
 	@$(BIN)/python .ci/node_modules.py $(NODE_PATH)
 
+# Redis and promtool for the tests. What is missing they name themselves.
+programs: $(VENV)/.locked
+	@$(BIN)/python .ci/debian.py .cache/debian redis prometheus || true
+
 # --- using it ---
 
 demo: venv ## Show the whole system at work
 	@$(BIN)/rookery demo $(DEMO_ARGS)
 
-test: venv node ## Run the tests
+test: venv node programs ## Run the tests
 	@$(BIN)/python -m pytest -n $(JOBS) --dist=loadfile $(ARGS)
 
-soak: venv node ## Run the tests that take minutes: load, faults, reconnect storms
+soak: venv node programs ## Run the tests that take minutes: load, faults, reconnect storms
 	@$(BIN)/python -m pytest -m soak --timeout=0 $(ARGS)
 
 bench: venv ## Measure, each ratio against its floor

@@ -9,11 +9,33 @@ from pathlib import Path
 import pytest
 
 from services.store.base import Store
+from tests import programs
 from tests.cli_process import Home, join
+from tests.redis_process import RedisCluster, RedisServer
 from tests.relay_worlds import Relay, relaying
 from tests.served import Service, serving
 from tests.service_process import ServiceProcess
 from tests.store_worlds import BACKENDS, Factory
+
+
+def pytest_report_header() -> str:
+    """Which Redis the tests run on."""
+    return programs.version("redis-server")
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One Redis, `appendfsync always`, for all tests of a process; none of them may end it.
+    Whoever uses it flushes it first."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """Three masters, for all tests of a process, as `redis_server`."""
+    with RedisCluster(tmp_path_factory.mktemp("cluster")) as started:
+        yield started
 
 
 @pytest.fixture(params=sorted(BACKENDS))

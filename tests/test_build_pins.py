@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NODE = runpy.run_path(str(ROOT / ".ci" / "node_modules.py"))
+DEBIAN = runpy.run_path(str(ROOT / ".ci" / "debian.py"))
 LOCK = runpy.run_path(str(ROOT / ".ci" / "runtime_lock.py"))
 
 
@@ -47,3 +48,25 @@ def test_a_package_keeps_the_rows_for_every_interpreter() -> None:
     lock = "a==1 ; python_version < '3.12' \\\n  --hash=x\na==2 ; python_version >= '3.12'\nb==1\n"
     assert LOCK["entries"](lock)["a"].splitlines()[::2] == lock.splitlines()[:3:2]
     assert set(LOCK["entries"](lock)) == {"a", "b"}
+
+
+def test_a_program_on_path_is_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is on PATH is used, and said with its version; the folder of what is fetched stays
+    empty."""
+    (tmp_path / "promtool").write_text("#!/bin/sh\necho promtool, version 9.8.7\n")
+    (tmp_path / "promtool").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert DEBIAN["main"]([str(tmp_path / "fetched"), "prometheus"]) == 0
+    assert capsys.readouterr().out == f"prometheus: 9.8.7, {tmp_path / 'promtool'}\n"
+    assert not (tmp_path / "fetched" / "prometheus").exists()
+
+
+def test_a_program_that_can_not_be_had_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a machine without apt the exit code is 1, and the line says what to do."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert DEBIAN["main"]([str(tmp_path / "fetched"), "prometheus"]) == 1
+    assert "put it on PATH" in capsys.readouterr().err
