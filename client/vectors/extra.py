@@ -1,7 +1,7 @@
 """The section `more`: formats that the shared schema has no section for.
 
-Recovery keys, pairing, receipts, checkpoints, enrolment and joint aggregates, each with its
-refusals.
+Recovery keys, pairing, receipts, checkpoints, enrolment, wake handles and joint aggregates, each
+with its refusals.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TypeAlias
 from client.vectors import aggregates
 from client.vectors.fields import Entry, Malformed, data, entry, expect, items, number, rows, text
 from client.vectors.report import Report
-from client.vectors.sealed import head_rows
+from client.vectors.sealed import head_rows, seal_with
 from client.vectors.world import World
-from crypto import enrol, grant, link, receipt, recovery
+from crypto import enrol, grant, link, receipt, recovery, wake
 from crypto.cert import DeviceCert
 from crypto.checkpoint import Checkpoint, state_hash
 from crypto.enrol import Token, TokenKey
@@ -23,6 +23,7 @@ from crypto.grant import SealedGrant
 from crypto.ids import AccountId, DeviceId, LinkHash, OpHash, Tag
 from crypto.pairing import Invite, PairingKeys, commitment
 from crypto.receipt import Receipt, ServerKey
+from crypto.wake import GatewayKey, Platform, PushToken
 
 Check: TypeAlias = Callable[[World, Entry], object]
 
@@ -143,6 +144,25 @@ def _work(_: World, row: Entry) -> None:
     enrol.check_work(genesis, number(row, "hour"), number(row, "counter"), number(row, "bits"))
 
 
+def _open_handle(_: World, row: Entry) -> PushToken:
+    return GatewayKey(data(row, "gateway_sk")).open(
+        data(row, "handle"), audience=text(row, "audience"), now_ms=number(row, "now_ms")
+    )
+
+
+def _handle(world: World, row: Entry) -> None:
+    key = GatewayKey(data(row, "gateway_sk"))
+    expect("gateway_pk", key.public, data(row, "gateway_pk"))
+    stated = PushToken(Platform(number(row, "platform")), data(row, "token"))
+    expect("token", _open_handle(world, row), stated)
+    plain = wake.encode(
+        stated, audience=text(row, "audience"), expires_ms=number(row, "expires_ms")
+    )
+    expect("plain", plain, data(row, "plain"))
+    again = seal_with(data(row, "esk"), key.public, plain)
+    expect("handle sealed again", again, data(row, "handle"))
+
+
 def _open_pairing(_: World, row: Entry) -> None:
     """One message of a pairing; `message` says which."""
     keys = PairingKeys(_invite(row))
@@ -183,6 +203,7 @@ PARTS: dict[str, Check] = {
     "tokens": _token,
     "work": _work,
     "grant_sets": _grant_set,
+    "wake_handles": _handle,
     **aggregates.PARTS,
 }
 
@@ -195,5 +216,6 @@ REFUSALS: dict[str, Check] = {
     "token": _open_token,
     "work": _work,
     "grant-set": _grant_set,
+    "wake-handle": _open_handle,
     **aggregates.REFUSALS,
 }

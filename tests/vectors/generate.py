@@ -24,6 +24,7 @@ from tests.vectors import (
     badtasks,
     rest,
     scenes,
+    wake,
 )
 from tests.vectors.story import Row, Story, seeded, tell
 
@@ -60,7 +61,7 @@ SCHEMA = {
 def build() -> Row:
     """The whole file."""
     story = tell()
-    more = {**rest.positives(story), **aggregates.positives()}
+    more = {**rest.positives(story), **aggregates.positives(), **wake.positives()}
     request = badrest.request_row(story, "A", CallKind.UNARY, b"\n\3abc")
     return {
         "notes": NOTES,
@@ -96,6 +97,7 @@ def build() -> Row:
             *badrest.negatives(story, {**more}),
             *badtasks.negatives(),
             *badreports.negatives(more),
+            *wake.negatives(more["wake_handles"][1]),
         ],
         "scenarios": scenes.scenarios(story),
     }

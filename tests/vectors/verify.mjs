@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 
 import * as p from "./pss1.mjs";
 import * as rest from "./rest.mjs";
+import * as wake from "./wake.mjs";
 import { joint } from "./joint.mjs";
 import { Client, checkOp, rowsOf } from "./judge.mjs";
 
@@ -178,6 +179,7 @@ const parts = {
     equal("token", rest.makeToken(row, subject), row.token);
   },
   work: rest.checkWork,
+  wake_handles: (row) => wake.checkHandle(row, equal),
   grant_sets: (row) => p.checkGrants(...linkAt(row.link_seq), row.grants),
 };
 Object.entries(file.more ?? {}).forEach(([part, rows]) => each(`more.${part}`, rows, parts[part]));
@@ -227,6 +229,7 @@ const kinds = {
   checkpoint: (row) => p.readCheckpoint(unhex(row.value)),
   token: rest.readToken,
   work: rest.checkWork,
+  "wake-handle": wake.openHandle,
   "grant-set": (row) => p.checkGrants(...linkAt(row.link_seq), row.grants),
 };
 
