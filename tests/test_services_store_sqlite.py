@@ -409,6 +409,8 @@ async def busy_account(store: SqliteStore, seed: int) -> Client:
     await client.passed(covers, 0, 1, 2)
     await client.rotate(revoke=[2])
     await client.push(*client.world.ops(5), client.world.op(key="key/0"))
+    device = client.world.authors[1].device_id
+    await store.wake.set_handle(client.world.account_id, device, b"h", expires_ms=2 * NOW_MS)
     for _ in range(3):
         await store.sweep(now_ms=NOW_MS)
     return client

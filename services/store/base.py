@@ -20,6 +20,7 @@ from crypto.ids import AccountId, DeviceId, OpHash
 from crypto.link import SignedLink
 from services.store import packed
 from services.store.rounds import RoundStore
+from services.store.wake import WakeStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,11 @@ class Store(Protocol):
     @property
     def rounds(self) -> RoundStore:
         """The part for joint aggregates."""
+        ...
+
+    @property
+    def wake(self) -> WakeStore:
+        """The part for waking sleeping devices."""
         ...
 
     def on_commit(self, poke: Poke) -> None:
@@ -248,7 +254,7 @@ class Store(Protocol):
 
     async def sweep(self, *, now_ms: int) -> None:
         """Removes what is over: mailboxes, nonces, epochs past their grace, boxes and
-        results past their retention. Called hourly."""
+        results past their retention, wake handles that were not renewed. Called hourly."""
         ...
 
 

@@ -43,6 +43,7 @@ from services.store.replay import replay
 from services.store.sqlite_relay import SqliteRounds
 from services.store.sqlite_state import Entry, load, read_heads
 from services.store.sqlite_transaction import Transaction
+from services.store.sqlite_wake import SqliteWake, forget_expired
 from services.store.sqlite_writer import Done, Work, Writer
 
 ACCOUNTS_CACHED = 4096
@@ -82,6 +83,7 @@ class SqliteStore:
         transaction = Transaction(writes, limits, ACCOUNTS_CACHED, mark)
         self._writer = Writer(transaction, self._loop, self._delivered)
         self._rounds = SqliteRounds(self._writer.submit, reads, self._check_open)
+        self._wake = SqliteWake(self._writer.submit, reads, self._check_open, self._find)
 
     @classmethod
     async def open(
@@ -141,6 +143,11 @@ class SqliteStore:
     def rounds(self) -> SqliteRounds:
         """See `Store.rounds`."""
         return self._rounds
+
+    @property
+    def wake(self) -> SqliteWake:
+        """See `Store.wake`."""
+        return self._wake
 
     def on_commit(self, poke: Poke) -> None:
         """See `Store.on_commit`."""
@@ -295,6 +302,7 @@ class SqliteStore:
         self._nonces.turn(now_ms=now_ms)
         self._send_positions()
         await self._writer.submit(lambda tx: trim.plan_sweep(tx, now_ms))
+        await self._writer.submit(lambda tx: forget_expired(tx, now_ms))
         await self._rounds.sweep(now_ms=now_ms)
 
     # --- what the loop knows ---

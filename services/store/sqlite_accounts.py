@@ -23,6 +23,7 @@ from services.store.sqlite_state import (
 )
 from services.store.sqlite_transaction import Transaction
 from services.store.sqlite_trim import plan_after_revocation
+from services.store.sqlite_wake import forget_revoked
 
 _GRANT_BYTES = DeviceId.size + 4 + SEALED_BYTES
 _BY_ACCOUNT_N = ("account", "tail", "superseded", "run", "gone", "checkpoint")
@@ -31,6 +32,7 @@ _BY_SHIFT = (
     ("link", "link_id", POSITION_BITS),
     ("epoch_end", "epoch_id", POSITION_BITS),
     ("device", "device_key", DEVICE_BITS),
+    ("wake", "device_key", DEVICE_BITS),
 )
 
 
@@ -181,6 +183,7 @@ def _end_epoch(tx: Transaction, account: Account, epoch: int, now_ms: int) -> No
         (account.account_n,),
     )
     plan_after_revocation(tx, account)
+    forget_revoked(tx, account)
 
 
 def _insert_link(

@@ -223,7 +223,25 @@ CREATE TABLE abandonment (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3)
+# Waking sleeping devices: nothing in here can be read by who holds the file, either.
+_SCHEMA_4 = """
+-- device_key: as in `device`. due_ms: when to poke, or when the claim's lease ends. turn: of the
+-- newest claim. again: ops came since the claim. tries: pokes in vain.
+CREATE TABLE wake (
+  device_key INTEGER PRIMARY KEY,
+  handle BLOB NOT NULL,
+  expires_ms INTEGER NOT NULL,
+  due_ms INTEGER,
+  sent_ms INTEGER NOT NULL DEFAULT 0,
+  turn INTEGER NOT NULL DEFAULT 0,
+  claimed INTEGER NOT NULL DEFAULT 0,
+  again INTEGER NOT NULL DEFAULT 0,
+  tries INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX wake_by_due ON wake (due_ms) WHERE due_ms IS NOT NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4)
 """Number n brings a file of schema n to n + 1. Never edited once released, only added to."""
 
 
