@@ -21,7 +21,7 @@ from services.keys import KeyFileError
 from services.listen import ListenError, credentials
 from services.server import Secrets, Server, open_server, until_signal
 from services.store.errors import StoreError
-from services.store.sqlite import SqliteStore
+from services.store.opening import open_store
 
 if TYPE_CHECKING:
     from services.party.daemon import Daemon
@@ -137,7 +137,7 @@ def check(arguments: argparse.Namespace) -> None:
     credentials(config)
 
     async def look() -> None:
-        store = await SqliteStore.open(Path(config.database), limits=config.limits())
+        store = await open_store(config)
         await store.close()
 
     asyncio.run(look())
@@ -147,11 +147,9 @@ def check(arguments: argparse.Namespace) -> None:
 def new_generation(arguments: argparse.Namespace) -> None:
     """Voids every cursor: the store is not the one that clients knew."""
     config = _load(arguments)
-    if not Path(config.database).exists():
-        raise ConfigError(f"database: {config.database} is not there")
 
     async def renew() -> None:
-        store = await SqliteStore.open(Path(config.database), limits=config.limits())
+        store = await open_store(config, must_exist=True)
         try:
             await store.new_generation()
         finally:

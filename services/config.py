@@ -9,12 +9,14 @@ from pathlib import Path
 from services import settings
 from services.settings import ConfigError, Value, setting
 from services.store.base import Limits
+from services.store.redis_address import Address
 
 ENV_PREFIX = "ROOKERY_"
 # Read by devices, parties and tools on the same machine; none of them is a server's setting.
 _FOREIGN = ("SERVER", "SERVER_KEY", "SERVER_CA", "HOME", "STATE", "PASSPHRASE", "PROFILE")
 _FOREIGN_PREFIXES = ("CLIENT_", "DEVICE_", "PARTY_", "DEMO_", "BENCH_", "TEST_")
 _DAY_MS = 86_400_000
+ACCEPTED_LOSS = "acknowledged writes may be lost"
 
 __all__ = ["ENV_PREFIX", "Config", "ConfigError", "Value", "commented_toml", "load", "public_keys"]
 
@@ -39,6 +41,31 @@ class Config:
     reflection: bool = setting(False, "Serve gRPC reflection.")
 
     database: str = setting("rookery.db", "Path of the SQLite database.", group="Storage and keys")
+    redis_url: str = setting(
+        "",
+        "Redis to store in, instead of SQLite: redis://HOST:PORT, redis+sentinel://H:P,H:P/MASTER"
+        " or redis+cluster://H:P,H:P; rediss for TLS; USER@ before the host; ?db=N where it has"
+        " several.",
+    )
+    redis_password_file: str = setting("", "File with Redis's password.")
+    redis_ca_file: str = setting(
+        "", "PEM certificates that Redis's is judged by. Empty: those of the system."
+    )
+    redis_replicas_min: int = setting(
+        0,
+        "Replicas of each Redis master that hold a write before it is acknowledged. What is"
+        " acknowledged survives a failover if this is all of them.",
+        at_least=0,
+    )
+    redis_persistence: str = setting(
+        "ask",
+        "ask: Redis's own settings, by CONFIG GET. Where an operator forbids that, what it"
+        " promises: synced (no acknowledged write is lost, to crash or failover) or lossy.",
+        one_of=("ask", "synced", "lossy"),
+    )
+    redis_accept_loss: str = setting(
+        "", f'Exactly "{ACCEPTED_LOSS}": start where Redis may lose them. Clients heal.'
+    )
     identity_key_file: str = setting(
         "rookery-server.key", "Identity key that signs receipts; readable by its owner only."
     )
@@ -228,6 +255,13 @@ def _check_whole(config: Config) -> None:
         raise ConfigError("token_issuers: enrolment by token wants at least one public key")
     if config.result_retention_days < config.box_retention_days:
         raise ConfigError("result_retention_days: must not be less than box_retention_days")
+    if config.redis_url:
+        try:
+            Address.parse(config.redis_url)
+        except ValueError as error:
+            raise ConfigError(f"redis_url: {error}") from None
+    if config.redis_accept_loss not in ("", ACCEPTED_LOSS):
+        raise ConfigError(f'redis_accept_loss: say "{ACCEPTED_LOSS}", or nothing')
     for name in ("token_issuers", "publishers", "analysts"):
         public_keys(config, name)
 

@@ -32,7 +32,7 @@ from services.rounds.keyring import Keyring
 from services.rounds.relay import relay_routes
 from services.store.base import Store
 from services.store.errors import StoreError
-from services.store.sqlite import SqliteStore
+from services.store.opening import open_store
 from services.sync.accounts import Accounts
 from services.sync.desk import Desk
 from services.sync.pairing import Pairing
@@ -276,19 +276,11 @@ def grpc_options(config: Config) -> Mapping[str, int]:
 
 async def open_server(config: Config, secrets: Secrets) -> Server:
     """A started server on its own store."""
-    store = await SqliteStore.open(
-        Path(config.database),
-        limits=config.limits(),
-        nonces_max=config.nonces_max,
-        nonces_account_max=config.nonces_account_max,
+    telemetry = Telemetry(
+        configure(config.log_level, config.log_format), access_share=config.access_log_share
     )
+    store = await open_store(config, telemetry=telemetry)
     try:
-        telemetry = Telemetry(
-            configure(config.log_level, config.log_format),
-            access_share=config.access_log_share,
-        )
-        if store.restored:
-            telemetry.event("store_restored")
         server = Server(config, store, secrets, telemetry=telemetry)
         await server.start()
     except BaseException:

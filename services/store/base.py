@@ -141,6 +141,10 @@ class Store(Protocol):
         """Registers the one listener for pokes."""
         ...
 
+    async def new_generation(self) -> bytes:
+        """Tells every client to compare heads and push again what is missing."""
+        ...
+
     async def close(self) -> None:
         """Finishes what was accepted and releases the backend. Idempotent."""
         ...

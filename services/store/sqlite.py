@@ -164,7 +164,7 @@ class SqliteStore:
             os.close(self._lock)
 
     async def new_generation(self) -> bytes:
-        """Tells every client to compare heads and push again what is missing."""
+        """See `Store.new_generation`."""
         fresh = secrets.token_bytes(8)
 
         def work(tx: Transaction) -> None:
