@@ -80,6 +80,11 @@ def subject_row(pepper: bytes, subject_bytes: bytes) -> bytes:
     return prf(pepper, labels.SUBJECT_ROW, need("subject", subject_bytes, 32))
 
 
+def pepper_mark(pepper: bytes) -> bytes:
+    """Eight bytes by which an operator tells one pepper from another; they say nothing of it."""
+    return prf(pepper, labels.PEPPER_MARK, b"", 16)[:8]
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """What the app's backend vouches for: this subject may make this account."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 OK, FAILED, USAGE = 0, 1, 2
+KEEPING = "services.keeping.command"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from services.config import ConfigError
 
     try:
-        getattr(commands, arguments.run)(arguments)
+        module, _, name = arguments.run.rpartition(":")
+        run = getattr(importlib.import_module(module), name) if module else getattr(commands, name)
+        run(arguments)
     except commands.FORESEEN as error:
         print(f"rookery-server: {error}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError) else FAILED
@@ -66,6 +70,20 @@ def _parser() -> argparse.ArgumentParser:
     _command(key_commands, "init", "make identity key and pepper (mode 0600)", "keys_init")
     _command(commands, "config", "print every setting with its default", "show_config")
     _command(commands, "check", "judge settings, keys and store; serve nothing", "check")
+    backup = _command(
+        commands, "backup", "copy the database while the service runs", f"{KEEPING}:backup"
+    )
+    backup.add_argument("target", metavar="FILE", type=Path, help="a new file")
+    restore = _command(
+        commands,
+        "restore",
+        "put a backup in the place of the database; clients give back what is missing",
+        f"{KEEPING}:restore",
+    )
+    restore.add_argument("source", metavar="FILE", type=Path, help="what `backup` wrote")
+    restore.add_argument(
+        "--replace", action="store_true", help="set a database that stands there aside"
+    )
     _command(
         commands,
         "new-generation",

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from services import keys
-from services.config import Config, ConfigError, Value, commented_toml, load
+from services.config import Config, ConfigError, Value, commented_toml, of_arguments
+from services.keeping.errors import KeepingError
 from services.keys import KeyFileError
 from services.listen import ListenError, credentials
 from services.server import Secrets, Server, open_server, until_signal
@@ -26,7 +27,7 @@ from services.store.opening import open_store
 if TYPE_CHECKING:
     from services.party.daemon import Daemon
 
-FORESEEN = (ConfigError, KeyFileError, ListenError, StoreError, OSError)
+FORESEEN = (ConfigError, KeepingError, KeyFileError, ListenError, StoreError, OSError)
 KEPT_BYTES = 32 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
 
@@ -61,18 +62,9 @@ def _collect_seldom() -> None:
     gc.set_threshold(YOUNG_OBJECTS, 20, 100)
 
 
-def _load(arguments: argparse.Namespace) -> Config:
-    given: dict[str, Value] = {
-        name: value
-        for name in ("listen", "database", "audience")
-        if (value := getattr(arguments, name, None)) is not None
-    }
-    return load(arguments.config, os.environ, given)
-
-
 def serve(arguments: argparse.Namespace) -> None:
     """Runs the service until it is told to stop."""
-    config = _load(arguments)
+    config = of_arguments(arguments)
     if arguments.dev:
         _make_keys(config, missing_only=True)
     secrets = Secrets.read(config)
@@ -119,7 +111,7 @@ def _make_keys(config: Config, *, missing_only: bool) -> None:
 
 def keys_init(arguments: argparse.Namespace) -> None:
     """Makes the service's own keys."""
-    config = _load(arguments)
+    config = of_arguments(arguments)
     _make_keys(config, missing_only=False)
     print(f"server_key {Secrets.read(config).server_key.public.hex()}")
 
@@ -132,7 +124,7 @@ def show_config(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Judges settings, keys and store; serves nothing."""
-    config = _load(arguments)
+    config = of_arguments(arguments)
     secrets = Secrets.read(config)
     credentials(config)
 
@@ -146,7 +138,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 def new_generation(arguments: argparse.Namespace) -> None:
     """Voids every cursor: the store is not the one that clients knew."""
-    config = _load(arguments)
+    config = of_arguments(arguments)
 
     async def renew() -> None:
         store = await open_store(config, must_exist=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,16 @@ _FOREIGN_PREFIXES = ("CLIENT_", "DEVICE_", "PARTY_", "DEMO_", "BENCH_", "TEST_")
 _DAY_MS = 86_400_000
 ACCEPTED_LOSS = "acknowledged writes may be lost"
 
-__all__ = ["ENV_PREFIX", "Config", "ConfigError", "Value", "commented_toml", "load", "public_keys"]
+__all__ = [
+    "ENV_PREFIX",
+    "Config",
+    "ConfigError",
+    "Value",
+    "commented_toml",
+    "load",
+    "of_arguments",
+    "public_keys",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +255,16 @@ def load(
     )
     _check_whole(config)
     return config
+
+
+def of_arguments(arguments: argparse.Namespace) -> Config:
+    """What a command of `rookery-server` was told, in whichever of the ways."""
+    given: dict[str, Value] = {
+        name: value
+        for name in ("listen", "database", "audience")
+        if (value := getattr(arguments, name, None)) is not None
+    }
+    return load(arguments.config, os.environ, given)
 
 
 def _check_whole(config: Config) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -96,3 +98,38 @@ class ServiceProcess:
         trace: TracebackType | None,
     ) -> None:
         self.kill()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def command(service: ServiceProcess, *arguments: str) -> Ended:
+    """`rookery-server` with these arguments, on the service's database and keys."""
+    return await run(
+        service.folder, *arguments, ROOKERY_DATABASE=str(service.folder / "service.db")
+    )
+
+
+async def run(folder: Path, *arguments: str, **variables: str) -> Ended:
+    """`rookery-server` with these arguments, in a folder."""
+    started = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.cli", *arguments,
+        cwd=folder,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        out, err = await started.communicate()
+    finally:
+        if started.returncode is None:
+            started.kill()
+            await started.wait()
+    assert started.returncode is not None
+    return Ended(started.returncode, out.decode(), err.decode())

@@ -13,10 +13,11 @@ import pytest
 
 from services.store import mark
 from services.store.sqlite import SqliteStore
-from tests.served import serving
+from tests.served import refusal, serving
+from tests.service_process import run
 from tests.worlds import World
 
-RUNBOOK = Path(__file__).parents[1] / "docs" / "runbooks" / "lost-store.md"
+RUNBOOKS = Path(__file__).parents[1] / "docs" / "runbooks"
 
 
 async def test_a_backup_restored_by_the_run_book_is_noticed(
@@ -32,21 +33,49 @@ async def test_a_backup_restored_by_the_run_book_is_noticed(
     await asyncio.to_thread(_backup, tmp_path)
     async with serving(tmp_path) as service:
         await service.push(world, world.op(key="later"))
-    text = await asyncio.to_thread(RUNBOOK.read_text, "utf-8")
-    commands = re.findall(r"^ +(cp .*|rm .*)$", text, re.MULTILINE)
+    commands = await shown("lost-store.md", r"cp .*|rm .*")
     assert len(commands) == 2
     for command in commands:
-        await asyncio.to_thread(
-            subprocess.run, ["sh", "-c", command.strip()], cwd=tmp_path, check=True
-        )
+        await asyncio.to_thread(subprocess.run, ["sh", "-c", command], cwd=tmp_path, check=True)
     async with serving(tmp_path) as service:
         assert isinstance(service.server.store, SqliteStore)
         assert service.server.store.restored
         assert len((await service.pull(world)).ops) == 1
 
 
+async def test_a_backup_is_taken_and_restored_by_the_run_book(tmp_path: Path) -> None:
+    """The commands of the page, in its order: the first while a service runs, the second after
+    it ended. What was pushed in between is gone, cursors are void, and the old file is aside."""
+    world = World.create("restore")
+    (tmp_path / "backups").mkdir()
+    (tmp_path / "rookery.toml").write_text('database = "rookery.db"\n')
+    assert (await run(tmp_path, "keys", "init", "--config", "rookery.toml")).code == 0
+    take, put_back, renew = await shown("restore.md", r"rookery-server .*")
+    async with serving(tmp_path) as service:
+        await service.create(world)
+        await service.push(world, world.op())
+        assert (await run(tmp_path, *take.split()[1:])).code == 0
+        await service.push(world, world.op(key="later"))
+        old = (await service.pull(world)).cursor
+        assert (await run(tmp_path, *put_back.split()[1:])).code == 1
+    for command in (put_back, renew):
+        ended = await run(tmp_path, *command.split()[1:])
+        assert ended.code == 0, ended.err
+    assert await asyncio.to_thread(lambda: list(tmp_path.glob("rookery.db.before-*")))
+    async with serving(tmp_path) as service:
+        assert len((await service.pull(world)).ops) == 1
+        assert (await refusal(service.pull(world, old))).reason == "GENERATION_CHANGED"
+
+
+async def shown(page: str, form: str) -> list[str]:
+    """The commands of this form in the blocks of a page, in its order."""
+    text = await asyncio.to_thread((RUNBOOKS / page).read_text, "utf-8")
+    blocks = re.findall(r"^ *```\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    return [row for block in blocks for row in re.findall(rf"^ *({form})$", block, re.MULTILINE)]
+
+
 def _backup(folder: Path) -> None:
-    """What the page's last command does."""
+    """What another program does that copies databases."""
     with (
         contextlib.closing(sqlite3.connect(folder / "rookery.db")) as source,
         contextlib.closing(sqlite3.connect(folder / "backup" / "rookery.db")) as copy,

@@ -1,0 +1,274 @@
+"""Backups: made under load, whole, and restored so that clients notice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from services.keeping import copying
+from services.keeping.backup import KeyFiles, Restored, backup, restore
+from services.keeping.errors import KeepingError
+from services.keys import KeyFileError, create
+from services.store import sqlite_schema
+from services.store.errors import StoreUnavailable
+from services.store.sqlite import SqliteStore
+from tests.served import serving
+from tests.service_process import ServiceProcess, command
+from tests.shell_worlds import Fleet, fleet, put, rules, shown
+from tests.store_worlds import Client
+
+
+def silent(done: int, total: int) -> None:
+    """No bar."""
+
+
+@pytest.fixture
+def key_files(tmp_path: Path) -> KeyFiles:
+    """The keys of a service."""
+    made = KeyFiles(tmp_path / "identity", tmp_path / "pepper")
+    create(made.identity, bytes(32))
+    create(made.pepper, bytes(32))
+    return made
+
+
+async def stored(folder: Path) -> Path:
+    """A database with an account and an op in it."""
+    database = folder / "rookery.db"
+    store = await SqliteStore.open(database)
+    client = await Client.create(store, "kept")
+    await client.push(client.world.op())
+    await store.close()
+    return database
+
+
+def named(folder: Path) -> set[str]:
+    """The files in a folder."""
+    return {row.name for row in folder.iterdir()}
+
+
+def generation(path: Path) -> bytes:
+    """Of a file that is not open."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return sqlite_schema.read_meta(connection, "generation")
+
+
+async def edits(devices: Fleet, stop: asyncio.Event, count: int) -> dict[str, int]:
+    """Devices that push until they are told to stop; what was acknowledged."""
+    acknowledged: dict[str, int] = {}
+
+    async def push(number: int) -> None:
+        synced = await devices.first()
+        at = 0
+        while not stop.is_set():
+            at += 1
+            put(synced, f"k{at % 7}", at)
+            await synced.sync_once()
+        acknowledged[synced.core.account_id.hex()] = at
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(count):
+            group.create_task(push(number))
+    return acknowledged
+
+
+async def test_nothing_that_a_device_holds_is_lost_by_a_backup_under_load(tmp_path: Path) -> None:
+    """Real processes: accounts push while the backup is made, and after it; the backup is
+    restored over the database; after the devices' next sync everything acknowledged is there."""
+    place = tmp_path / "service"
+    place.mkdir()
+    target = tmp_path / "backup.db"
+    with ServiceProcess(place) as service:
+        async with fleet(service.endpoint) as devices:
+            stop = asyncio.Event()
+            load = asyncio.create_task(edits(devices, stop, 2))
+            a = await devices.first()
+            b = await devices.another(a)
+            put(a, "before", 1)
+            await a.sync_once()
+            made = await command(service, "backup", str(target))
+            assert made.code == 0, made.err
+            assert "ok:" in made.out
+            put(a, "after", 2)
+            await a.sync_once()
+            put(b, "added", 3)
+            await b.sync_once()
+            c = await devices.another(b)
+            stop.set()
+            acknowledged = await load
+            refused = await command(service, "restore", str(target), "--replace")
+            assert refused.code == 1
+            assert "open in another process" in refused.err
+            service.stop()
+            back = await command(service, "restore", str(target), "--replace")
+            assert back.code == 0, back.err
+            service.start()
+            for synced in tuple(devices.open):
+                await synced.sync_once()
+            for synced in (a, b, c):
+                await synced.sync_once()
+            fresh = await devices.another(c)
+            assert shown(fresh) == {"ui/before": 1, "ui/after": 2, "ui/added": 3}
+            for synced in tuple(devices.open):
+                assert not rules(synced)
+                last = acknowledged.get(synced.core.account_id.hex())
+                if last is not None:
+                    other = await devices.another(synced)
+                    assert shown(other)[f"ui/k{last % 7}"] == last
+    assert acknowledged
+
+
+async def test_a_backup_is_private_whole_and_of_another_generation(
+    tmp_path: Path, key_files: KeyFiles
+) -> None:
+    """One file of mode 0600, without a log, that holds what the database held."""
+    database = await stored(tmp_path)
+    target = tmp_path / "copy.db"
+    made = backup(database, target, key_files, silent)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert made.bytes == target.stat().st_size
+    assert made.accounts == 1
+    assert generation(target) != generation(database)
+    left = named(tmp_path)
+    assert not {name for name in left if name.endswith(".partial") or name.startswith("copy.db-")}
+
+
+async def test_a_backup_never_replaces(tmp_path: Path, key_files: KeyFiles) -> None:
+    """A file that stands there is left as it is, also one that appears meanwhile."""
+    database = await stored(tmp_path)
+    target = tmp_path / "copy.db"
+    target.write_text("mine")
+    with pytest.raises(KeepingError, match="stands there already"):
+        backup(database, target, key_files, silent)
+    target.unlink()
+
+    def meanwhile(done: int, total: int) -> None:
+        target.write_text("mine")
+
+    with pytest.raises(KeepingError, match="stands there already"):
+        backup(database, target, key_files, meanwhile)
+    assert target.read_text() == "mine"
+    assert not [name for name in named(tmp_path) if name.endswith(".partial")]
+
+
+async def test_a_restore_changes_the_generation_each_time(
+    tmp_path: Path, key_files: KeyFiles
+) -> None:
+    """Also where the mark goes back with it, and where there is none."""
+    database = await stored(tmp_path)
+    target = tmp_path / "copy.db"
+    backup(database, target, key_files, silent)
+    seen = {generation(database), generation(target)}
+    for _ in range(2):
+        restore(target, database, key_files, silent, replace=True)
+        assert generation(database) not in seen
+        seen.add(generation(database))
+        store = await SqliteStore.open(database)
+        assert store.restored
+        await store.close()
+        (tmp_path / "rookery.db.mark").unlink()
+
+
+async def test_a_copied_backup_is_noticed_even_beside_its_own_mark(
+    tmp_path: Path, key_files: KeyFiles
+) -> None:
+    """Without `restore`: the file moved into place by hand, and a mark of the same age."""
+    database = await stored(tmp_path)
+    target = tmp_path / "copy.db"
+    backup(database, target, key_files, silent)
+    os.replace(target, database)  # noqa: PTH105
+    store = await SqliteStore.open(database)
+    assert store.restored
+    await store.close()
+
+
+async def test_the_database_that_was_there_is_kept_with_its_log(
+    tmp_path: Path, key_files: KeyFiles
+) -> None:
+    """What a killed process left in the log is in what is set aside."""
+    database = await stored(tmp_path)
+    target = tmp_path / "copy.db"
+    backup(database, target, key_files, silent)
+    unfolded = sqlite_schema.connect(database, cache_kib=100)
+    unfolded.execute("INSERT INTO meta VALUES ('later', 1)")
+    with pytest.raises(KeepingError, match="--replace"):
+        restore(target, database, key_files, silent, replace=False)
+    done = restore(target, database, key_files, silent, replace=True)
+    unfolded.close()
+    assert done.made_ms is not None
+    assert done.aside is not None
+    with contextlib.closing(sqlite3.connect(done.aside)) as aside:
+        assert aside.execute("SELECT value FROM meta WHERE name = 'later'").fetchone() == (1,)
+    with contextlib.closing(sqlite3.connect(database)) as restored:
+        assert restored.execute("SELECT 1 FROM meta WHERE name = 'later'").fetchone() is None
+        assert restored.execute("SELECT 1 FROM meta WHERE name GLOB 'backup*'").fetchone() is None
+
+
+async def test_a_restore_that_is_refused_changes_nothing(
+    tmp_path: Path, key_files: KeyFiles
+) -> None:
+    """Something else, a damaged file, the database itself, keys that are missing, a service that
+    runs."""
+    database = await stored(tmp_path)
+    before = generation(database)
+    target = tmp_path / "copy.db"
+    backup(database, target, key_files, silent)
+
+    def attempt(source: Path, files: KeyFiles = key_files) -> Restored:
+        return restore(source, database, files, silent, replace=True)
+
+    with pytest.raises(KeepingError, match="is the database itself"):
+        attempt(database)
+    with pytest.raises(KeepingError, match="is not there"):
+        attempt(tmp_path / "nothing")
+    other = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE theirs (a)")
+    with pytest.raises(KeepingError, match="not the database of a service"):
+        attempt(other)
+    damaged = tmp_path / "damaged.db"
+    raw = bytearray(target.read_bytes())
+    raw[3 * sqlite_schema.PAGE_BYTES : 4 * sqlite_schema.PAGE_BYTES] = b"\xff" * 8192
+    damaged.write_bytes(raw)
+    with pytest.raises(KeepingError, match=r"damaged|SQLite says"):
+        attempt(damaged)
+    with pytest.raises(KeyFileError, match="is not there"):
+        attempt(target, KeyFiles(tmp_path / "none", key_files.pepper))
+    async with serving(tmp_path):
+        with pytest.raises(StoreUnavailable, match="open in another process"):
+            attempt(target)
+    assert generation(database) == before
+    assert not [name for name in named(tmp_path) if "before" in name]
+
+
+async def test_a_restore_says_which_keys_are_not_those_of_the_backup(
+    tmp_path: Path, key_files: KeyFiles
+) -> None:
+    """The backup knows its keys by their public half and a mark."""
+    database = await stored(tmp_path)
+    target = tmp_path / "copy.db"
+    backup(database, target, key_files, silent)
+    assert restore(target, database, key_files, silent, replace=True).warnings == ()
+    for row in (key_files.identity, key_files.pepper):
+        row.unlink()
+        create(row, b"\x01" * 32)
+    first, second = restore(target, database, key_files, silent, replace=True).warnings
+    assert "identity key" in first
+    assert "pepper" in second
+
+
+async def test_a_copy_with_fewer_rows_is_found_out(tmp_path: Path, key_files: KeyFiles) -> None:
+    """What was counted when it was copied is counted again in what was written."""
+    database = await stored(tmp_path)
+    target = tmp_path / "copy.db"
+    backup(database, target, key_files, silent)
+    with copying.moment(target) as moment:
+        counts = copying._count(moment)
+    copying.verify(target, counts)
+    with pytest.raises(KeepingError, match="account has 1 rows and should have 2"):
+        copying.verify(target, {**counts, "account": 2})
