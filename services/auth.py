@@ -33,14 +33,15 @@ FindKey = Callable[[DeviceId], Awaitable[KnownKey | None]]
 class Callers(Protocol):
     """What is remembered of those who call; `Store` has it."""
 
-    async def tip(self, account_id: AccountId) -> Tip | None:
-        """None if there is no such account."""
+    async def tip(self, account_id: AccountId, *, fresh: bool = False) -> Tip | None:
+        """None if there is no such account. It may be a moment old, unless `fresh`."""
         ...
 
     async def remember_nonce(
         self, caller: AccountId | DeviceId, nonce: bytes, *, now_ms: int
     ) -> bool:
-        """False if this caller used the nonce within the last 300 s."""
+        """False if this caller used the nonce within the last 300 s. The account's tip is as
+        of this call afterwards."""
         ...
 
 
@@ -51,11 +52,16 @@ class Context:
     kind: CallKind
     method_hash: bytes
     audience_hash: bytes
+    judges_nonce: bool = False
+    """The method's handler sees to the nonce itself."""
 
     @classmethod
-    def of(cls, kind: CallKind, method: str, audience: str) -> Context:
+    def of(
+        cls, kind: CallKind, method: str, audience: str, *, judges_nonce: bool = False
+    ) -> Context:
         """The context of a method in the deployment of this name."""
-        return cls(kind, request.method_hash(method), request.audience_hash(audience))
+        hashes = request.method_hash(method), request.audience_hash(audience)
+        return cls(kind, *hashes, judges_nonce)
 
 
 class Authenticator:
@@ -88,16 +94,18 @@ class Authenticator:
             if auth.account_id == NO_ACCOUNT:
                 signer = check_key(auth, payload, await self._find_key(auth.device_id))
             else:
-                tip = await self._callers.tip(auth.account_id)
-                signer = check_signature(auth, payload, tip)
+                signer = check_signature(auth, payload, await self._tip(auth))
         except (Malformed, Unauthenticated):
             self._failures.take(key, now_s, 1)
             raise
         # A key's id is shorter than an account's: the two never share a bucket.
         caller = auth.device_id if isinstance(signer, KnownKey) else auth.account_id
         self._account_calls.take(caller, now_s)
-        if not await self._callers.remember_nonce(caller, auth.nonce, now_ms=call.now_ms):
-            raise Unauthenticated
+        if not context.judges_nonce:
+            if not await self._callers.remember_nonce(caller, auth.nonce, now_ms=call.now_ms):
+                raise Unauthenticated
+            if isinstance(signer, Tip):
+                signer = await self._unrevoked(auth, signer)
         if isinstance(signer, KnownKey):
             return KeyCall(
                 method=call.method,
@@ -121,6 +129,21 @@ class Authenticator:
             tip=signer,
             ts_ms=auth.ts_ms,
         )
+
+    async def _tip(self, auth: RequestAuth) -> Tip | None:
+        """An account's tip, as new as it must be to know the device that signed."""
+        tip = await self._callers.tip(auth.account_id)
+        if tip is not None and _active(auth, tip) is None:
+            tip = await self._callers.tip(auth.account_id, fresh=True)
+        return tip
+
+    async def _unrevoked(self, auth: RequestAuth, known: Tip) -> Tip:
+        """The tip as of this call; Unauthenticated if the device was revoked meanwhile, here
+        or through another replica."""
+        tip = await self._callers.tip(auth.account_id)
+        if tip is not known and _active(auth, tip) is None:
+            raise Unauthenticated
+        return tip or known
 
 
 def parse(values: list[str | bytes]) -> RequestAuth:

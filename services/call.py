@@ -113,6 +113,8 @@ class SignedUnary:
     method: str
     handler: Callable[[bytes, SignedCall], Awaitable[bytes]]
     lane: Lane = Lane.OTHER
+    judges_nonce: bool = False
+    """The handler has the store judge the nonce in the same step as what it writes."""
 
     def run(self, raw: bytes, call: Signer) -> Awaitable[bytes]:
         """The handler at work; RoleMissing."""

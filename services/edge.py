@@ -70,7 +70,9 @@ class Edge:
         self.draining = False
         self._authenticator = authenticator
         self._contexts = {
-            method: Context.of(_kind(route), method, audience)
+            method: Context.of(
+                _kind(route), method, audience, judges_nonce=getattr(route, "judges_nonce", False)
+            )
             for method, route in self.routes.items()
         }
         self._gates = gates

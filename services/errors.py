@@ -226,6 +226,8 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     CryptoError: Row(StatusCode.INVALID_ARGUMENT, "MALFORMED", {"rule": "rule"}),
     Unauthenticated: Row(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
     store.AccountAbsent: Row(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    store.CallerUnknown: Row(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    store.NonceUsed: Row(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
     ClockSkew: Row(
         StatusCode.UNAUTHENTICATED, "CLOCK_SKEW", {"server_ms": "server_ms"}, retry_ms=0
     ),

@@ -163,7 +163,12 @@ class Server:
         return [
             *Accounts(desk, enrolment, secrets.server_key).routes(),
             *self.pairing.routes(),
-            SignedUnary(_SYNC + "Push", Push(desk, op_rate, self.verifiers), Lane.PUSH),
+            SignedUnary(
+                _SYNC + "Push",
+                Push(desk, op_rate, self.verifiers),
+                Lane.PUSH,
+                judges_nonce=True,
+            ),
             SignedUnary(_SYNC + "Pull", Pull(desk), Lane.PULL),
             SignedUnary(_SYNC + "GetReceipt", Receipts(desk, secrets.server_key), Lane.PULL),
             SignedStream(

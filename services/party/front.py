@@ -47,7 +47,7 @@ class _Publishers:
         """The publisher with this id."""
         return self._keys.get(key_id)
 
-    async def tip(self, account_id: AccountId) -> Tip | None:
+    async def tip(self, account_id: AccountId, *, fresh: bool = False) -> Tip | None:
         """No account is known."""
         del account_id
         return None

@@ -74,6 +74,8 @@ class Batch:
     now_ms: int
     checkpoint_index: int | None = None
     checkpoint_covers: int = 0
+    nonce: bytes | None = None
+    """Of the request, to be judged as `remember_nonce` does, in the same step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,15 @@ class Store(Protocol):
         """Tells every client to compare heads and push again what is missing."""
         ...
 
+    async def watch(self, account_id: AccountId) -> None:
+        """Whatever anybody commits to this account pokes from now on, until as many calls of
+        `unwatch`."""
+        ...
+
+    def unwatch(self, account_id: AccountId) -> None:
+        """Ends what one call of `watch` began."""
+        ...
+
     async def close(self) -> None:
         """Finishes what was accepted and releases the backend. Idempotent."""
         ...
@@ -166,8 +177,10 @@ class Store(Protocol):
         there were any). Raises what `append_link` raises."""
         ...
 
-    async def tip(self, account_id: AccountId) -> Tip | None:
-        """None if there is no such account. Hot: every request asks for it."""
+    async def tip(self, account_id: AccountId, *, fresh: bool = False) -> Tip | None:
+        """None if there is no such account. Hot: every request asks for it. What others than
+        this process committed may be missing, unless `fresh`, or after any other call for the
+        account that began since."""
         ...
 
     async def append_link(
@@ -193,7 +206,8 @@ class Store(Protocol):
         ...
 
     async def commit_ops(self, batch: Batch) -> Committed:
-        """Commits a batch, all or nothing.
+        """Commits a batch, all or nothing. NonceUsed, CallsExceeded; CallerUnknown unless the
+        caller is an active device at that moment.
 
         Order of judgement per row: an equal op (device, dev_seq, op_hash) that is held
         already is skipped, whatever its epoch; other bytes at that dev_seq: DeviceForked;
@@ -252,6 +266,7 @@ class Store(Protocol):
         self, caller: AccountId | DeviceId, nonce: bytes, *, now_ms: int
     ) -> bool:
         """False if this account, or key without one, used the nonce within the last 300 s.
+        The account's tip is as of this call afterwards.
         Only ever called after the request's signature was verified. CallsExceeded at the
         account's own bound."""
         ...

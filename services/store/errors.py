@@ -15,6 +15,14 @@ class AccountAbsent(StoreError):
     """No such account (or no longer)."""
 
 
+class CallerUnknown(StoreError):
+    """Who asks is no active device of the account: not yet, or no longer."""
+
+
+class NonceUsed(StoreError):
+    """The request was made before."""
+
+
 class ChainConflict(StoreError):
     """Another link stands at this seq."""
 

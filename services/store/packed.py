@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from crypto.op import HEADER_BYTES
+from crypto.primitives import SIG_BYTES
+
 TAG = 2 << 3 | 2
 
 
@@ -42,6 +45,11 @@ def pack(ops: Iterable[bytes]) -> bytes:
 def split(run: bytes) -> list[bytes]:
     """The ops of a run."""
     return [run[start:end] for start, end in _bounds(run)]
+
+
+def stub_of(raw: bytes, ct_hash: bytes) -> bytes:
+    """What stays of a superseded op."""
+    return raw[:HEADER_BYTES] + ct_hash + raw[-SIG_BYTES:]
 
 
 def retagged(run: bytes, tag: int) -> bytearray:

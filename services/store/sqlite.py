@@ -36,7 +36,7 @@ from services.store import (
     sqlite_trim as trim,
 )
 from services.store.base import Batch, Committed, Limits, Page, Poke, StoredLink, Tip
-from services.store.errors import AccountAbsent, StoreUnavailable
+from services.store.errors import AccountAbsent, NonceUsed, StoreUnavailable
 from services.store.mark import Mark
 from services.store.nonces import NonceWindow
 from services.store.replay import replay
@@ -153,6 +153,12 @@ class SqliteStore:
         """See `Store.on_commit`."""
         self._poke = poke
 
+    async def watch(self, account_id: AccountId) -> None:
+        """See `Store.watch`. Every commit is this process's own, and pokes."""
+
+    def unwatch(self, account_id: AccountId) -> None:
+        """See `Store.unwatch`."""
+
     async def close(self) -> None:
         """See `Store.close`."""
         if not self._closed:
@@ -195,8 +201,8 @@ class SqliteStore:
         )
         return made
 
-    async def tip(self, account_id: AccountId) -> Tip | None:
-        """See `Store.tip`. A look into a dictionary, for accounts in use."""
+    async def tip(self, account_id: AccountId, *, fresh: bool = False) -> Tip | None:
+        """See `Store.tip`. A look into a dictionary, for accounts in use, and always fresh."""
         entry = self._find(account_id)
         return None if entry is None else entry.tip
 
@@ -237,6 +243,10 @@ class SqliteStore:
 
     async def commit_ops(self, batch: Batch) -> Committed:
         """See `Store.commit_ops`."""
+        if batch.nonce is not None and not self._nonces.remember(
+            batch.account_id, batch.nonce, now_ms=batch.now_ms
+        ):
+            raise NonceUsed("the request was made before")
         committed: Committed = await self._writer.push(batch)
         return committed
 

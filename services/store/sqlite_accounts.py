@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crypto import grant, link
 from crypto.chain import Chain
-from crypto.grant import SEALED_BYTES, SealedGrant
+from crypto.grant import SealedGrant
 from crypto.heads import Head
 from crypto.ids import AccountId, DeviceId
-from crypto.link import Add, Link, Rotate, SignedLink
-from services.store import snapshot
+from crypto.link import SignedLink
+from services.store import judge_chain, snapshot
+from services.store.account_state import POSITION_BITS
 from services.store.base import StoredLink
-from services.store.errors import ChainAhead, ChainConflict, QuotaExceeded
+from services.store.errors import QuotaExceeded
 from services.store.sqlite_rounds import forget_account
 from services.store.sqlite_state import (
     ACCOUNT_N_MAX,
     DEVICE_BITS,
-    POSITION_BITS,
     Account,
     read_heads,
 )
@@ -25,7 +24,6 @@ from services.store.sqlite_transaction import Transaction
 from services.store.sqlite_trim import plan_after_revocation
 from services.store.sqlite_wake import forget_revoked
 
-_GRANT_BYTES = DeviceId.size + 4 + SEALED_BYTES
 _BY_ACCOUNT_N = ("account", "tail", "superseded", "run", "gone", "checkpoint")
 _BY_SHIFT = (
     ("segment", "segment_id", POSITION_BITS),
@@ -47,7 +45,7 @@ def create_account(
     standing = tx.find(chain.account)
     if standing is not None:
         return _continue(tx, standing, chain, links, now_ms)
-    _check_limits_of(tx, chain)
+    judge_chain.check_whole(chain, tx.limits)
     if subject_row is not None:
         _check_subject(tx, subject_row)
     account_n = _next_number(tx)
@@ -77,14 +75,9 @@ def _continue(
     tx: Transaction, account: Account, chain: Chain, links: Sequence[StoredLink], now_ms: int
 ) -> bool:
     """Appends the links that stand behind the stored ones. False if there are none."""
-    standing = account.chain
-    common = min(standing.seq, chain.seq)
-    if standing.hashes[common] != chain.hashes[common]:
-        raise ChainConflict(standing.seq)
-    if chain.seq == common:
+    if not judge_chain.judge_again(account.chain, chain, tx.limits):
         return False
-    _check_limits_of(tx, chain)
-    first = standing.seq + 1
+    first = account.chain.seq + 1
     account.set_chain(chain)
     tx.db.execute(
         "UPDATE account SET chain = ? WHERE account_n = ?",
@@ -100,17 +93,8 @@ def _insert_links(
 ) -> None:
     for seq, row in enumerate(links, start=first):
         _insert_link(tx, account, seq, row.link, row.grants)
-        body = link.parse(row.link.raw).body
-        if isinstance(body, Rotate):
-            _end_epoch(tx, account, body.epoch - 1, now_ms)
-
-
-def _check_limits_of(tx: Transaction, chain: Chain) -> None:
-    """A device at any cap could still revoke: at most 255 links more than the limit."""
-    if chain.seq >= tx.limits.chain_links_max + 255:
-        raise QuotaExceeded("chain_links", tx.limits.chain_links_max)
-    if len(chain.active) > tx.limits.active_devices_max:
-        raise QuotaExceeded("active_devices", tx.limits.active_devices_max)
+    for epoch in judge_chain.ended_epochs(links):
+        _end_epoch(tx, account, epoch, now_ms)
 
 
 def _check_subject(tx: Transaction, subject_row: bytes) -> None:
@@ -141,37 +125,19 @@ def append_link(
 ) -> bool:
     """See `Store.append_link`."""
     account = tx.account(account_id)
-    chain = account.chain
-    parsed = link.parse(signed.raw)
-    if parsed.seq <= chain.seq:
-        if parsed.link_hash == chain.hashes[parsed.seq]:
-            return False
-        raise ChainConflict(chain.seq)
-    if parsed.seq > chain.seq + 1:
-        raise ChainAhead(chain.seq)
-    after = chain.apply(signed)
-    grant.check_complete(parsed, after, grants)
-    _check_limits(tx, chain, parsed)
-    _insert_link(tx, account, parsed.seq, signed, grants)
+    appended = judge_chain.judge_link(account.chain, signed, grants, tx.limits)
+    if appended is None:
+        return False
+    _insert_link(tx, account, appended.link.seq, signed, grants)
     tx.db.execute(
         "UPDATE account SET chain = ? WHERE account_n = ?",
-        (snapshot.encode(after), account.account_n),
+        (snapshot.encode(appended.chain), account.account_n),
     )
-    account.set_chain(after)
-    if isinstance(parsed.body, Rotate):
-        _end_epoch(tx, account, parsed.body.epoch - 1, now_ms)
+    account.set_chain(appended.chain)
+    if appended.ended_epoch is not None:
+        _end_epoch(tx, account, appended.ended_epoch, now_ms)
     tx.changed[account_id] = True
     return True
-
-
-def _check_limits(tx: Transaction, chain: Chain, parsed: Link) -> None:
-    if isinstance(parsed.body, Rotate) and parsed.body.cuts:
-        return  # A device at any cap can still revoke; there are at most 255 to revoke.
-    if chain.seq + 1 >= tx.limits.chain_links_max:
-        raise QuotaExceeded("chain_links", tx.limits.chain_links_max)
-    maximum = tx.limits.active_devices_max
-    if isinstance(parsed.body, Add) and len(chain.active) >= maximum:
-        raise QuotaExceeded("active_devices", maximum)
 
 
 def _end_epoch(tx: Transaction, account: Account, epoch: int, now_ms: int) -> None:
@@ -193,20 +159,9 @@ def _insert_link(
     signed: SignedLink,
     grants: Sequence[SealedGrant],
 ) -> None:
-    packed = b"".join(
-        row.recipient_id + row.epoch.to_bytes(4, "big") + row.sealed for row in grants
-    )
     tx.db.execute(
         "INSERT INTO link VALUES (?, ?, ?, ?, ?)",
-        (account.base + seq, signed.raw, signed.sig, signed.pop, packed),
-    )
-
-
-def unpack_grants(packed: bytes) -> tuple[SealedGrant, ...]:
-    """The grants of a row of the table `link`."""
-    rows = (packed[at : at + _GRANT_BYTES] for at in range(0, len(packed), _GRANT_BYTES))
-    return tuple(
-        SealedGrant(DeviceId(row[:16]), int.from_bytes(row[16:20], "big"), row[20:]) for row in rows
+        (account.base + seq, signed.raw, signed.sig, signed.pop, judge_chain.pack_grants(grants)),
     )
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sqlite3
 
 from crypto import op
+from services.store.account_state import HASH_START_BYTES
 from services.store.base import OpRow
 from services.store.sqlite_segments import read_op
 from services.store.sqlite_state import Account
-
-HASH_START_BYTES = 8
 
 
 def is_held(

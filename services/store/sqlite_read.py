@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from crypto.link import SignedLink
+from services.store.account_state import POSITION_BITS
 from services.store.base import Page, StoredLink
-from services.store.sqlite_accounts import unpack_grants
+from services.store.judge_chain import unpack_grants
 from services.store.sqlite_schema import one_moment
-from services.store.sqlite_state import POSITION_BITS, Entry
+from services.store.sqlite_state import Entry
 
 
 def read_page(

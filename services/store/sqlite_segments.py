@@ -75,7 +75,7 @@ class Segment:
         """Drops the op's payload."""
         raw = self._ops[op_id]
         if len(raw) != STUB_BYTES:
-            self._ops[op_id] = stub_of(raw, op.ct_hash(raw[HEADER_BYTES:-SIG_BYTES]))
+            self._ops[op_id] = packed.stub_of(raw, op.ct_hash(raw[HEADER_BYTES:-SIG_BYTES]))
 
     def remove(self, op_id: int) -> bytes:
         """Takes the op out."""
@@ -90,11 +90,6 @@ class Segment:
         """As it is stored."""
         held = sum(1 << (op_id - self.first_id) for op_id in self._ops)
         return self.first_id, held, self._push_rest, packed.pack(self._ops.values())
-
-
-def stub_of(raw: bytes, ct_hash: bytes) -> bytes:
-    """What stays of a superseded op."""
-    return raw[:HEADER_BYTES] + ct_hash + raw[-SIG_BYTES:]
 
 
 def read_op(connection: sqlite3.Connection, op_id: int) -> bytes | None:

@@ -5,32 +5,22 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from crypto.cert import Role
 from crypto.chain import Chain
 from crypto.heads import Head
 from crypto.ids import AccountId, DeviceId, OpHash
 from services.store import snapshot
+from services.store.account_state import POSITION_BITS, AccountState, Mark
 from services.store.base import Tip
 
-POSITION_BITS = 32
-POSITION_MAX = (1 << POSITION_BITS) - 1
 ACCOUNT_N_MAX = (1 << 31) - 1
 DEVICE_BITS = 8
 NAME_BYTES = 24
 """u32 account_n | u32 epoch | tag"""
 WINNER = struct.Struct(">IQH")
 """position, lamport, kind << 8 | device index"""
-
-
-class Mark(NamedTuple):
-    """An op that was marked as a checkpoint of everything up to `covers`."""
-
-    position: int
-    covers: int
-    epoch: int
 
 
 class Entry(NamedTuple):
@@ -44,34 +34,11 @@ class Entry(NamedTuple):
     awaited: Mapping[DeviceId, int]
 
 
-@dataclass(slots=True)
-class Account:
-    """An account as of the newest commit, or of the open transaction."""
+@dataclass(slots=True, kw_only=True)
+class Account(AccountState):
+    """An account of the file."""
 
     account_n: int
-    chain: Chain
-    position: int
-    lamport_max: int
-    records: int
-    records_before: int
-    ended_ms: int
-    """When the epoch before the current one ended."""
-    heads: dict[bytes, tuple[int, bytes]]
-    """device id -> (dev_seq, op_hash) of its newest op"""
-    passed: dict[DeviceId, int]
-    marks: list[Mark]
-    author: bytes = b""
-    """Device id of the op at `position`; empty if it isn't known."""
-    index: dict[bytes, int] = field(init=False)
-    """device id -> index in the chain"""
-
-    def __post_init__(self) -> None:
-        self.set_chain(self.chain)
-
-    def set_chain(self, chain: Chain) -> None:
-        """Takes a chain with one more link."""
-        self.chain = chain
-        self.index = {bytes(device.device_id): device.index for device in chain.devices}
 
     @property
     def base(self) -> int:
@@ -89,28 +56,7 @@ class Account:
 
     def entry(self) -> Entry:
         """What the event loop is told."""
-        tip = Tip(self.chain, self.position, self.lamport_max)
-        return Entry(self.account_n, tip, self.awaited() if self.marks else {})
-
-    def settled(self) -> Mark | None:
-        """The newest checkpoint that every active device that writes has passed."""
-        floor = min(self.passed.get(device_id, 0) for device_id in self.writers())
-        done = (mark for mark in self.marks if mark.covers <= floor)
-        return max(done, key=lambda mark: (mark.covers, mark.position), default=None)
-
-    def awaited(self) -> dict[DeviceId, int]:
-        """Which devices stand before which checkpoint."""
-        result = {}
-        for device_id in self.writers():
-            passed = self.passed.get(device_id, 0)
-            ahead = [mark.covers for mark in self.marks if mark.covers > passed]
-            if ahead:
-                result[device_id] = min(ahead)
-        return result
-
-    def writers(self) -> list[DeviceId]:
-        """Active devices with role 1. There is always one."""
-        return [device.device_id for device in self.chain.active if device.role is Role.FULL]
+        return Entry(self.account_n, self.tip, self.awaited() if self.marks else {})
 
 
 def load(connection: sqlite3.Connection, account_id: AccountId) -> Account | None:

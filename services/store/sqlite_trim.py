@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from crypto import op
 from crypto.ids import AccountId, DeviceId
 from services.store import sqlite_segments as segments
+from services.store.account_state import HASH_START_BYTES, MARKS_MAX, Mark
 from services.store.sqlite_bulk import ByKeys, Insert, Value, update_by_keys
-from services.store.sqlite_held import HASH_START_BYTES
-from services.store.sqlite_state import DEVICE_BITS, WINNER, Account, Mark
+from services.store.sqlite_state import DEVICE_BITS, WINNER, Account
 from services.store.sqlite_transaction import Transaction
 
-MARKS_MAX = 8
 SLICE_ROWS = 256
 _GONE = Insert("gone", 4)
 _DELETE_LIVE = ByKeys("DELETE FROM live WHERE name IN ({keys})")
@@ -84,16 +83,12 @@ def trim_slice(tx: Transaction) -> None:
 
 def _trim(tx: Transaction, account: Account, settled: Mark, now_ms: int) -> bool:
     """True if there may be more."""
-    for mark in [mark for mark in account.marks if _is_older(mark, settled)]:
+    for mark in account.outdated(settled):
         _unpin(tx, account, mark)
     kept = {mark.position for mark in account.marks}
     return _trim_stubs(tx, account, settled, kept) or _trim_epochs(
         tx, account, settled, now_ms, kept
     )
-
-
-def _is_older(mark: Mark, settled: Mark) -> bool:
-    return mark.position < settled.position and mark.covers <= settled.covers
 
 
 def _trim_stubs(tx: Transaction, account: Account, settled: Mark, kept: set[int]) -> bool:

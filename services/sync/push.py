@@ -83,6 +83,7 @@ class Push:
                 now_ms=call.now_ms,
                 checkpoint_index=mark,
                 checkpoint_covers=covers,
+                nonce=call.nonce,
             )
         )
         return wire.push_response(self._desk.info(call.tip.chain.seq), committed.new_ops)

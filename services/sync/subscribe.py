@@ -45,7 +45,10 @@ class Subscribe:
         if position:
             await self._desk.store.passed(call.account, call.device, position)
         stream = self._hub.open(call.account, call.device)
+        watched = False
         try:
+            await self._desk.store.watch(call.account)
+            watched = True
             stream.position = position
             stream.chain_seq = call.tip.chain.seq
             # Streams live long; chains and requests need not live with them.
@@ -59,6 +62,8 @@ class Subscribe:
             raise stream.verdict from None
         finally:
             self._hub.close(stream)
+            if watched:
+                self._desk.store.unwatch(stream.account)
 
     async def _run(self, stream: Stream, write: Write) -> None:
         if not await self._deliver(stream, write):
