@@ -6,7 +6,7 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := $(wildcard crypto mpc services client)
-TYPED := $(PACKAGES) proto/rookery $(wildcard bench) tests .ci
+TYPED := $(PACKAGES) proto/rookery $(wildcard bench deploy/load) tests .ci
 # Relative paths would follow a test into its working folder.
 export NODE_PATH := $(CURDIR)/.cache/node_modules
 # Four at most: a test that waits for a server's answer must not wait for a core.
@@ -14,7 +14,7 @@ JOBS ?= auto --maxprocesses=4
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak bench lint format types contracts proto proto-check \
+.PHONY: help demo test soak bench load lint format types contracts proto proto-check \
 	proto-baseline vectors settings wheel lock venv node programs clean
 
 help: ## What there is
@@ -56,6 +56,11 @@ soak: venv node programs ## Run the tests that take minutes: load, faults, recon
 
 bench: venv ## Measure, each ratio against its floor
 	@$(BIN)/python -m bench $(ARGS)
+
+SCENARIO ?= smoke
+
+load: venv ## Load-test a service started for it, or TARGET=… (deploy/load/README.md)
+	@$(BIN)/python -m deploy.load.run $(SCENARIO) $(if $(TARGET),--target $(TARGET)) $(LOAD_ARGS)
 
 # --- judging it: .ci/run does all of this ---
 

@@ -84,15 +84,22 @@ class Account:
             for _ in range(calls)
         ]
 
-    def sign(self, method: str, payload: bytes, kind: CallKind = CallKind.UNARY) -> bytes:
-        """The value of `rookery-auth-bin`; good for two minutes."""
+    def sign(
+        self,
+        method: str,
+        payload: bytes,
+        kind: CallKind = CallKind.UNARY,
+        *,
+        ts_ms: int | None = None,
+    ) -> bytes:
+        """The value of `rookery-auth-bin`; good for two minutes about `ts_ms`, or about now."""
         return request.sign(
             self.identity,
             kind=kind,
             method=method,
             audience=self.audience,
             account_id=self.account_id,
-            ts_ms=time.time_ns() // 1_000_000,
+            ts_ms=time.time_ns() // 1_000_000 if ts_ms is None else ts_ms,
             nonce=os.urandom(16),
             payload=payload,
         )

@@ -1,0 +1,16 @@
+// An ordinary hour, shortened: many devices, each at its own pace.
+import { device, options as scenario } from './lib/device.js';
+
+export const options = scenario({
+  done: ['rate>0.999'],
+  unexpected: ['count<1'],
+  bare_refusals: ['count<1'],
+  unreachable: ['count<1'],
+  refused: ['rate<0.01'],
+  push_ms: ['p(95)<250', 'p(99)<1000'],
+  pull_ms: ['p(95)<250', 'p(99)<1000'],
+  delivery_ms: ['p(95)<250', 'p(99)<1000'],
+  stream_ms: ['p(95)<2000'],
+});
+
+export default device;
