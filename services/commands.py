@@ -98,6 +98,7 @@ def _announce(server: Server, secrets: Secrets) -> None:
         "listening": server.address,
         "audience": server.config.audience,
         "server_key": secrets.server_key.public.hex(),
+        **({"metrics": server.scrape.address} if server.scrape.address else {}),
     }
     print(json.dumps(ready), flush=True)
     server.telemetry.event("serving")
@@ -178,7 +179,11 @@ def party(arguments: argparse.Namespace) -> None:
 
 async def _run_party(starting: Coroutine[Any, Any, Daemon]) -> None:
     running = await starting
-    ready = {"listening": running.address, "party_key": running.key.public.hex()}
+    ready = {
+        "listening": running.address,
+        "party_key": running.key.public.hex(),
+        **({"metrics": running.scrape.address} if running.scrape.address else {}),
+    }
     print(json.dumps(ready), flush=True)
     running.telemetry.event("serving")
     await until_signal()

@@ -224,6 +224,11 @@ class Config:
         at_least=0, at_most=1,
     )  # fmt: skip
 
+    metrics_listen: str = setting(
+        "", "Address and port of Prometheus metrics (GET /metrics, no TLS). Empty: none.",
+        group="Telemetry",
+    )  # fmt: skip
+
     def limits(self) -> Limits:
         """The part that the store wants."""
         return Limits(

@@ -68,6 +68,9 @@ class Edge:
     ) -> None:
         self.routes = {route.method: route for route in routes}
         self.draining = False
+        telemetry.metrics.serve(self.routes)
+        telemetry.metrics.watch_lanes(gates)
+        telemetry.metrics.watch_draining(lambda: self.draining)
         self._authenticator = authenticator
         self._contexts = {
             method: Context.of(
@@ -126,14 +129,21 @@ class Edge:
             self._unsigned.take(rate_key(ip), self._clock.monotonic_s())
             self._guests.__enter__()
         except RequestError as error:
-            raise Refused(failure(error)) from None
+            answer = failure(error)
+            self._telemetry.metrics.refused(answer.reason)
+            raise Refused(answer) from None
         try:
             yield
         finally:
             self._guests.__exit__(None, None, None)
 
+    def unknown(self) -> None:
+        """Somebody called what is not served."""
+        self._telemetry.metrics.unknown()
+
     async def stream(self, route: StreamRoute, raw: bytes, caller: Caller, write: Write) -> None:
         """Runs one stream to its end; Refused."""
+        started_s = self._clock.monotonic_s()
         reason = "OK"
         try:
             if self.draining:
@@ -155,7 +165,12 @@ class Edge:
             raise Refused(answer) from None
         finally:
             self._telemetry.call(
-                route.method, reason, elapsed_s=0, account=None, now_ms=self._clock.wall_ms()
+                route.method,
+                reason,
+                elapsed_s=self._clock.monotonic_s() - started_s,
+                account=None,
+                now_ms=self._clock.wall_ms(),
+                is_stream=True,
             )
 
     def _call(self, route: Route, caller: Caller) -> Call:

@@ -21,8 +21,8 @@ class Stream:
     """One open stream. Slotted and without a timer: there are many."""
 
     __slots__ = (
-        "account", "chain_seq", "device", "position", "slot", "task", "verdict", "waiter",
-        "wakes", "writing_since_s",
+        "account", "chain_seq", "device", "poked_s", "position", "slot", "task", "verdict",
+        "waiter", "wakes", "writing_since_s",
     )  # fmt: skip
 
     def __init__(self, account: AccountId, device: DeviceId, slot: int) -> None:
@@ -37,6 +37,8 @@ class Stream:
         self.verdict: RequestError | None = None
         self.writing_since_s = 0.0
         """0 while no message is under way."""
+        self.poked_s = 0.0
+        """When the oldest commit was made that it was woken for and has not yet looked for."""
 
     def wake(self, why: int) -> None:
         """Has `woken` return; reasons that come together are told together."""
@@ -135,12 +137,14 @@ class Hub:
         if not self._count:
             self._empty.set()
 
-    def poke(self, account: AccountId) -> None:
-        """Something of this account was committed."""
+    def poke(self, account: AccountId, age_s: float = 0.0, /) -> None:
+        """Something of this account was committed, so long ago."""
         streams = self._by_account.get(account)
         if streams is None:
             return
+        committed_s = self._monotonic_s() - age_s
         for stream in streams:
+            stream.poked_s = stream.poked_s or committed_s
             stream.wake(POKE)
         if any(stream.writing_since_s for stream in streams):
             self.on_stalled(account)

@@ -63,6 +63,7 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
             return _lenient(await continuation(handler_call_details))
         if method.startswith(GUESTS):
             return self._bounded(_lenient(await continuation(handler_call_details)))
+        self._edge.unknown()
         return None
 
     def _bounded(self, handler: Any) -> Any:

@@ -34,8 +34,8 @@ class Address(Protocol):
 class ListenError(Exception):
     """The address can't be listened on."""
 
-    def __init__(self, listen: str, why: str) -> None:
-        super().__init__(f"{listen} {why}: choose another --listen")
+    def __init__(self, listen: str, why: str, setting: str = "--listen") -> None:
+        super().__init__(f"{listen} {why}: choose another {setting}")
 
 
 def credentials(config: Address) -> grpc.ServerCredentials | None:
@@ -67,12 +67,12 @@ def bind(server: grpc.aio.Server, config: Address) -> str:
             else server.add_secure_port(config.listen, given)
         )
     except RuntimeError:
-        raise ListenError(config.listen, _why_not(config.listen)) from None
+        raise ListenError(config.listen, why_not(config.listen)) from None
     return f"{host}:{port}"
 
 
-def _why_not(listen: str) -> str:
-    """gRPC does not say it: the system is asked once more."""
+def why_not(listen: str) -> str:
+    """Why an address can't be listened on. gRPC does not say it: the system is asked again."""
     host, _, port = listen.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)

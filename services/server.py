@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 from collections.abc import Mapping
@@ -28,8 +29,10 @@ from services.hub import Hub
 from services.interceptor import SignatureInterceptor
 from services.limits import Buckets, Gate
 from services.listen import bind
+from services.metrics import Metrics
 from services.rounds.keyring import Keyring
 from services.rounds.relay import relay_routes
+from services.scrape import Scrape
 from services.store.base import Store
 from services.store.errors import StoreError
 from services.store.opening import open_store
@@ -85,14 +88,19 @@ class Server:
         secrets: Secrets,
         *,
         telemetry: Telemetry | None = None,
+        metrics: Metrics | None = None,
         clock: Clock | None = None,
     ) -> None:
+        """`metrics`: the object that `telemetry` counts in and the store tells of itself."""
         clock = clock or Clock.system()
         jitter = random.SystemRandom().random
+        self.metrics = metrics = metrics or Metrics()
         self.config = config
         self.store = store
         self.clock = clock
-        self.telemetry = telemetry or Telemetry(configure(config.log_level, config.log_format))
+        self.telemetry = telemetry or Telemetry(
+            configure(config.log_level, config.log_format), metrics=metrics
+        )
         self.address = ""
         self.hub = Hub(
             heartbeat_s=config.heartbeat_s,
@@ -140,6 +148,8 @@ class Server:
             clock=clock,
             farewell=self.hub.farewell,
         )
+        metrics.watch_streams(lambda: len(self.hub), lambda: waits.inside)
+        self.scrape = Scrape(config.metrics_listen, metrics, self._refresh)
         self._health = HealthServicer()
         self._sweeper: asyncio.Task[None] | None = None
         self._grpc: grpc.aio.Server | None = None
@@ -165,7 +175,7 @@ class Server:
             *self.pairing.routes(),
             SignedUnary(
                 _SYNC + "Push",
-                Push(desk, op_rate, self.verifiers),
+                Push(desk, op_rate, self.verifiers, self.metrics),
                 Lane.PUSH,
                 judges_nonce=True,
             ),
@@ -173,7 +183,12 @@ class Server:
             SignedUnary(_SYNC + "GetReceipt", Receipts(desk, secrets.server_key), Lane.PULL),
             SignedStream(
                 _SYNC + "Subscribe",
-                Subscribe(desk, self.hub, backlog_ops_max=config.backlog_ops_max),
+                Subscribe(
+                    desk,
+                    self.hub,
+                    backlog_ops_max=config.backlog_ops_max,
+                    on_delivered=self.metrics.delivery_lag.observe,
+                ),
             ),
             *relay_routes(desk, self.hub, config),
         ]
@@ -197,6 +212,7 @@ class Server:
                 (*SERVED, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
             )
         self.address = bind(server, config)
+        await self.scrape.start()
         await server.start()
         self._grpc = server
         self.hub.start()
@@ -221,15 +237,24 @@ class Server:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
         self.verifiers.shutdown(wait=False, cancel_futures=True)
+        # Last of all that is asked: the drain is worth seeing.
+        await self.scrape.stop()
         await self.store.close()
 
     async def _sweep(self) -> None:
         while True:
             try:
                 await self.store.sweep(now_ms=self.clock.wall_ms())
+                self.metrics.swept(is_done=True)
             except StoreError as error:
+                self.metrics.swept(is_done=False)
                 self.telemetry.event("sweep_failed", error=type(error).__name__)
             await asyncio.sleep(_SWEEP_S)
+
+    async def _refresh(self) -> None:
+        """Before a scrape. A store that can't be asked is seen in its own metrics."""
+        with contextlib.suppress(StoreError):
+            self.metrics.tally_rounds(await self.store.rounds.tally(now_ms=self.clock.wall_ms()))
 
 
 def _authenticator(config: Config, store: Store) -> Authenticator:
@@ -281,12 +306,15 @@ def grpc_options(config: Config) -> Mapping[str, int]:
 
 async def open_server(config: Config, secrets: Secrets) -> Server:
     """A started server on its own store."""
+    metrics = Metrics()
     telemetry = Telemetry(
-        configure(config.log_level, config.log_format), access_share=config.access_log_share
+        configure(config.log_level, config.log_format),
+        access_share=config.access_log_share,
+        metrics=metrics,
     )
-    store = await open_store(config, telemetry=telemetry)
+    store = await open_store(config, telemetry=telemetry, observer=metrics.store)
     try:
-        server = Server(config, store, secrets, telemetry=telemetry)
+        server = Server(config, store, secrets, telemetry=telemetry, metrics=metrics)
         await server.start()
     except BaseException:
         await store.close()

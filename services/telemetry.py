@@ -10,7 +10,6 @@ import logging
 import secrets
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -19,6 +18,7 @@ import structlog
 from crypto import labels
 from crypto.ids import AccountId
 from crypto.primitives import prf
+from services.metrics import CallMetrics
 
 _DAY_MS = 86_400_000
 _PSEUDONYM_BYTES = 8
@@ -68,34 +68,43 @@ def configure(
 
 
 class Telemetry:
-    """Counts every call, logs some."""
+    """Counts every call, logs some. `metrics`: of the whole process."""
 
     def __init__(
         self,
         logger: Any,
         *,
         access_share: float = 0.0,
+        metrics: CallMetrics | None = None,
     ) -> None:
+        self.metrics = metrics or CallMetrics()
         self._log = logger
         self._access_share = access_share
         self._access_due = 0.0
         self._pseudonyms = Pseudonyms()
-        self.calls: Counter[tuple[str, str]] = Counter()
-        """(method, reason) to number of calls; reason OK for the good ones."""
 
     def bound(self, **fields: str | int) -> Telemetry:
         """The same, with these fields on every line."""
-        return Telemetry(self._log.bind(**fields), access_share=self._access_share)
+        return Telemetry(
+            self._log.bind(**fields), access_share=self._access_share, metrics=self.metrics
+        )
 
     def event(self, name: str, **fields: str | int | float | bool) -> None:
         """Something about the process itself. Never about a person."""
         self._log.info(name, **fields)
 
     def call(
-        self, method: str, reason: str, *, elapsed_s: float, account: AccountId | None, now_ms: int
+        self,
+        method: str,
+        reason: str,
+        *,
+        elapsed_s: float,
+        account: AccountId | None,
+        now_ms: int,
+        is_stream: bool = False,
     ) -> None:
         """One call that ended. A sampled line; all of them are counted."""
-        self.calls[method, reason] += 1
+        self.metrics.called(method, reason, elapsed_s, is_stream=is_stream)
         # Every n-th call, not a draw for each: drawing costs more than the rest of this.
         self._access_due += self._access_share
         if self._access_due < 1:
@@ -110,6 +119,7 @@ class Telemetry:
 
     def defect(self, method: str, error: BaseException) -> None:
         """An exception that no row of the table foresees: its type and place, no values."""
+        self.metrics.defects.inc()
         frames = traceback.extract_tb(error.__traceback__)
         where = [f"{_module(frame.filename)}:{frame.lineno}" for frame in frames[-4:]]
         self._log.error("defect", method=method, error=type(error).__name__, where=where)

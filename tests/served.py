@@ -26,6 +26,7 @@ from crypto.request import CallKind
 from rookery.v1 import accounts_pb2, common_pb2, pairing_pb2, sync_pb2
 from services.call import Clock
 from services.config import Config, load
+from services.metrics import Metrics
 from services.server import Secrets, Server
 from services.store.sqlite import SqliteStore
 from services.telemetry import Telemetry, configure
@@ -328,10 +329,17 @@ async def serving(
     """A server for the time of the block, on the file in `path`."""
     moment = moment or Moment()
     told = config(path, **settings)
-    store = await SqliteStore.open(Path(told.database), limits=told.limits())
+    metrics = Metrics()
+    store = await SqliteStore.open(
+        Path(told.database), limits=told.limits(), observer=metrics.store
+    )
     log = io.StringIO()
-    telemetry = Telemetry(configure("debug", "json", log), access_share=told.access_log_share)
-    server = Server(told, store, SECRETS, telemetry=telemetry, clock=moment.clock())
+    telemetry = Telemetry(
+        configure("debug", "json", log), access_share=told.access_log_share, metrics=metrics
+    )
+    server = Server(
+        told, store, SECRETS, telemetry=telemetry, metrics=metrics, clock=moment.clock()
+    )
     await server.start()
     options = [
         ("grpc.use_local_subchannel_pool", 1),

@@ -22,6 +22,7 @@ from services.party.ending import Ending, reply
 from services.party.host import Host
 from services.party.jobs import Jobs
 from services.party.messages import Abandoned, Have, Ready, Signed
+from services.party.metrics import PartyMetrics
 from services.party.parley import Parley
 from services.party.records import Window
 from services.party.states import Reason, State, Terms
@@ -65,6 +66,7 @@ class Scene:
             jobs=Jobs(lambda *_: True),
             turns=Turns(1, expires_s=9, monotonic_s=time.monotonic),
             telemetry=Telemetry(configure("info", "json", self.log)),
+            metrics=PartyMetrics(),
             clock=Clock.system(),
             say=lambda *_: True,
             up=lambda: frozenset(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from crypto.field import FIELD61
 from crypto.request import CallKind
 from mpc.kinds import Histogram
 from rookery.v1 import accounts_pb2, parties_pb2, rounds_pb2
+from services.metrics import Metrics
 from services.rounds.boxes import FRAME_BYTES_MAX
 from tests.relay_worlds import (
     ANALYST,
@@ -293,16 +293,17 @@ async def test_a_cursor_is_for_one_round_and_generation(tmp_path: Path) -> None:
         assert len((await relay.fetch(PARTIES[0], opened.round_id)).boxes) == 1
 
 
-class Left(Counter[tuple[str, str]]):
-    """Counts calls, and tells when a stream of boxes was left."""
+class Left(Metrics):
+    """Tells when a stream of boxes was left."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen = asyncio.Event()
 
-    def __setitem__(self, key: tuple[str, str], value: int) -> None:
-        super().__setitem__(key, value)
-        if key == (BOXES, "OVERLOADED"):
+    def called(self, method: str, reason: str, seconds: float, *, is_stream: bool = False) -> None:
+        """See `CallMetrics.called`."""
+        super().called(method, reason, seconds, is_stream=is_stream)
+        if (method, reason) == (BOXES, "OVERLOADED"):
             self.seen.set()
 
 
@@ -320,7 +321,7 @@ async def test_a_party_that_takes_nothing_is_left(tmp_path: Path) -> None:
         for number, world in enumerate(worlds):
             await relay.contribute(world, report(opened, number, WIDE))
         payload = parties_pb2.StreamBoxesRequest(round_id=opened.round_id).SerializeToString()
-        left = relay.service.server.telemetry.calls = Left()
+        left = relay.service.server.telemetry.metrics = Left()
         stalled = relay.open(PARTIES[0], payload)
         await stalled.read()
         assert len((await relay.fetch(PARTIES[2], opened.round_id)).boxes) == 60

@@ -21,6 +21,7 @@ from services.call import SignedUnary
 from services.edge import Caller, Refused
 from services.server import SERVED
 from services.store.sqlite import SqliteStore
+from tests.metered import calls
 from tests.served import (
     PULL,
     PUSH,
@@ -186,7 +187,7 @@ async def test_a_cancelled_call_does_nothing(service: Service) -> None:
         await until(service, 0)
         release.set()
     assert (await service.pull(world)).ops == []
-    assert service.server.telemetry.calls[PUSH, "CANCELLED"] == 1
+    assert calls(service.server.metrics, PUSH, "CANCELLED") == 1
 
 
 # --- ends and returns ---

@@ -304,7 +304,8 @@ async def test_changes_poke_and_refusals_do_not(store: Store) -> None:
     poked: list[AccountId] = []
     seen = asyncio.Event()
 
-    def poke(account_id: AccountId) -> None:
+    def poke(account_id: AccountId, age_s: float = 0.0, /) -> None:
+        assert 0 <= age_s < 60
         poked.append(account_id)
         seen.set()
 

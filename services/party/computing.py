@@ -31,6 +31,7 @@ class Computing:
     ) -> None:  # fmt: skip
         self._store = host.store
         self._telemetry = host.telemetry
+        self._metrics = host.metrics
         self._clock = host.clock
         self._round_id = assignment.round_id
         self._terms = assignment.terms
@@ -140,6 +141,7 @@ class Computing:
     def took(self, finished: Finished) -> None:
         """Stores what a job gave. One that failed is tried again, unless a party lied."""
         outcome = finished.outcome
+        self._metrics.job(finished.job, outcome.ending, finished.seconds)
         self._telemetry.event(
             "job", job=finished.job.name, ending=outcome.ending.value, rule=outcome.rule,
             party=outcome.party or 0,
@@ -162,6 +164,7 @@ class Computing:
     def _tell_of(self, opening: str, liars: Iterable[int]) -> None:
         """Wrong shares that were corrected, so that somebody looks after the party."""
         for party in sorted(liars):
+            self._metrics.lie(opening)
             self._telemetry.event("lie_corrected", opening=opening, party=party)
 
     def _verified(self, found: work.Verified, job_id: bytes) -> None:
@@ -175,6 +178,11 @@ class Computing:
             self._round_id,
             lambda p: states.verified(p, int(verdict.valid.sum()), now_ms),
             {(items.VERDICTS, 0): work.encode_verdict(verdict), (items.SHARING, 0): sharing},
+        )
+        self._metrics.judged(
+            valid=int(verdict.valid.sum()),
+            invalid=verdict.invalid,
+            inconsistent=verdict.inconsistent,
         )
 
     def _shared(self, sharing: bytes) -> None:

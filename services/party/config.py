@@ -97,6 +97,11 @@ class PartyConfig:
     )
     log_format: str = setting("json", "json or text.", one_of=("json", "text"))
 
+    metrics_listen: str = setting(
+        "", "Address and port of Prometheus metrics (GET /metrics, no TLS). Empty: none.",
+        group="Telemetry",
+    )  # fmt: skip
+
     @property
     def retention_ms(self) -> int:
         """Milliseconds from a window's end to its round's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from crypto.errors import CryptoError
+from mpc import task as tasks
 from mpc.keys import PartyKey
 from services import keys
 from services.call import Clock
@@ -30,10 +31,12 @@ from services.party.host import Host
 from services.party.items import Rewritten
 from services.party.jobs import JOB_CHANNEL_BIT, Jobs
 from services.party.links import Duplex, Frame, LinkLost, Links
+from services.party.metrics import PartyMetrics
 from services.party.relay import Relay
 from services.party.states import IllegalTransition
 from services.party.store import PartyStore
 from services.party.turns import Turns
+from services.scrape import Scrape
 from services.store.errors import RoundUnknown
 from services.telemetry import Telemetry, configure
 
@@ -54,12 +57,17 @@ class Daemon:
         store: PartyStore,
         *,
         telemetry: Telemetry | None = None,
+        metrics: PartyMetrics | None = None,
         clock: Clock | None = None,
     ) -> None:
+        """`metrics`: the object that `telemetry` counts in."""
+        self.metrics = metrics or PartyMetrics()
         self.config = config
         self.key = key
         self.store = store
-        self.telemetry = telemetry or Telemetry(configure(config.log_level, config.log_format))
+        self.telemetry = telemetry or Telemetry(
+            configure(config.log_level, config.log_format), metrics=self.metrics
+        )
         self.address = ""
         self._clock = clock or Clock.system()
         self._peers = peers(config)
@@ -105,6 +113,12 @@ class Daemon:
             telemetry=self.telemetry,
             clock=self._clock,
         )
+        self.metrics.watch(
+            peers=len(self._peers),
+            links_up=lambda: len(self.links.up),
+            jobs_running=lambda: len(self.jobs.pids),
+        )
+        self.scrape = Scrape(config.metrics_listen, self.metrics, self._refresh)
         self._strangers = Gate(config.strangers_max, lambda: 0.5)
         self._knocks = Buckets(
             "links", per_s=STRANGER_PER_S, burst=STRANGER_BURST, keys_max=STRANGER_KEYS_MAX
@@ -144,6 +158,8 @@ class Daemon:
             self._say(ik, frame.round_id, messages.encode(answer))
 
     def _on_change(self, ik: bytes, lost: LinkLost | None) -> None:
+        if lost is not None:
+            self.metrics.link_lost(lost.rule)
         self.telemetry.event("link", peer=ik[:4].hex(), state="up" if lost is None else lost.rule)
         for driver in self._drivers.values():
             if lost is not None:
@@ -175,6 +191,7 @@ class Daemon:
         self._sweep()
         for round_id in self.store.to_do():
             self._drive(round_id)
+        await self.scrape.start()
         self.address = await self._front.start()
         for ik, address in self._peers.items():
             if self.links.dials(ik):
@@ -190,6 +207,7 @@ class Daemon:
         await self._front.stop()
         for channel in self._channels:
             await channel.close()
+        await self.scrape.stop()
         self.store.close()
 
     def _channel(self, address: str, tls: bool, ca_file: str) -> grpc.aio.Channel:
@@ -211,11 +229,24 @@ class Daemon:
         """What should have gone on for ever, or come to its end, is not lost in silence."""
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.telemetry.event("defect", error=type(error).__name__)
+            self.telemetry.defect("task", error)
 
     def _sweep(self) -> None:
         now_ms = self._clock.wall_ms()
         self.store.sweep(now_ms=now_ms, ended_before_ms=now_ms - self.config.history_ms)
+
+    async def _refresh(self) -> None:
+        """Before a scrape."""
+        self.metrics.tally_rounds(self.store.tally())
+        self.metrics.tally_budgets(self._budgets())
+
+    def _budgets(self) -> Iterator[tuple[int, int, int]]:
+        now_ms = self._clock.wall_ms()
+        for published, spent in self.store.spendings():
+            task = tasks.decode(published)
+            if task.expires_ms > now_ms:
+                cap = self.config.cap_of(task)
+                yield max(0, cap - spent), cap, task.cost_micro_rho
 
     async def _sweep_often(self) -> None:
         while True:
@@ -238,6 +269,7 @@ class Daemon:
 
     def _tell_refusal(self, lost: LinkLost) -> None:
         if lost.rule in ("hello", "stranger", "proof"):
+            self.metrics.link_refused(lost.rule)
             self.telemetry.event("link_refused", rule=lost.rule)
 
     async def _dial(self, ik: bytes, address: str) -> None:
@@ -266,6 +298,7 @@ class Daemon:
             jobs=self.jobs,
             turns=self._turns,
             telemetry=self.telemetry.bound(round=round_id[:4].hex()),
+            metrics=self.metrics,
             clock=self._clock,
             say=self._say,
             up=lambda: self.links.up,

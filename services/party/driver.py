@@ -16,6 +16,7 @@ from services.party.computing import Computing
 from services.party.ending import Ending, reply
 from services.party.host import Host
 from services.party.intake import Intake
+from services.party.metrics import UNREACHABLE
 from services.party.muster import Muster
 from services.party.parley import Parley
 from services.party.relay import RelayDown, RelayRefused
@@ -117,6 +118,7 @@ class Driver:
 
     async def run(self) -> State:
         """Until the round has ended, and the relay knows it or never will."""
+        had_ended = self._store.progress(self.round_id).state.ended
         try:
             while not (state := self._store.progress(self.round_id).state).ended:
                 self._poked.clear()
@@ -125,6 +127,8 @@ class Driver:
         finally:
             await self._muster.stop()
             self._host.jobs.forget(self.round_id)
+        if not had_ended:
+            self._host.metrics.round_ended(self._store.progress(self.round_id))
         await self._ending.hand_in(self._pause)
         return state
 
@@ -146,8 +150,10 @@ class Driver:
                 self._computing.took(finished)
             await self._go_on(self._store.progress(self.round_id))
         except RelayDown:
+            self._host.metrics.relay_failed(UNREACHABLE)
             self._host.telemetry.event("relay_down")
         except RelayRefused as error:
+            self._host.metrics.relay_failed(error.reason)
             # Not collected there yet, or no longer; retention bounds the wait.
             self._host.telemetry.event("relay_refused", reason=error.reason)
         except (RoundClosed, IllegalTransition):

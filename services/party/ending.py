@@ -19,6 +19,7 @@ from services.party import items, states
 from services.party.assignment import Assignment
 from services.party.host import Host
 from services.party.messages import Abandoned, Have, Message, Ready, Signed
+from services.party.metrics import UNREACHABLE
 from services.party.parley import Parley
 from services.party.relay import RelayDown, RelayRefused
 from services.party.states import Reason, State
@@ -53,6 +54,7 @@ class Ending:
         made = results.make(task, sums, counted, noise_of=sorted(terms.everyone), checked=checked)
         before = self._store.get(self._round_id, items.RESULT)
         if before is not None and results.parse(before, task).outcome != made.outcome:
+            self._host.metrics.lie("otherwise")
             self._host.telemetry.event("opened_otherwise")
             return
         result = made.encode(task)
@@ -163,12 +165,14 @@ class Ending:
                 await self._host.relay.publish(message)
                 self._store.put(self._round_id, items.HANDED_IN, b"accepted")
             except RelayRefused as error:
+                self._host.metrics.relay_failed(error.reason)
                 self._host.telemetry.event("relay_refused", reason=error.reason)
                 if error.reason != _LATER:
                     self._store.put(self._round_id, items.HANDED_IN, b"refused")
                     return
                 await wait()
             except RelayDown:
+                self._host.metrics.relay_failed(UNREACHABLE)
                 await wait()
 
     def _wanted(self) -> bool:

@@ -9,6 +9,7 @@ from mpc.keys import PartyKey
 from services.call import Clock
 from services.party.config import PartyConfig
 from services.party.jobs import Jobs
+from services.party.metrics import PartyMetrics
 from services.party.relay import Relay
 from services.party.store import PartyStore
 from services.party.turns import Turns
@@ -26,6 +27,7 @@ class Host:
     jobs: Jobs
     turns: Turns
     telemetry: Telemetry
+    metrics: PartyMetrics
     clock: Clock
     say: Callable[[bytes, bytes, bytes], bool]
     """(identity key, round id, message) -> whether the peer can be reached"""

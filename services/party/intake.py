@@ -92,10 +92,14 @@ class Intake:
         assignment = self._assignment
         assert assignment.box is not None
         opened = await asyncio.to_thread(open_boxes, assignment.box, assignment.shape, pending)
-        self._host.store.add_batch(
+        reports = reports_of(opened)
+        new = self._host.store.add_batch(
             assignment.round_id,
             cursor=cursor,
-            reports=reports_of(opened),
+            reports=reports,
             refused=opened.refused,
             reports_max=assignment.reports_max,
+        )
+        self._host.metrics.took_in(
+            taken=new, malformed=opened.refused.total(), left_out=len(reports) - new
         )

@@ -30,9 +30,15 @@ FRAME_OVERHEAD_BYTES = 128
 """What a frame's envelope takes at most."""
 
 
+LOST_RULES = (
+    "gone", "hello", "stranger", "proof", "frame", "flood", "stalled", "backlog", "replaced",
+    "closed", "defect",
+)  # fmt: skip
+"""Why a link ends; `defect` is this side's."""
+
+
 class LinkLost(Exception):
-    """The stream to a peer ended. `rule` says why: gone, hello, stranger, proof, frame, flood,
-    stalled, backlog, replaced, closed, defect (this side's)."""
+    """The stream to a peer ended. `rule` says why; one of LOST_RULES."""
 
     def __init__(self, rule: str) -> None:
         super().__init__(f"the link to a party ended: {rule}")

@@ -41,6 +41,7 @@ class Finished:
     job: Job
     job_id: bytes
     outcome: Outcome[Any]
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class _Running:
     tag: bytes
     nonces: dict[int, bytes]
     task: asyncio.Task[Outcome[Any]]
+    began_s: float
 
 
 @dataclass(slots=True)
@@ -188,7 +190,7 @@ class Muster:
         description = Description(terms, assignment.terms.me, self._limits)
         task = asyncio.create_task(self._jobs.run(assignment.round_id, description, work))
         task.add_done_callback(lambda _: self._poke())
-        self._running = _Running(job, job_id, tag, nonces, task)
+        self._running = _Running(job, job_id, tag, nonces, task, self._clock.monotonic_s())
 
     def over(self) -> Finished | None:
         """What came of a job that is over.
@@ -210,7 +212,8 @@ class Muster:
             self._attempts[running.job] = _Attempt(failures + 1, self._clock.monotonic_s() + wait_s)
             if running.job is Job.OPEN and outcome.party:
                 self.blame.failed(outcome.party, outcome.rule)
-        return Finished(running.job, running.job_id, outcome)
+        seconds = self._clock.monotonic_s() - running.began_s
+        return Finished(running.job, running.job_id, outcome, seconds)
 
     def _leave(self, running: _Running) -> None:
         """What was said for it counts no more, until it is said again."""

@@ -151,6 +151,19 @@ class PartyStore:
             raise RoundUnknown("no such round here")
         return progress_of(row)
 
+    def tally(self) -> dict[State, int]:
+        """How many rounds are in each state; states without one are left out."""
+        found = self._db.execute("SELECT state, count(*) FROM round GROUP BY state")
+        return {State(state): count for state, count in found}
+
+    def spendings(self) -> list[tuple[bytes, int]]:
+        """Every task that a round is kept of, as it was published, and its micro-rho so far."""
+        return self._db.execute(
+            "SELECT task, (SELECT coalesce(sum(micro_rho), 0) FROM ledger"
+            " WHERE ledger.spec_hash = round.spec_hash) FROM round"
+            " WHERE round_n IN (SELECT min(round_n) FROM round GROUP BY spec_hash)"
+        ).fetchall()
+
     def to_do(self) -> list[bytes]:
         """Ids of rounds with a manifest that have not ended, or whose end the relay may not
         know of yet; oldest window first."""

@@ -10,7 +10,7 @@ from services.call import SignedCall, Signer
 from services.errors import Malformed
 from services.rounds.forms import ROUND_ID_BYTES, Round, read_round
 from services.store.errors import RoundUnknown
-from services.store.rounds import HeldRound, RoundStore, Standing, TaskRow
+from services.store.rounds import HeldRound, Phase, RoundStore, Standing, TaskRow
 from services.sync.desk import Desk
 
 _ROUNDS_CACHED = 256
@@ -66,19 +66,15 @@ def summary(
         round_id=round_id,
         open_ms=open_ms,
         close_ms=until_ms,
-        state=_state(open_ms, until_ms, standing, now_ms),
+        state=_STATES[Phase.of(open_ms, until_ms, standing, now_ms)],
     )
 
 
-def _state(
-    open_ms: int, until_ms: int, standing: Standing, now_ms: int
-) -> rounds_pb2.RoundState.ValueType:
-    if standing.has_result:
-        return rounds_pb2.ROUND_STATE_DONE
-    if standing.abandoned:
-        return rounds_pb2.ROUND_STATE_ABANDONED
-    if standing.over:
-        return rounds_pb2.ROUND_STATE_EXPIRED
-    if standing.sealed or now_ms >= until_ms:
-        return rounds_pb2.ROUND_STATE_CLOSED
-    return rounds_pb2.ROUND_STATE_OPEN if now_ms >= open_ms else rounds_pb2.ROUND_STATE_ANNOUNCED
+_STATES = {
+    Phase.ANNOUNCED: rounds_pb2.ROUND_STATE_ANNOUNCED,
+    Phase.OPEN: rounds_pb2.ROUND_STATE_OPEN,
+    Phase.CLOSED: rounds_pb2.ROUND_STATE_CLOSED,
+    Phase.DONE: rounds_pb2.ROUND_STATE_DONE,
+    Phase.ABANDONED: rounds_pb2.ROUND_STATE_ABANDONED,
+    Phase.EXPIRED: rounds_pb2.ROUND_STATE_EXPIRED,
+}

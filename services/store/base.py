@@ -9,7 +9,7 @@ epoch, cuts, lamport, winners, quotas) is checked here, in the transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -111,9 +111,13 @@ class Tip:
     lamport_max: int
 
 
-Poke = Callable[[AccountId], None]
-"""Called on the event loop after every commit that changed an account (ops, chain, deletion).
-It carries no data: whoever is woken reads the store."""
+class Poke(Protocol):
+    """Called on the event loop after every commit that changed an account (ops, chain,
+    deletion). It carries no data: whoever is woken reads the store."""
+
+    def __call__(self, account_id: AccountId, age_s: float = 0.0, /) -> None:
+        """`age_s`: how long ago it was committed, as far as the backend knows."""
+        ...
 
 
 class Store(Protocol):

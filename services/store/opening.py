@@ -6,12 +6,17 @@ from pathlib import Path
 
 from services.config import Config, ConfigError
 from services.store.base import Store
+from services.store.observer import UNOBSERVED, StoreObserver
 from services.store.sqlite import SqliteStore
 from services.telemetry import Telemetry
 
 
 async def open_store(
-    config: Config, *, telemetry: Telemetry | None = None, must_exist: bool = False
+    config: Config,
+    *,
+    telemetry: Telemetry | None = None,
+    observer: StoreObserver = UNOBSERVED,
+    must_exist: bool = False,
 ) -> Store:
     """The store that `redis_url` or `database` names. StoreUnavailable says what is wrong with
     it; ConfigError if there is none and `must_exist`."""
@@ -24,6 +29,7 @@ async def open_store(
         limits=config.limits(),
         nonces_max=config.nonces_max,
         nonces_account_max=config.nonces_account_max,
+        observer=observer,
     )
     if store.restored and telemetry is not None:
         telemetry.event("store_restored")

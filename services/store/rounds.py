@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple, Protocol
 
 from crypto.ids import AccountId, DeviceId
@@ -50,6 +51,32 @@ class Standing(NamedTuple):
     """Its boxes go, or are gone."""
     has_result: bool
     abandoned: bool
+
+
+class Phase(Enum):
+    """Where a round is at a time, as its callers see it."""
+
+    ANNOUNCED = "announced"
+    OPEN = "open"
+    CLOSED = "closed"
+    """Takes no more contributions, and has no result yet."""
+    DONE = "done"
+    ABANDONED = "abandoned"
+    EXPIRED = "expired"
+    """Its boxes went before a result came."""
+
+    @classmethod
+    def of(cls, open_ms: int, until_ms: int, standing: Standing, now_ms: int) -> Phase:
+        """The phase of a round that stands so, at this time."""
+        if standing.has_result:
+            return cls.DONE
+        if standing.abandoned:
+            return cls.ABANDONED
+        if standing.over:
+            return cls.EXPIRED
+        if standing.sealed or now_ms >= until_ms:
+            return cls.CLOSED
+        return cls.OPEN if now_ms >= open_ms else cls.ANNOUNCED
 
 
 class Summary(NamedTuple):
@@ -126,6 +153,11 @@ class RoundStore(Protocol):
         """Rounds of the task that take contributions, or will, by open_ms."""
         ...
 
+    async def tally(self, *, now_ms: int) -> Mapping[Phase, int]:
+        """How many rounds are held in each phase; phases without one may be left out. Asked
+        once a scrape of the metrics, so it may look at all of them."""
+        ...
+
     async def collect_round(self, row: RoundRow) -> bool:
         """False if it stands already. TaskUnknown, RoundConflict, QuotaExceeded("rounds")."""
         ...
@@ -182,6 +214,6 @@ class RoundStore(Protocol):
 
 
 __all__ = [
-    "BoxPage", "Contribution", "HeldRound", "ResultRow", "RoundRow", "RoundStore", "Standing",
-    "Summary", "TaskRow",
+    "BoxPage", "Contribution", "HeldRound", "Phase", "ResultRow", "RoundRow", "RoundStore",
+    "Standing", "Summary", "TaskRow",
 ]  # fmt: skip

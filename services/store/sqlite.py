@@ -18,6 +18,7 @@ import asyncio
 import os
 import secrets
 import sqlite3
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ from services.store.base import Batch, Committed, Limits, Page, Poke, StoredLink
 from services.store.errors import AccountAbsent, NonceUsed, StoreUnavailable
 from services.store.mark import Mark
 from services.store.nonces import NonceWindow
+from services.store.observer import UNOBSERVED, Renewal, StoreObserver
 from services.store.replay import replay
 from services.store.sqlite_relay import SqliteRounds
 from services.store.sqlite_state import Entry, load, read_heads
@@ -66,7 +68,9 @@ class SqliteStore:
         limits: Limits,
         nonces: NonceWindow,
         mark: Mark,
+        observer: StoreObserver,
     ) -> None:
+        self._observer = observer
         self._lock = lock
         self._writes = writes
         self._reads = reads
@@ -81,7 +85,9 @@ class SqliteStore:
         self._mark = mark
         self._closed = False
         transaction = Transaction(writes, limits, ACCOUNTS_CACHED, mark)
-        self._writer = Writer(transaction, self._loop, self._delivered)
+        self._writer = Writer(transaction, self._loop, self._delivered, observer)
+        if mark.restored:
+            observer.renewed(Renewal.RESTORED)
         self._rounds = SqliteRounds(self._writer.submit, reads, self._check_open)
         self._wake = SqliteWake(self._writer.submit, reads, self._check_open, self._find)
 
@@ -93,6 +99,7 @@ class SqliteStore:
         limits: Limits | None = None,
         nonces_max: int = 4_000_000,
         nonces_account_max: int = 100_000,
+        observer: StoreObserver = UNOBSERVED,
     ) -> SqliteStore:
         """Opens the file, makes it (mode 0600) if there is none, brings it up to date.
 
@@ -122,7 +129,7 @@ class SqliteStore:
             os.close(lock)
             raise
         nonces = NonceWindow(nonces_max, nonces_account_max)
-        return cls(lock, writes, reads, limits or Limits(), nonces, mark)
+        return cls(lock, writes, reads, limits or Limits(), nonces, mark, observer)
 
     @property
     def restored(self) -> bool:
@@ -179,6 +186,7 @@ class SqliteStore:
         await self._writer.submit(work)
         self._generation = fresh
         self._mark.renew(fresh)
+        self._observer.renewed(Renewal.TOLD)
         return fresh
 
     # --- accounts and chains ---
@@ -366,15 +374,16 @@ class SqliteStore:
                 future.set_result(job.result)
         if done.poked and self._poke is not None:
             # Those who pushed are answered first.
-            self._loop.call_soon(self._poke_all, done.poked)
+            self._loop.call_soon(self._poke_all, done.poked, done.committed_s)
         for account_id, entry in done.entries.items():
             if entry is not None and entry.awaited:
                 self._send_if_due(account_id, entry)
 
-    def _poke_all(self, account_ids: Sequence[AccountId]) -> None:
+    def _poke_all(self, account_ids: Sequence[AccountId], committed_s: float) -> None:
         assert self._poke is not None
+        age_s = time.perf_counter() - committed_s
         for account_id in account_ids:
-            self._poke(account_id)
+            self._poke(account_id, age_s)
 
     # --- positions that devices have passed ---
 

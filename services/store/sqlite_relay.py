@@ -15,6 +15,7 @@ from services.store.rounds import (
     BoxPage,
     Contribution,
     HeldRound,
+    Phase,
     ResultRow,
     RoundRow,
     Standing,
@@ -100,6 +101,21 @@ class SqliteRounds:
                 (spec_hash, now_ms, rounds_max),
             ).fetchall()
         return [Summary(row[0], row[1], row[2], _standing(row[3:])) for row in rows]
+
+    async def tally(self, *, now_ms: int) -> Mapping[Phase, int]:
+        """See `RoundStore.tally`."""
+        with self._reads() as db:
+            rows = db.execute(
+                f"SELECT (now >= open_ms) + (now >= until_ms), {_STANDING}, count(*)"  # noqa: S608
+                " FROM round, (SELECT ? AS now) GROUP BY 1, 2, 3, 4, 5",
+                (now_ms,),
+            ).fetchall()
+        counts: dict[Phase, int] = {}
+        for at, *standing, count in rows:
+            # Moments that are as far from the window as the round's own.
+            phase = Phase.of(1, 2, _standing(standing), at)
+            counts[phase] = counts.get(phase, 0) + count
+        return counts
 
     async def collect_round(self, row: RoundRow) -> bool:
         """See `RoundStore.collect_round`."""

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.store.errors import StoreUnavailable
+from services.store.observer import Fault
 from services.store.packed import pack
 from services.store.sqlite_bulk import make_counter
 from services.store.sqlite_state import WINNER
@@ -312,6 +313,22 @@ def unavailable(error: sqlite3.Error) -> Exception:
         name = getattr(error, "sqlite_errorname", "an error")
         return StoreUnavailable(f"SQLite answers {name}")
     return error
+
+
+def fault_of(error: sqlite3.Error) -> Fault:
+    """What kind of trouble it is."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return Fault.OTHER if code is None else _FAULTS.get(code & 0xFF, Fault.OTHER)
+
+
+_FAULTS = {
+    sqlite3.SQLITE_FULL: Fault.FULL,
+    sqlite3.SQLITE_IOERR: Fault.IO,
+    sqlite3.SQLITE_CANTOPEN: Fault.IO,
+    sqlite3.SQLITE_READONLY: Fault.IO,
+    sqlite3.SQLITE_CORRUPT: Fault.IO,
+    sqlite3.SQLITE_NOTADB: Fault.IO,
+}
 
 
 def migrate(connection: sqlite3.Connection) -> None:

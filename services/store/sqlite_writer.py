@@ -15,8 +15,9 @@ from crypto.errors import CryptoError
 from crypto.ids import AccountId
 from services.store.base import Batch
 from services.store.errors import StoreError, StoreUnavailable
+from services.store.observer import Fault, Retry, StoreObserver
 from services.store.sqlite_ops import commit_ops, foresee
-from services.store.sqlite_schema import unavailable
+from services.store.sqlite_schema import fault_of, unavailable
 from services.store.sqlite_state import Entry
 from services.store.sqlite_transaction import Transaction
 from services.store.sqlite_trim import trim_slice
@@ -50,11 +51,13 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Done:
     """What one commit did. `entries` are the accounts that it changed, `poked` those whose
-    readers want to know."""
+    readers want to know. `seconds`: what it took; `committed_s`: when, on `perf_counter`."""
 
     jobs: list[Job]
     entries: dict[AccountId, Entry | None]
     poked: list[AccountId]
+    seconds: float
+    committed_s: float
 
 
 class Linger:
@@ -95,8 +98,11 @@ class Writer:
         transaction: Transaction,
         loop: asyncio.AbstractEventLoop,
         deliver: Callable[[Done], None],
+        observer: StoreObserver,
     ) -> None:
         self._tx = transaction
+        self._observer = observer
+        observer.watch_queue(lambda: self._waiting)
         self._loop = loop
         self._deliver = deliver
         self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
@@ -104,6 +110,7 @@ class Writer:
         self._waiting = 0
         self._closing = False
         self._linger = Linger()
+        self._began_s = 0.0
         self._ended: asyncio.Future[None] = loop.create_future()
         # A daemon: a process that ends without close() loses nothing that was acknowledged.
         self._thread = Thread(target=self._run, name="sqlite-writer", daemon=True)
@@ -121,6 +128,7 @@ class Writer:
         if self._closing:
             raise StoreUnavailable("the store is closed")
         if self._waiting >= REQUESTS_WAITING_MAX:
+            self._observer.failed(Fault.CROWDED)
             raise StoreUnavailable("too many writes are waiting")
         self._waiting += 1
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -193,19 +201,21 @@ class Writer:
     def _one_by_one(self, group: list[Job], error: Exception) -> None:
         for job in group:
             if len(group) > 1:
+                self._observer.retried(Retry.ALONE)
                 try:
                     self._attempt([job])
                 except Exception as own_error:  # noqa: BLE001 - its caller gets it
                     self._tx.rollback()
-                    _fail(job, own_error)
+                    self._fail(job, own_error)
             else:
-                _fail(job, error)
+                self._fail(job, error)
             if job.error is not None and job.future is None:
                 self._tx.trimmable.clear()  # The next sweep tries again.
             self._hand_back([job])
 
     def _attempt(self, group: list[Job]) -> None:
         """Runs a group in one transaction. Raises what isn't a refusal."""
+        self._began_s = time.perf_counter()
         self._tx.begin()
         batches = [job.batch for job in group if job.batch is not None]
         if len(batches) > 1:
@@ -218,9 +228,22 @@ class Writer:
                 job.error = refused
         self._tx.commit()
 
+    def _fail(self, job: Job, error: Exception) -> None:
+        job.error = error
+        if isinstance(error, sqlite3.Error):
+            self._observer.failed(fault_of(error))
+            job.error = unavailable(error)
+
     def _hand_back(self, group: list[Job]) -> None:
         changed = self._tx.changed
-        done = Done(group, self._tx.entries(), [key for key, poke in changed.items() if poke])
+        now_s = time.perf_counter()
+        done = Done(
+            group,
+            self._tx.entries(),
+            [key for key, poke in changed.items() if poke],
+            seconds=now_s - self._began_s,
+            committed_s=now_s,
+        )
         self._tx.changed = {}
         if self._tx.deleted:
             self._forget_deleted()
@@ -233,8 +256,11 @@ class Writer:
             return  # Still flagged: after the next commit.
 
     def _finish(self, done: Done) -> None:
-        self._waiting -= sum(job.future is not None for job in done.jobs)
+        requests = sum(job.future is not None for job in done.jobs)
+        self._waiting -= requests
         self._deliver(done)
+        if requests:
+            self._observer.committed(requests=requests, ops=_ops(done.jobs), seconds=done.seconds)
 
     def _end(self) -> None:
         if not self._ended.done():
@@ -249,7 +275,3 @@ class Writer:
 
 def _ops(jobs: Sequence[Job]) -> int:
     return sum(len(job.batch.rows) for job in jobs if job.batch is not None)
-
-
-def _fail(job: Job, error: Exception) -> None:
-    job.error = unavailable(error) if isinstance(error, sqlite3.Error) else error

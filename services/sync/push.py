@@ -23,6 +23,7 @@ from services import wire
 from services.call import SignedCall
 from services.errors import Malformed, OpInvalid
 from services.limits import Buckets
+from services.metrics import Metrics
 from services.store.base import Batch, OpRow
 from services.store.errors import QuotaExceeded
 from services.sync.desk import Desk, parse
@@ -50,8 +51,9 @@ class Foreign:
 class Push:
     """The handler of Sync.Push."""
 
-    def __init__(self, desk: Desk, op_rate: Buckets, verifiers: Executor) -> None:
+    def __init__(self, desk: Desk, op_rate: Buckets, verifiers: Executor, metrics: Metrics) -> None:
         self._desk = desk
+        self._metrics = metrics
         self._op_rate = op_rate
         self._verifiers = verifiers
 
@@ -86,6 +88,7 @@ class Push:
                 nonce=call.nonce,
             )
         )
+        self._metrics.pushed(ops=len(rows), new=committed.new_ops)
         return wire.push_response(self._desk.info(call.tip.chain.seq), committed.new_ops)
 
 

@@ -7,7 +7,7 @@ only reads when it is woken. Frames end where pushes end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from crypto.ids import AccountId
 from rookery.v1 import sync_pb2
@@ -30,8 +30,18 @@ _CAUGHT_UP = sync_pb2.SubscribeResponse.EVENT_CAUGHT_UP
 class Subscribe:
     """The handler of Sync.Subscribe."""
 
-    def __init__(self, desk: Desk, hub: Hub, *, backlog_ops_max: int) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        hub: Hub,
+        *,
+        backlog_ops_max: int,
+        on_delivered: Callable[[float], None],
+    ) -> None:
+        """`on_delivered`: told, once all was sent that a stream was woken for, how many seconds
+        ago the oldest of it was committed."""
         self._desk = desk
+        self._on_delivered = on_delivered
         self._hub = hub
         self._backlog_ops_max = backlog_ops_max
         self._checks: set[asyncio.Task[None]] = set()
@@ -74,8 +84,13 @@ class Subscribe:
             if why & DRAIN:
                 raise self._hub.farewell()
             if why & POKE:
+                committed_s, stream.poked_s = stream.poked_s, 0.0
+                before = stream.position
                 if not await self._deliver(stream, write):
                     return
+                # Else it had gone out already, with what was committed before it.
+                if stream.position > before:
+                    self._on_delivered(self._desk.clock.monotonic_s() - committed_s)
             elif why & BEAT:
                 await self._send(stream, write, _HEARTBEAT)
 
