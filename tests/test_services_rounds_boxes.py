@@ -286,7 +286,7 @@ async def test_a_cursor_is_for_one_round_and_generation(tmp_path: Path) -> None:
         for bad in (foreign, cursor[:-1], bytes(32), bytes(100_000)):
             failed = await refused(relay.fetch(PARTIES[0], opened.round_id, bad))
             assert failed == ("INVALID_ARGUMENT", "CURSOR_INVALID", {})
-        await relay.service.server.store.new_generation()  # type: ignore[attr-defined]
+        await relay.service.server.store.new_generation()
     async with relaying(tmp_path) as relay:
         failed = await refused(relay.fetch(PARTIES[0], opened.round_id, cursor))
         assert failed == ("FAILED_PRECONDITION", "GENERATION_CHANGED", {})
