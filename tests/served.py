@@ -28,7 +28,7 @@ from services.call import Clock
 from services.config import Config, load
 from services.metrics import Metrics
 from services.server import Secrets, Server
-from services.store.sqlite import SqliteStore
+from services.store.opening import open_store
 from services.telemetry import Telemetry, configure
 from tests.worlds import Upload, World
 
@@ -330,9 +330,7 @@ async def serving(
     moment = moment or Moment()
     told = config(path, **settings)
     metrics = Metrics()
-    store = await SqliteStore.open(
-        Path(told.database), limits=told.limits(), observer=metrics.store
-    )
+    store = await open_store(told, observer=metrics.store)
     log = io.StringIO()
     telemetry = Telemetry(
         configure("debug", "json", log), access_share=told.access_log_share, metrics=metrics
