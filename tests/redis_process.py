@@ -247,6 +247,11 @@ class RedisPair(_Group):
         with self.replica.client() as client:
             until(lambda: client.info("replication")["role"] == "master")
 
+    def rejoin(self) -> None:
+        """Starts the former master as the replica, which a Sentinel would do ten seconds later."""
+        self.master.arguments += ["--replicaof", "127.0.0.1", str(self.replica.port)]
+        self.master.start()
+
 
 class RedisCluster(_Group):
     """Three masters, and so many replicas of each. `masters[i]` has `replicas[i]`."""
