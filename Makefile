@@ -6,7 +6,7 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := $(wildcard crypto mpc services client)
-TYPED := $(PACKAGES) proto/rookery $(wildcard bench deploy/load) tests .ci
+TYPED := $(PACKAGES) proto/rookery $(wildcard bench deploy) tests .ci
 # Relative paths would follow a test into its working folder.
 export NODE_PATH := $(CURDIR)/.cache/node_modules
 # Four at most: a test that waits for a server's answer must not wait for a core.

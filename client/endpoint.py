@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 KEY_BYTES = 32
@@ -20,6 +21,27 @@ class EndpointError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """Files of a certificate that is shown to a proxy which asks for one, and of its key.
+
+    Paths, and read for each connection: such certificates live for hours, devices for years.
+    """
+
+    chain: Path
+    key: Path
+
+    def read(self) -> tuple[bytes, bytes]:
+        """The key and the chain, as PEM; EndpointError."""
+        try:
+            return self.key.read_bytes(), self.chain.read_bytes()
+        except OSError as error:
+            raise EndpointError(
+                f"the client certificate {self.chain} or its key {self.key} can't be read"
+                f" ({error.strerror})"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One deployment. `targets` are `HOST:PORT`s of it, tried in turn."""
 
@@ -28,6 +50,7 @@ class Endpoint:
     server_key: bytes
     tls_ca: bytes | None = None
     insecure: bool = False
+    client_certificate: ClientCertificate | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.targets) <= TARGETS_MAX:
@@ -50,6 +73,7 @@ class Endpoint:
         *,
         tls_ca: bytes | None = None,
         insecure: bool = False,
+        client_certificate: ClientCertificate | None = None,
     ) -> Self:
         """From what a person gives; EndpointError says what is wrong."""
         try:
@@ -57,17 +81,20 @@ class Endpoint:
         except ValueError:
             key = b""
         targets = tuple(filter(None, map(str.strip, servers.split(","))))
-        return cls(targets, audience, key, tls_ca, insecure)
+        return cls(targets, audience, key, tls_ca, insecure, client_certificate)
 
     def plaintext(self, target: str) -> bool:
         """Whether `target` is spoken to without TLS: the flag, or this machine itself.
 
-        A CA file always means TLS.
+        A CA file or a client certificate always means TLS.
         """
-        return self.tls_ca is None and (self.insecure or is_loopback(target))
+        if self.tls_ca is not None or self.client_certificate is not None:
+            return False
+        return self.insecure or is_loopback(target)
 
     def encode(self) -> bytes:
         """For the vault."""
+        shown = self.client_certificate
         return json.dumps(
             {
                 "targets": self.targets,
@@ -75,6 +102,7 @@ class Endpoint:
                 "server_key": self.server_key.hex(),
                 "tls_ca": self.tls_ca.decode("ascii") if self.tls_ca is not None else None,
                 "insecure": self.insecure,
+                "client_certificate": [str(shown.chain), str(shown.key)] if shown else None,
             }
         ).encode()
 
@@ -84,12 +112,15 @@ class Endpoint:
         try:
             fields = json.loads(data)
             ca = fields["tls_ca"]
+            # Vaults of before have no such field.
+            shown = fields.get("client_certificate")
             return cls(
                 targets=tuple(map(str, fields["targets"])),
                 audience=str(fields["audience"]),
                 server_key=bytes.fromhex(fields["server_key"]),
                 tls_ca=None if ca is None else str(ca).encode("ascii"),
                 insecure=bool(fields["insecure"]),
+                client_certificate=shown and ClientCertificate(*map(Path, shown)),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise EndpointError("the stored address of the service is damaged") from error

@@ -21,7 +21,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from client import remoteerrors as reasons
 from client.backoff import HINT_MS_MAX, Backoff
-from client.endpoint import Endpoint, is_loopback
+from client.endpoint import Endpoint, EndpointError, is_loopback
 from client.remoteerrors import ProtocolBreach, RemoteError
 from crypto import request
 from crypto.ids import AccountId
@@ -243,7 +243,11 @@ class Transport:
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:
-            self._channel = _channel(self.endpoint, self.endpoint.targets[self._at])
+            try:
+                self._channel = _channel(self.endpoint, self.endpoint.targets[self._at])
+            except EndpointError:
+                # Its certificate is being replaced; a command has looked before it began.
+                raise RemoteError(reasons.UNREACHABLE, status="UNAVAILABLE") from None
         return self._channel
 
     async def _guard(self, call: Awaitable[Any]) -> Any:
@@ -293,7 +297,9 @@ def _channel(endpoint: Endpoint, target: str) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(
             target, options, compression=grpc.Compression.NoCompression
         )
-    credentials = grpc.ssl_channel_credentials(endpoint.tls_ca)
+    shown = endpoint.client_certificate
+    key, chain = shown.read() if shown is not None else (None, None)
+    credentials = grpc.ssl_channel_credentials(endpoint.tls_ca, key, chain)
     return grpc.aio.secure_channel(
         target, credentials, options, compression=grpc.Compression.NoCompression
     )
@@ -317,8 +323,13 @@ def _typed(error: grpc.aio.AioRpcError) -> RemoteError:
     return RemoteError(_PLAIN.get(error.code(), status), status=status)
 
 
-# A busy server also answers CANCELLED to calls that it did not get round to.
+# What carries no word of ours comes from the way to the service. A busy server also answers
+# CANCELLED to calls that it did not get round to; of a stream that a proxy lost its upstream
+# of, INTERNAL arrives; and UNAUTHENTICATED of a proxy says nothing about this device.
 _PLAIN = {
+    grpc.StatusCode.INTERNAL: reasons.UNREACHABLE,
+    grpc.StatusCode.UNKNOWN: reasons.UNREACHABLE,
+    grpc.StatusCode.UNAUTHENTICATED: reasons.UNREACHABLE,
     grpc.StatusCode.UNAVAILABLE: reasons.UNREACHABLE,
     grpc.StatusCode.CANCELLED: reasons.UNREACHABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: reasons.UNREACHABLE,

@@ -211,6 +211,10 @@ class Config:
         20.0, "How long calls in flight have to finish when the process is told to end.",
         at_least=0,
     )  # fmt: skip
+    drain_delay_s: float = setting(
+        0.0, "Before that: how long new calls are still taken while the health says NOT_SERVING.",
+        at_least=0,
+    )  # fmt: skip
     verify_threads: int = setting(
         1, "Threads that verify signatures of uploaded ops.", at_least=1, at_most=64
     )

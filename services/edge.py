@@ -26,7 +26,15 @@ from services.call import (
     UnaryRoute,
     Write,
 )
-from services.errors import DEFECT, Draining, Failure, RequestError, failure, row_of
+from services.errors import (
+    DEFECT,
+    Draining,
+    Failure,
+    RequestError,
+    Untaken,
+    failure,
+    row_of,
+)
 from services.limits import Buckets, Gate, rate_key
 from services.telemetry import Telemetry
 
@@ -93,7 +101,7 @@ class Edge:
         reason = "OK"
         try:
             if self.draining:
-                raise self._farewell()
+                raise Untaken(self._farewell().retry_ms)
             call.check_live()
             if isinstance(route, OpenUnary):
                 self._unsigned.take(rate_key(call.ip), started_s)
@@ -125,7 +133,7 @@ class Edge:
         """Room for a call that is none of ours and stays open; Refused."""
         try:
             if self.draining:
-                raise self._farewell()
+                raise Untaken(self._farewell().retry_ms)
             self._unsigned.take(rate_key(ip), self._clock.monotonic_s())
             self._guests.__enter__()
         except RequestError as error:
@@ -147,7 +155,7 @@ class Edge:
         reason = "OK"
         try:
             if self.draining:
-                raise self._farewell()
+                raise Untaken(self._farewell().retry_ms)
             call = self._call(route, caller)
             call.check_live()
             signed = await self._signed(route, raw, caller, call)

@@ -21,6 +21,8 @@ from services.store import errors as store
 
 DOMAIN: Final = "rookery"
 DETAILS_KEY: Final = "grpc-status-details-bin"
+UNTAKEN: Final = ("rookery-untaken", b"1")
+"""Trailer of an `Untaken`: a proxy may send the very same bytes to another replica."""
 
 
 class RequestError(Exception):
@@ -73,6 +75,10 @@ class Draining(RequestError):
     def __init__(self, retry_ms: int) -> None:
         super().__init__("the service goes away")
         self.retry_ms = retry_ms
+
+
+class Untaken(Draining):
+    """The same, before anything of the call was looked at: its nonce is as good as new."""
 
 
 class DeadlinePassed(RequestError):
@@ -335,7 +341,10 @@ def failure(error: BaseException) -> Failure:
         retry.retry_delay.FromMilliseconds(retry_ms)
         details.append(_pack(retry))
     status = status_pb2.Status(code=row.code.value[0], message=message, details=details)
-    return Failure(row.code, row.reason, message, ((DETAILS_KEY, status.SerializeToString()),))
+    trailing: tuple[tuple[str, bytes], ...] = ((DETAILS_KEY, status.SerializeToString()),)
+    if isinstance(error, Untaken):
+        trailing += (UNTAKEN,)
+    return Failure(row.code, row.reason, message, trailing)
 
 
 def _pack(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> AnyMessage:

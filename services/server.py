@@ -48,6 +48,9 @@ from services.telemetry import Telemetry, configure
 _SYNC = "/rookery.v1.Sync/"
 _SWEEP_S = 3_600.0
 _STREAMS_LEAVE_S = 5.0
+ALIVE = "rookery.alive"
+"""What the health service says of the process itself: a probe of liveness asks for it, so that
+a process that drains is not taken for a broken one."""
 SERVED = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
@@ -205,7 +208,7 @@ class Server:
             options=list(grpc_options(config).items()),
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        for name in SERVED:
+        for name in (*SERVED, ALIVE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         if config.reflection:
             reflection.enable_server_reflection(
@@ -226,7 +229,10 @@ class Server:
         server, self._grpc = self._grpc, None
         if server is None:
             return
-        await self._health.enter_graceful_shutdown()
+        for name in ("", *SERVED):
+            await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        # Those who ask for the health need a while to hear it; until then calls still come.
+        await asyncio.sleep(self.config.drain_delay_s)
         self.edge.draining = True
         self.pairing.drain()
         # Before server.stop, which would wait out its whole grace for open streams.

@@ -11,6 +11,7 @@ import pytest
 from services.store.base import Store
 from tests import programs
 from tests.cli_process import Home, join
+from tests.mesh_processes import Mesh
 from tests.redis_process import RedisCluster, RedisServer
 from tests.relay_worlds import Relay, relaying
 from tests.served import Service, serving
@@ -73,6 +74,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]
     """One service process for a file of tests; each test has an account of its own."""
     with ServiceProcess(tmp_path_factory.mktemp("service")) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """An authority; its proxies are ended with the file of tests."""
+    with Mesh(tmp_path_factory.mktemp("mesh")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -81,6 +81,7 @@ class Refusal(Exception):
     metadata: dict[str, str] = field(default_factory=dict)
     retry_ms: int | None = None
     message: str = ""
+    untaken: bool = False
 
     __hash__ = Exception.__hash__
 
@@ -88,8 +89,9 @@ class Refusal(Exception):
     def of(cls, error: grpc.aio.AioRpcError) -> Refusal:
         """From a failed call; reason is empty if it carries no ErrorInfo of ours."""
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-        reason, metadata, retry_ms = "", {}, None
+        reason, metadata, retry_ms, untaken = "", {}, None, False
         for key, value in error.trailing_metadata() or ():
+            untaken |= key == "rookery-untaken"
             if key != "grpc-status-details-bin":
                 continue
             status = status_pb2.Status.FromString(value)
@@ -100,7 +102,7 @@ class Refusal(Exception):
                     reason, metadata = info.reason, dict(info.metadata)
                 elif detail.Unpack(retry):
                     retry_ms = retry.retry_delay.ToMilliseconds()
-        return cls(error.code(), reason, metadata, retry_ms, error.details() or "")
+        return cls(error.code(), reason, metadata, retry_ms, error.details() or "", untaken)
 
 
 @dataclass(slots=True)

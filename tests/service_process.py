@@ -65,6 +65,11 @@ class ServiceProcess:
         self.endpoint = Endpoint.parse(self._listen, ready["audience"], ready["server_key"])
 
     @property
+    def listen(self) -> str:
+        """Where it listens, over all restarts."""
+        return self._listen
+
+    @property
     def variables(self) -> dict[str, str]:
         """What a client process must know of it."""
         return {

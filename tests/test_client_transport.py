@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from grpc import StatusCode
 
 from client import methods, remoteerrors as reasons
 from client.backoff import HINT_MS_MAX, Backoff
-from client.endpoint import Endpoint, EndpointError
+from client.endpoint import ClientCertificate, Endpoint, EndpointError
 from client.remoteerrors import ProtocolBreach, RemoteError
 from client.transport import Method, Signer, Transport
 from crypto import request
@@ -82,6 +85,10 @@ async def test_an_unsigned_call_says_nothing_of_the_device() -> None:
     [
         AWAY,
         refuse(StatusCode.CANCELLED),
+        # Of a proxy, not of the service: the device is still in the account.
+        refuse(StatusCode.UNAUTHENTICATED),
+        refuse(StatusCode.INTERNAL),
+        refuse(StatusCode.UNKNOWN),
         refuse(StatusCode.UNAVAILABLE, "DRAINING", 0),
         refuse(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", 0),
         refuse(StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", 0, limit="calls"),
@@ -301,10 +308,13 @@ async def test_a_channel_that_is_closed_under_a_call_is_unreachable() -> None:
     ],
 )
 def test_only_this_machine_is_spoken_to_without_tls(target: str, plain: bool) -> None:
-    """Another machine wants TLS, unless the person says otherwise; a CA always means TLS."""
+    """Another machine wants TLS, unless the person says otherwise; a CA or a client certificate
+    always means TLS."""
     assert Endpoint((target,), "a", KEY).plaintext(target) is plain
     assert Endpoint((target,), "a", KEY, insecure=True).plaintext(target)
     assert not Endpoint((target,), "a", KEY, tls_ca=b"x", insecure=True).plaintext(target)
+    shown = ClientCertificate(Path("c"), Path("k"))
+    assert not Endpoint((target,), "a", KEY, client_certificate=shown).plaintext(target)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +339,29 @@ def test_an_unusable_endpoint_is_refused_in_words(
 def test_an_endpoint_survives_the_vault() -> None:
     """What was stored comes back equal; what was damaged is refused."""
     endpoint = Endpoint(("a:1", "b:2"), "test", KEY, tls_ca=b"PEM", insecure=True)
-    assert Endpoint.decode(endpoint.encode()) == endpoint
+    shown = ClientCertificate(Path("/a/tls.crt"), Path("/a/tls.key"))
+    for kept in (endpoint, dataclasses.replace(endpoint, client_certificate=shown)):
+        assert Endpoint.decode(kept.encode()) == kept
+    before = json.loads(endpoint.encode())
+    del before["client_certificate"]
+    assert Endpoint.decode(json.dumps(before).encode()) == endpoint
     for damaged in (b"", b"{}", b"[]", b'{"targets": []}'):
         with pytest.raises(EndpointError):
             Endpoint.decode(damaged)
+
+
+async def test_a_client_certificate_that_is_being_replaced_is_waited_for(tmp_path: Path) -> None:
+    """A moment without the files is like a moment without the service; a command that begins
+    without them says so."""
+    shown = ClientCertificate(tmp_path / "tls.crt", tmp_path / "tls.key")
+    calls = Transport(
+        Endpoint(("127.0.0.1:1",), "test", KEY, client_certificate=shown),
+        clock=Clock(),
+        backoff=Backoff(100, 1_000, 1),
+    )
+    with pytest.raises(RemoteError) as caught:
+        await calls.call(methods.PULL, PULL, SIGNER)
+    await calls.close()
+    assert caught.value.transient
+    with pytest.raises(EndpointError, match=r"client certificate .* can't be read"):
+        shown.read()

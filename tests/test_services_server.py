@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from services.call import SignedUnary
 from services.edge import Caller, Refused
-from services.server import SERVED
+from services.server import ALIVE, SERVED
 from services.store.sqlite import SqliteStore
 from tests.metered import calls
 from tests.served import (
@@ -239,10 +239,14 @@ async def test_calls_in_flight_finish_and_new_ones_are_sent_elsewhere(service: S
             await asyncio.sleep(0)
         service.server.edge.draining = True
         service.server.pairing.drain()
-        assert (await pairing).reason == "DRAINING"
+        waited = await pairing
+        assert waited.reason == "DRAINING"
+        # It was looked at: a proxy must not send a signed call like it a second time.
+        assert not waited.untaken
         for late in (service.pull(world), service.post(RENDEZVOUS, 2, b"y")):
             refused = await refusal(late)
             assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+            assert refused.untaken
         assert (await service.subscribe(world).end()).reason == "DRAINING"
         stopping = asyncio.create_task(service.server.stop())
         release.set()
@@ -288,6 +292,23 @@ async def test_health_follows_the_server(service: Service) -> None:
     assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
     watch.cancel()
     await stopping
+
+
+async def test_while_it_is_not_yet_heard_that_it_drains_calls_are_taken(tmp_path: Path) -> None:
+    """For drain_delay_s the health says NOT_SERVING and everything is served; the process is
+    alive until it ends."""
+    async with serving(tmp_path, drain_delay_s=0.5) as service:
+        world = await service.account("delay")
+        stub: Any = health_pb2_grpc.HealthStub(service.channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        stopping = asyncio.create_task(service.server.stop())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert (await service.push(world, world.op(1))).committed == 1
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=ALIVE))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+        await stopping
 
 
 @pytest.mark.parametrize("on", [False, True])

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from client import vault
-from client.endpoint import Endpoint, EndpointError
+from client.endpoint import ClientCertificate, Endpoint, EndpointError
 from client.errors import UserError
 from client.localkey import KeyFile, Passphrase, Unlock
 
@@ -47,6 +47,16 @@ def add_service_options(parser: argparse.ArgumentParser, title: str) -> None:
         type=Path,
         metavar="FILE",
         help="PEM, instead of the system's (ROOKERY_SERVER_CA)",
+    )
+    group.add_argument(
+        "--client-cert",
+        type=Path,
+        metavar="FILE",
+        help="PEM, for a proxy that asks for a certificate (ROOKERY_CLIENT_CERT); read anew "
+        "for each connection",
+    )
+    group.add_argument(
+        "--client-key", type=Path, metavar="FILE", help="its private key (ROOKERY_CLIENT_KEY)"
     )
     group.add_argument(
         "--insecure", action="store_true", help="no TLS, also where the service is elsewhere"
@@ -125,7 +135,25 @@ def endpoint(arguments: argparse.Namespace, stored: Endpoint | None) -> Endpoint
             " `rookery-server serve` prints all three"
         )
     insecure = arguments.insecure or (stored is not None and stored.insecure)
-    return Endpoint.parse(server, audience, server_key, tls_ca=ca, insecure=insecure)
+    shown = client_certificate(arguments)
+    if shown is None and stored is not None:
+        shown = stored.client_certificate
+    if shown is not None:
+        shown.read()
+    return Endpoint.parse(
+        server, audience, server_key, tls_ca=ca, insecure=insecure, client_certificate=shown
+    )
+
+
+def client_certificate(arguments: argparse.Namespace) -> ClientCertificate | None:
+    """The files that are named, if any are; EndpointError."""
+    chain = arguments.client_cert or os.environ.get("ROOKERY_CLIENT_CERT")
+    key = arguments.client_key or os.environ.get("ROOKERY_CLIENT_KEY")
+    if not chain and not key:
+        return None
+    if not chain or not key:
+        raise EndpointError("--client-cert and --client-key go together")
+    return ClientCertificate(Path(chain).absolute(), Path(key).absolute())
 
 
 def read_ca(path: str | Path | None) -> bytes | None:

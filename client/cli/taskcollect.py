@@ -145,10 +145,11 @@ async def _parties(
 ) -> AsyncIterator[list[AskedParty]]:
     """Lines to all parties, closed in the end."""
     ca = options.read_ca(arguments.party_tls_ca)
-    insecure, audience = arguments.insecure, line.transport.endpoint.audience
+    insecure, service = arguments.insecure, line.transport.endpoint
+    shown = service.client_certificate if ca else None
     transports = [
         Transport(
-            Endpoint((party.address,), audience, party.key, tls_ca=ca, insecure=insecure),
+            Endpoint((party.address,), service.audience, party.key, ca, insecure, shown),
             backoff=PATIENCE,
             clock_offset_ms=line.transport.wire.clock_offset_ms,
         )

@@ -1,0 +1,161 @@
+"""The proxies' templates: what is filled in, what is refused, what the files promise."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.envoy import render
+from rookery.v1 import accounts_pb2, pairing_pb2, parties_pb2, rounds_pb2, sync_pb2
+from services.errors import DETAILS_KEY, UNTAKEN, RateLimited, failure
+from tests.mesh_processes import EDGE, ENVOY, PARTIES, SERVICE, Mesh
+
+GIVEN = {
+    "sidecar": {"EDGE_IDENTITY": EDGE, "PARTY_IDENTITIES": ",".join(PARTIES)},
+    "edge": {"SERVICE_IDENTITY": SERVICE, "SERVICES": "rookery-0:8443,rookery-1:8443"},
+}
+FOR_PARTIES = ("/rookery.v1.Parties/StreamBoxes", "/rookery.v1.Parties/PublishResult")
+# A party's own front serves these, not the service.
+AT_PARTIES = {f"/rookery.v1.Parties/{name}" for name in ("PrepareRound", "SignManifest", "Link")}
+
+
+@pytest.mark.parametrize("role", sorted(GIVEN))
+def test_envoy_takes_what_is_shipped(mesh: Mesh, tmp_path: Path, role: str) -> None:
+    """Validated by the real one, with the defaults of everything that has one, and without a
+    warning (of a field that will be gone)."""
+    values = {
+        **GIVEN[role],
+        "CONFIG": str(tmp_path),
+        "CERTIFICATES": str(mesh.workload("edge")),
+    }
+    if role == "edge":
+        values["PUBLIC_CERTIFICATES"] = values["CERTIFICATES"]
+    config = render.render(role, tmp_path, values)
+    done = subprocess.run(
+        [ENVOY, "--mode", "validate", "--config-path", config, "--log-level", "warning"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"EDGE_IDENTITY": EDGE}, "give PARTY_IDENTITIES=..."),
+        ({**GIVEN["sidecar"], "PROT": "1"}, "PROT: not known; there are .*PORT"),
+        ({**GIVEN["sidecar"], "PORT": "1\nadmin: x"}, "PORT: .* characters"),
+        ({**GIVEN["sidecar"], "EDGE_IDENTITY": 'a"'}, "EDGE_IDENTITY: .* characters"),
+        ({**GIVEN["sidecar"], "SERVICE": "nowhere"}, "'nowhere' is no HOST:PORT"),
+        ({**GIVEN["sidecar"], "PARTY_IDENTITIES": "party"}, "'party' is no SPIFFE id"),
+    ],
+)
+def test_a_wrong_value_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], values: dict[str, str], words: str
+) -> None:
+    """Nothing is written; the sentence says which value it is."""
+    arguments = [f"{name}={value}" for name, value in values.items()]
+    assert render.main(["sidecar", str(tmp_path / "out"), *arguments]) == 1
+    assert re.search(words, capsys.readouterr().err)
+    assert not (tmp_path / "out" / "envoy.yaml").exists()
+
+
+def rendered(role: str, tmp_path: Path) -> dict[str, Any]:
+    """What stands in the file."""
+    config: dict[str, Any] = yaml.safe_load(render.render(role, tmp_path, GIVEN[role]).read_text())
+    return config
+
+
+def manager(config: dict[str, Any]) -> dict[str, Any]:
+    """The part about HTTP."""
+    [listener] = config["static_resources"]["listeners"]
+    [chain] = listener["filter_chains"]
+    found: dict[str, Any] = chain["filters"][0]["typed_config"]
+    return found
+
+
+def route_of(config: dict[str, Any], method: str) -> dict[str, Any] | None:
+    """The first route that takes a method."""
+    [host] = manager(config)["route_config"]["virtual_hosts"]
+    for route in host["routes"]:
+        match = route["match"]
+        if method == match.get("path") or method.startswith(match.get("prefix", "\0")):
+            found: dict[str, Any] = route
+            return found
+    return None
+
+
+def methods() -> dict[str, bool]:
+    """Every method of the API, and whether its answer is a stream."""
+    modules = (accounts_pb2, pairing_pb2, parties_pb2, rounds_pb2, sync_pb2)
+    return {
+        f"/{service.full_name}/{method.name}": method.server_streaming
+        for module in modules
+        for service in module.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+
+
+@pytest.mark.parametrize("role", sorted(GIVEN))
+def test_every_method_has_its_route(tmp_path: Path, role: str) -> None:
+    """Streams: no time-out but that of idleness, and a cluster of their own. Parties' calls:
+    not at the edge."""
+    config = rendered(role, tmp_path)
+    for method, streams in methods().items():
+        route = route_of(config, method)
+        if method in AT_PARTIES or (role == "edge" and method in FOR_PARTIES):
+            assert route is None or (role, streams) == ("sidecar", False) or method in AT_PARTIES
+            continue
+        assert route is not None, method
+        assert route["route"]["cluster"] == f"service_{'streams' if streams else 'unary'}"
+        if streams:
+            assert route["route"]["timeout"] == "0s"
+            # Heartbeats come every 45 s.
+            assert int(route["route"]["idle_timeout"].rstrip("s")) >= 3 * 45
+
+
+def test_what_is_limited_at_the_edge_is_said_in_the_service_s_words(tmp_path: Path) -> None:
+    """The constant in the template is what the service itself would answer."""
+    [limit, _] = manager(rendered("edge", tmp_path))["http_filters"]
+    [row] = limit["typed_config"]["response_headers_to_add"]
+    [(key, value)] = failure(RateLimited("edge", 1_000)).trailing
+    assert row["header"]["key"] == key == DETAILS_KEY
+    padded = row["header"]["value"] + "=" * (-len(row["header"]["value"]) % 4)
+    assert base64.b64decode(padded) == value
+
+
+@pytest.mark.parametrize("role", sorted(GIVEN))
+def test_nothing_that_may_have_been_taken_is_sent_again(tmp_path: Path, role: str) -> None:
+    """One retry policy for all, without a word of Envoy's that means "after it was taken"."""
+    config = rendered(role, tmp_path)
+    [host] = manager(config)["route_config"]["virtual_hosts"]
+    policy = host["retry_policy"]
+    assert set(policy["retry_on"].split(",")) == {
+        "connect-failure", "refused-stream", "reset-before-request", "retriable-headers",
+    }  # fmt: skip
+    [header] = policy["retriable_headers"]
+    assert (header["name"], header["string_match"]["exact"].encode()) == UNTAKEN
+    assert all("retry_policy" not in route.get("route", {}) for route in host["routes"])
+
+
+@pytest.mark.parametrize("role", sorted(GIVEN))
+def test_the_access_log_has_no_caller_in_it(tmp_path: Path, role: str) -> None:
+    """No address, no header, no path: those hold who called, or what a caller made up."""
+    [log] = manager(rendered(role, tmp_path))["access_log"]
+    for text in log["typed_config"]["log_format"]["json_format"].values():
+        assert not re.search(r"ADDRESS|REQ\(|PATH|TRAILER|RESP\(|CERT|FINGERPRINT|SUBJECT", text)
+
+
+@pytest.mark.parametrize("role", sorted(GIVEN))
+def test_the_admin_interface_is_on_loopback(tmp_path: Path, role: str) -> None:
+    """It can end the proxy and shows its certificates."""
+    address = rendered(role, tmp_path)["admin"]["address"]["socket_address"]
+    assert address["address"] == "127.0.0.1"
