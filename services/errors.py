@@ -240,6 +240,7 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     RateLimited: Row(StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", {"limit": "limit"}, 1_000),
     Overloaded: Row(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", retry_ms=1_000),
     Draining: Row(StatusCode.UNAVAILABLE, "DRAINING", retry_ms=1_000),
+    Untaken: Row(StatusCode.UNAVAILABLE, "DRAINING", retry_ms=1_000),
     store.StoreUnavailable: Row(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", retry_ms=5_000),
     DeadlinePassed: Row(StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", retry_ms=0),
     ProofRequired: Row(
