@@ -7,6 +7,7 @@ rules of their own, and here it is to be known whether a command may have been c
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -89,6 +90,11 @@ class Connections:
             ) from None
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
+            if isinstance(error.__context__, ssl.SSLCertVerificationError):
+                raise StoreUnavailable(
+                    "Redis's certificate is none that redis_ca_file vouches for, or has another"
+                    f" name ({error.__context__.verify_message})"
+                ) from None
             raise NotDone(f"no connection to Redis ({_said(error)})", moved=True) from None
         except BaseException:
             await connection.disconnect(nowait=True)

@@ -262,7 +262,7 @@ class Link:
     async def _refresh(self) -> None:
         try:
             await self._topology.refresh()
-        except NotDone:
+        except (NotDone, StoreUnavailable):
             return  # the next try finds the same, or better
 
     # --- being told ---

@@ -65,6 +65,8 @@ class Info:
         lines = b"\r\n".join(map(judge, answers)).decode().splitlines()
         rows = [line.partition(":") for line in lines]
         said = {name: value for name, colon, value in rows if colon}
+        if said["redis_mode"] == "sentinel":
+            raise StoreUnavailable("redis_url: a Sentinel answers there: redis+sentinel://")
         return cls(
             version=tuple(int(part) for part in said["redis_version"].split(".")[:2]),
             run_id=said["run_id"],

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 from redis.crc import key_slot
+from redis.exceptions import ResponseError
 
 from services.store.errors import StoreUnavailable
 from services.store.redis_address import Address, Host
@@ -87,13 +88,15 @@ class Topology:
 
     async def _ask_each(self, hosts: Iterable[Host], question: Any) -> Any:
         """The first answer. Of a host that doesn't answer, the next one is asked."""
-        why = "nobody was asked"
+        last: Exception | None = None
         for host in dict.fromkeys(hosts):
             try:
                 return await question(host)
             except (NotDone, MaybeDone, StoreUnavailable) as error:
-                why = str(error)
-        raise NotDone(f"nobody says who is the master: {why}", moved=True)
+                last = error
+        if isinstance(last, StoreUnavailable):
+            raise last
+        raise NotDone(f"nobody says who is the master: {last}", moved=True)
 
     async def _master(self, host: Host) -> Host:
         try:
@@ -109,17 +112,25 @@ class Topology:
         question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.master)
         async with self._connections.visit(host, db=0, **options) as connection:
             (answer,) = await ask(connection, question)
-        return judge(answer)
+        return _judge(answer, "no Sentinel answers there")
 
     async def _slots(self, host: Host) -> list[Host | None]:
         async with self._connections.visit(host) as connection:
             (answer,) = await ask(connection, ("CLUSTER", "SLOTS"))
         owners: list[Host | None] = [None] * SLOTS
-        for first, last, owner in _ranges(judge(answer), host):
+        for first, last, owner in _ranges(_judge(answer, "no cluster answers there"), host):
             owners[first : last + 1] = [owner] * (last + 1 - first)
         if not any(owners):
             raise StoreUnavailable("the cluster has no slots: it is not set up")
         return owners
+
+
+def _judge(answer: Any, otherwise: str) -> Any:
+    """As `judge`; a command that is not known there means that the URL is of another form."""
+    try:
+        return judge(answer)
+    except ResponseError:
+        raise StoreUnavailable(f"redis_url: {otherwise}; see its forms") from None
 
 
 def _ranges(answer: Sequence[Any], asked: Host) -> Iterator[tuple[int, int, Host]]:

@@ -1,0 +1,235 @@
+"""Which Redis is refused, in which words; and what counts as a loss."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from services.store.errors import StoreUnavailable
+from services.store.redis_lineage import Entry, follow
+from services.store.redis_link import Link, Promise, Script
+from tests.certificates import certificate
+from tests.redis_process import RedisCluster, RedisPair, RedisServer
+
+LOSSY = Promise(accepts_loss=True)
+ANSWER = Script("return 42", reads=True)
+
+
+@contextmanager
+def configured(server: RedisServer, settings: Mapping[str, str]) -> Iterator[RedisServer]:
+    """The server with these settings for a while, and empty."""
+    server.flush()
+    with server.client() as client:
+        before = {name: client.config_get(name)[name] for name in settings}
+        for name, value in settings.items():
+            client.config_set(name, value)
+        try:
+            yield server
+        finally:
+            for name, value in before.items():
+                client.config_set(name, value)
+
+
+async def opens(
+    url: str, promise: Promise | None = None, *, password_file: str = "", ca_file: str = ""
+) -> None:
+    """Opens and uses the store there."""
+    link = await Link.open(url, promise, password_file=password_file, ca_file=ca_file)
+    try:
+        assert await link.run(ANSWER, (b"k",)) == 42
+    finally:
+        await link.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("appendonly", "no"),
+        ("appendfsync", "everysec"),
+        ("appendfsync", "no"),
+        ("no-appendfsync-on-rewrite", "yes"),
+    ],
+)
+async def test_settings_that_may_lose_writes_are_refused_unless_that_is_accepted(
+    redis_server: RedisServer, name: str, value: str
+) -> None:
+    """The refusal names the setting, what it is, what it would have to be, and the words that
+    accept the loss."""
+    with configured(redis_server, {name: value}) as server:
+        says = f"{name} is {value} and would have to be .*acknowledged writes may be lost"
+        with pytest.raises(StoreUnavailable, match=says):
+            await opens(server.url)
+        await opens(server.url, LOSSY)
+
+
+async def test_eviction_is_refused_whatever_is_accepted(redis_server: RedisServer) -> None:
+    """A store from which Redis may take single keys is no store."""
+    with configured(redis_server, {"maxmemory-policy": "allkeys-lru"}) as server:
+        for promise in (Promise(), LOSSY, Promise(persistence="synced")):
+            with pytest.raises(StoreUnavailable, match="maxmemory-policy to noeviction"):
+                await opens(server.url, promise)
+
+
+async def test_replicas_that_nobody_waits_for_are_refused(tmp_path: Path) -> None:
+    """Where Sentinel may promote a replica, the writes must be on it, or loss be accepted."""
+    with RedisPair(tmp_path, fsync="always") as pair:
+        with pytest.raises(StoreUnavailable, match="has 1 replicas, and redis_replicas_min of 0"):
+            await opens(pair.url)
+        await opens(pair.url, Promise(replicas_min=1))
+        await opens(pair.url, LOSSY)
+        with pytest.raises(StoreUnavailable, match="a Sentinel answers there"):
+            await opens(pair.sentinel.url, LOSSY)
+        with pytest.raises(StoreUnavailable, match="know no master of the name"):
+            await opens(pair.url + "s", LOSSY)
+
+
+async def test_the_form_of_the_url_must_fit_what_answers(
+    redis_server: RedisServer, redis_cluster: RedisCluster
+) -> None:
+    """A cluster is not taken for a server, nor a server for a cluster."""
+    with pytest.raises(StoreUnavailable, match=r"wants redis\+cluster://"):
+        await opens(redis_cluster.masters[0].url)
+    with pytest.raises(StoreUnavailable, match="no cluster answers there"):
+        await opens(f"redis+cluster://{redis_server.address}")
+    with pytest.raises(StoreUnavailable, match="no Sentinel answers there"):
+        await opens(f"redis+sentinel://{redis_server.address}/main")
+
+
+async def test_a_managed_redis_is_taken_at_its_operator_s_word(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Where CONFIG is forbidden, the refusal says which setting stands for it; user and password
+    come from the URL and a file, and are in no message."""
+    redis_server.flush()
+    password = tmp_path / "password"
+    password.write_text("hush-hush\n")
+    url = f"redis://managed@{redis_server.address}"
+    with redis_server.client() as client:
+        client.acl_setuser(
+            "managed", enabled=True, passwords=["+hush-hush"], keys=["*"], channels=["*"],
+            categories=["+@all"], commands=["-config"],
+        )  # fmt: skip
+        try:
+            with pytest.raises(StoreUnavailable, match="say in redis_persistence"):
+                await opens(url, password_file=str(password))
+            with pytest.raises(StoreUnavailable, match="redis_persistence says lossy"):
+                await opens(url, Promise(persistence="lossy"), password_file=str(password))
+            await opens(url, Promise(persistence="synced"), password_file=str(password))
+            password.write_text("guessed")
+            with pytest.raises(StoreUnavailable, match="redis_password_file") as refused:
+                await opens(url, password_file=str(password))
+            assert "guessed" not in str(refused.value)
+            password.unlink()
+            with pytest.raises(StoreUnavailable, match="can't be read"):
+                await opens(url, password_file=str(password))
+        finally:
+            client.acl_deluser("managed")
+
+
+@asynccontextmanager
+async def encrypted(server: RedisServer, cert: Path, key: Path) -> AsyncIterator[int]:
+    """A port that speaks TLS and passes on to the server: its own binary may lack it."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for source, target in ((reader, inner_writer), (inner_reader, writer)):
+            tasks.add(asyncio.create_task(pump(source, target)))
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_tls_verifies_the_server(redis_server: RedisServer, tmp_path: Path) -> None:
+    """With `rediss://` the server's certificate is judged by redis_ca_file."""
+    redis_server.flush()
+    cert, key = certificate(tmp_path, "redis")
+    other, _ = certificate(tmp_path, "other")
+    async with encrypted(redis_server, cert, key) as port:
+        await opens(f"rediss://127.0.0.1:{port}", ca_file=str(cert))
+        for wrong in (str(other), ""):
+            with pytest.raises(StoreUnavailable, match="redis_ca_file"):
+                await opens(f"rediss://127.0.0.1:{port}", ca_file=wrong)
+
+
+# --- what counts as a loss ---
+
+NOBODY = "0" * 40
+ALL = Promise(replicas_min=1)
+
+
+def entry(host: str, run: str, replid: str, *, replicas: int = 0, synced: bool = True) -> Entry:
+    """A master as somebody saw it."""
+    return Entry(host, 1, run, replid, replicas, synced)
+
+
+@pytest.mark.parametrize(
+    ("before", "new", "replaced", "promise", "kept"),
+    [
+        # A fresh store; a master that is known; one whose backlog ended, which renames it.
+        ((), entry("a", "r1", "p1"), NOBODY, Promise(), True),
+        ((entry("a", "r1", "p1"),), entry("a", "r1", "p1"), NOBODY, Promise(), True),
+        ((entry("a", "r1", "p1"),), entry("a", "r1", "p2"), NOBODY, Promise(), True),
+        # Started again at its place.
+        ((entry("a", "r1", "p1"),), entry("a", "r2", "p2"), NOBODY, Promise(), True),
+        ((entry("a", "r1", "p1", synced=False),), entry("a", "r2", "p2"), NOBODY, ALL, False),
+        # The same with a file that remembers what it replicated: no replica took over.
+        ((entry("a", "r1", "p1"),), entry("a", "r2", "p2"), "p1", Promise(), True),
+        ((entry("a", "r1", "p1", synced=False),), entry("a", "r2", "p2"), "p1", ALL, False),
+        # Behind one address a replica may have taken over.
+        ((entry("a", "r1", "p1", replicas=1),), entry("a", "r2", "p2"), "p1", Promise(), False),
+        ((entry("a", "r1", "p1", replicas=1),), entry("a", "r2", "p2"), "p1", ALL, True),
+        # A replica took over.
+        ((entry("a", "r1", "p1", replicas=1),), entry("b", "r2", "p2"), "p1", Promise(), False),
+        ((entry("a", "r1", "p1", replicas=1),), entry("b", "r2", "p2"), "p1", ALL, True),
+        ((entry("a", "r1", "p1", replicas=2),), entry("b", "r2", "p2"), "p1", ALL, False),
+        # It went there and back, and nobody saw the step between.
+        ((entry("a", "r1", "p1", replicas=1),), entry("a", "r1", "p3"), "p2", ALL, False),
+        ((entry("a", "r1", "p1", replicas=1),), entry("a", "r3", "p3"), "p2", ALL, False),
+        # A server that nobody knows; where the operator gives a word, what it may mean holds.
+        ((entry("a", "r1", "p1"),), entry("b", "r2", "p2"), NOBODY, ALL, False),
+        (
+            (entry("a", "r1", "p1", replicas=2),), entry("a", "r2", "p2"), "p1",
+            Promise(persistence="synced"), True,
+        ),
+    ],
+)  # fmt: skip
+def test_what_may_have_lost_writes_is_told_from_what_can_not(
+    before: tuple[Entry, ...], new: Entry, replaced: str, promise: Promise, *, kept: bool
+) -> None:
+    """The line takes the master in, in the place of the one before; writes are taken for lost
+    unless a promise covers each way how it can have come there."""
+    line, may_stay = follow(before, new, replaced, promise)
+    assert may_stay == kept
+    assert new in line
+    known = {"p1", NOBODY} >= {replaced} and new.host == "a"
+    assert len(line) == (1 if known or replaced == "p1" or new.host == "a" else 2)
+
+
+def test_the_other_masters_of_a_cluster_stay_in_the_line() -> None:
+    """One master's fate says nothing about the others."""
+    others = (entry("b", "r2", "p2"), entry("c", "r3", "p3", synced=False))
+    new = entry("a", "r9", "p9")
+    assert follow((entry("a", "r1", "p1"), *others), new, NOBODY, Promise()) == (
+        (*others, new),
+        True,
+    )
