@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 KEY_BYTES = 32
-_OTHERS = 0o077
+_OTHERS, _OTHERS_OF_ROOTS = 0o077, 0o037
 
 
 class KeyFileError(Exception):
@@ -31,7 +31,7 @@ def read(path: Path) -> bytes:
     """The 32 bytes; KeyFileError otherwise."""
     try:
         with path.open(encoding="ascii") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            found = os.fstat(file.fileno())
             text = file.read(2 * KEY_BYTES + 2)
     except FileNotFoundError:
         raise KeyFileError(
@@ -40,7 +40,7 @@ def read(path: Path) -> bytes:
         ) from None
     except (OSError, UnicodeDecodeError):
         raise KeyFileError(f"{path}: can't be read") from None
-    if mode & _OTHERS:
+    if open_to_others(found, os.geteuid(), os.getegid()):
         raise KeyFileError(f"{path}: others may read it; chmod 600 it")
     try:
         secret = bytes.fromhex(text)
@@ -49,3 +49,13 @@ def read(path: Path) -> bytes:
     if len(secret) != KEY_BYTES:
         raise KeyFileError(f"{path}: is not a key of {2 * KEY_BYTES} hex digits")
     return secret
+
+
+def open_to_others(file: os.stat_result, user: int, group: int) -> bool:
+    """Whether more than its owner may read a key file, or than root and the own group.
+
+    Secrets that Kubernetes mounts are root's, and a process that is not root reads them by its
+    group (fsGroup): such a file may have mode 0640.
+    """
+    by_group = file.st_uid == 0 and user != 0 and file.st_gid == group
+    return bool(file.st_mode & (_OTHERS_OF_ROOTS if by_group else _OTHERS))

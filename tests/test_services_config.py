@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import json
 import stat
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import pytest
 
 from services import cli, keys
 from services.config import Config, ConfigError, commented_toml, load
-from services.keys import KeyFileError
+from services.keys import KeyFileError, open_to_others
 
 # --- settings ---
 
@@ -223,3 +224,26 @@ def test_settings_are_json_ready() -> None:
     for row in fields(Config):
         value = list(row.default) if isinstance(row.default, tuple) else row.default
         assert json.loads(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "group", "user", "others"),
+    [
+        (0o600, 1000, 1000, 1000, False),
+        (0o640, 1000, 1000, 1000, True),
+        (0o604, 1000, 1000, 1000, True),
+        # As Kubernetes mounts a secret for a process that runs as 65532:65532.
+        (0o440, 0, 65532, 65532, False),
+        (0o460, 0, 65532, 65532, True),
+        (0o444, 0, 65532, 65532, True),
+        (0o440, 0, 1, 65532, True),
+        # root has no need of a group.
+        (0o440, 0, 0, 0, True),
+    ],
+)
+def test_a_key_is_its_owner_s_or_root_s_and_of_the_own_group(
+    mode: int, owner: int, group: int, user: int, others: bool
+) -> None:
+    """A secret that root mounts for a group of one is closed to others, too."""
+    file = os.stat_result((0o100000 | mode, 0, 0, 1, owner, group, 65, 0, 0, 0))
+    assert open_to_others(file, user, user) is others
