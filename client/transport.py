@@ -11,6 +11,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -53,6 +54,17 @@ class Answered(Protocol):
 
 
 M = TypeVar("M", bound=Answered)
+
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class CallTracing(Protocol):
+    """Traces calls (`client.tracing`)."""
+
+    def call(self, method: str) -> AbstractContextManager[Headers]:
+        """Around one attempt of a call; what goes along with it, unsigned."""
+        ...
 
 
 class Clock(Protocol):
@@ -125,8 +137,10 @@ class Transport:
         clock: Clock | None = None,
         backoff: Backoff | None = None,
         clock_offset_ms: int = 0,
+        tracing: CallTracing | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._tracing = tracing
         self.wire = Wire(clock_offset_ms=clock_offset_ms)
         self.clock = clock or SystemClock()
         self.backoff = backoff or Backoff()
@@ -194,7 +208,9 @@ class Transport:
         await self._wait_turn()
         auth, _ = self._sign(CallKind.STREAM, method.name, payload, signer)
         stub: Any = self._open().unary_stream(method.name)
-        call = stub(payload, timeout=STREAM_SECONDS_MAX, metadata=auth)
+        # Its span is the opening: who reads a stream, and when, is not its context.
+        with self._traced(method) as headers:
+            call = stub(payload, timeout=STREAM_SECONDS_MAX, metadata=(*auth, *headers))
         try:
             while True:
                 raw = await self._read(call, idle_seconds)
@@ -218,7 +234,9 @@ class Transport:
         auth, nonce = self._sign(CallKind.UNARY, method.name, payload, signer)
         stub: Any = self._open().unary_unary(method.name)
         sent = self.clock.wall_ms()
-        raw = await self._guard(stub(payload, timeout=method.seconds, metadata=auth))
+        with self._traced(method) as headers:
+            metadata = (*auth, *headers)
+            raw = await self._guard(stub(payload, timeout=method.seconds, metadata=metadata))
         answer = _parse(method, raw)
         self._note(answer.info, sent)
         return Answer(answer, nonce)
@@ -240,6 +258,9 @@ class Transport:
             payload=payload,
         )
         return ((request.METADATA_KEY, value),), nonce
+
+    def _traced(self, method: Method[M]) -> AbstractContextManager[Headers]:
+        return nullcontext(()) if self._tracing is None else self._tracing.call(method.name)
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from services import settings
+from services import otlp, settings
 from services.settings import ConfigError, Value, setting
 from services.store.base import Limits
 from services.store.redis_address import Address
@@ -232,6 +232,14 @@ class Config:
         "", "Address and port of Prometheus metrics (GET /metrics, no TLS). Empty: none.",
         group="Telemetry",
     )  # fmt: skip
+    traces_endpoint: str = setting(
+        "", "Collector that traces go to by OTLP: https://HOST:PORT (http: no TLS). Empty: none."
+    )
+    traces_ca_file: str = setting("", "PEM certificates to trust for it. Empty: the system's.")
+    traces_share: float = setting(0.01, "Share of calls that are traced.", at_least=0, at_most=1)
+    traces_callers_per_s: float = setting(
+        1.0, "Calls a second that are traced because their callers ask; 0: none.", at_least=0
+    )
 
     def limits(self) -> Limits:
         """The part that the store wants."""
@@ -279,6 +287,7 @@ def of_arguments(arguments: argparse.Namespace) -> Config:
 def _check_whole(config: Config) -> None:
     if bool(config.tls_cert_file) != bool(config.tls_key_file):
         raise ConfigError("tls_cert_file and tls_key_file go together")
+    otlp.check(config)
     if not config.audience:
         raise ConfigError("audience: must not be empty")
     if config.enrolment != "open" and not config.token_issuers:

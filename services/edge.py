@@ -56,6 +56,8 @@ class Caller:
     """All values of `rookery-auth-bin`."""
     remaining_s: float | None
     """Until the caller's deadline; None if it has none."""
+    traceparent: str | bytes | None = None
+    """W3C trace context, as it came."""
 
 
 class Edge:

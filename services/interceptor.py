@@ -20,6 +20,8 @@ from services.call import Route, StreamRoute, UnaryRoute, Write
 from services.edge import Caller, Edge, Refused
 from services.errors import Malformed, failure
 from services.limits import forwarded_ip, peer_ip
+from services.spans import NO_TRACES, TRACEPARENT, Tracer
+from services.traced import TracedEdge
 
 EXEMPT = "/grpc.health.v1.Health/Check"
 """Served as it is: it says nothing of any account, and a probe must see a full service, too."""
@@ -42,8 +44,10 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
         ip_header: str = "",
         ip_hops: int = 1,
         others: Mapping[str, Any] = MappingProxyType({}),
+        tracer: Tracer = NO_TRACES,
     ) -> None:
         self._edge = edge
+        self._calls = TracedEdge(edge, tracer) if tracer.is_on else edge
         self._ip_header = ip_header.lower()
         self._ip_hops = ip_hops
         routes = {method: self._handler(route) for method, route in edge.routes.items()}
@@ -96,7 +100,7 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(self._unary(route))
 
     def _unary(self, route: UnaryRoute) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        edge = self._edge
+        edge = self._calls
 
         async def behaviour(raw: bytes, context: Any) -> bytes:
             try:
@@ -107,7 +111,7 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
         return behaviour
 
     def _stream(self, route: StreamRoute) -> Callable[[bytes, Any], Awaitable[None]]:
-        edge = self._edge
+        edge = self._calls
 
         async def behaviour(raw: bytes, context: Any) -> None:
             write: Write = context.write
@@ -121,13 +125,16 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
     def _caller(self, context: Any) -> Caller:
         auth: list[str | bytes] = []
         forwarded: list[str | bytes] = []
+        traceparent = None
         for key, value in context.invocation_metadata():
             if key == METADATA_KEY:
                 auth.append(value)
             elif key == self._ip_header:
                 forwarded.append(value)
+            elif key == TRACEPARENT:
+                traceparent = value
         ip = forwarded_ip(forwarded, self._ip_hops) if forwarded else None
-        return Caller(ip or peer_ip(context.peer()), auth, context.time_remaining())
+        return Caller(ip or peer_ip(context.peer()), auth, context.time_remaining(), traceparent)
 
 
 def _lenient(handler: Any) -> Any:

@@ -105,6 +105,10 @@ class CallMetrics:
             buckets=LAG_SECONDS,
             registry=registry,
         )
+        self.spans_lost = Counter(
+            "rookery_spans_lost", "Spans of traces that the collector did not take.",
+            registry=registry,
+        )  # fmt: skip
         self._methods: dict[str, str] = {}
         self._calls: dict[tuple[str, str, bool], Callable[[float], None]] = {}
 

@@ -30,9 +30,11 @@ from services.interceptor import SignatureInterceptor
 from services.limits import Buckets, Gate
 from services.listen import bind
 from services.metrics import Metrics
+from services.otlp import open_tracer
 from services.rounds.keyring import Keyring
 from services.rounds.relay import relay_routes
 from services.scrape import Scrape
+from services.spans import NO_TRACES, Tracer
 from services.store.base import Store
 from services.store.errors import StoreError
 from services.store.opening import open_store
@@ -44,6 +46,7 @@ from services.sync.push import Push
 from services.sync.receipts import Receipts
 from services.sync.subscribe import Subscribe
 from services.telemetry import Telemetry, configure
+from services.traced import traced_store
 
 _SYNC = "/rookery.v1.Sync/"
 _SWEEP_S = 3_600.0
@@ -92,12 +95,14 @@ class Server:
         *,
         telemetry: Telemetry | None = None,
         metrics: Metrics | None = None,
+        tracer: Tracer = NO_TRACES,
         clock: Clock | None = None,
     ) -> None:
         """`metrics`: the object that `telemetry` counts in and the store tells of itself."""
         clock = clock or Clock.system()
         jitter = random.SystemRandom().random
         self.metrics = metrics = metrics or Metrics()
+        self.tracer = tracer
         self.config = config
         self.store = store
         self.clock = clock
@@ -120,7 +125,7 @@ class Server:
         }
         self.cursors = Cursors(store.secret, store.generation)
         desk = Desk(
-            store,
+            traced_store(store, tracer),
             self.cursors,
             clock,
             lambda: max(gates[Lane.PUSH].backoff_ms, gates[Lane.PULL].backoff_ms),
@@ -202,7 +207,10 @@ class Server:
         server = grpc.aio.server(
             interceptors=[
                 SignatureInterceptor(
-                    self.edge, ip_header=config.client_ip_header, ip_hops=config.client_ip_hops
+                    self.edge,
+                    ip_header=config.client_ip_header,
+                    ip_hops=config.client_ip_hops,
+                    tracer=self.tracer,
                 )
             ],
             options=list(grpc_options(config).items()),
@@ -246,6 +254,7 @@ class Server:
         # Last of all that is asked: the drain is worth seeing.
         await self.scrape.stop()
         await self.store.close()
+        await asyncio.to_thread(self.tracer.close)
 
     async def _sweep(self) -> None:
         while True:
@@ -320,7 +329,8 @@ async def open_server(config: Config, secrets: Secrets) -> Server:
     )
     store = await open_store(config, telemetry=telemetry, observer=metrics.store)
     try:
-        server = Server(config, store, secrets, telemetry=telemetry, metrics=metrics)
+        tracer = open_tracer(config, "rookery-server", on_lost=metrics.spans_lost.inc)
+        server = Server(config, store, secrets, telemetry=telemetry, metrics=metrics, tracer=tracer)
         await server.start()
     except BaseException:
         await store.close()

@@ -19,6 +19,7 @@ from crypto import labels
 from crypto.ids import AccountId
 from crypto.primitives import prf
 from services.metrics import CallMetrics
+from services.spans import current
 
 _DAY_MS = 86_400_000
 _PSEUDONYM_BYTES = 8
@@ -58,6 +59,7 @@ def configure(
         structlog.PrintLogger(stream or sys.stderr),
         processors=[
             structlog.processors.add_log_level,
+            _add_trace,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             renderer,
         ],
@@ -65,6 +67,18 @@ def configure(
         cache_logger_on_first_use=True,
     )
     return logger
+
+
+def _add_trace(
+    logger: object, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Which trace and span a line belongs to, if it is one that is kept."""
+    del logger, method
+    active = current()
+    if active is not None:
+        event["trace_id"] = f"{active.ids.trace_id:032x}"
+        event["span_id"] = f"{active.ids.span_id:016x}"
+    return event
 
 
 class Telemetry:

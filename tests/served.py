@@ -27,6 +27,7 @@ from rookery.v1 import accounts_pb2, common_pb2, pairing_pb2, sync_pb2
 from services.call import Clock
 from services.config import Config, load
 from services.metrics import Metrics
+from services.otlp import open_tracer
 from services.server import Secrets, Server
 from services.store.opening import open_store
 from services.telemetry import Telemetry, configure
@@ -338,7 +339,13 @@ async def serving(
         configure("debug", "json", log), access_share=told.access_log_share, metrics=metrics
     )
     server = Server(
-        told, store, SECRETS, telemetry=telemetry, metrics=metrics, clock=moment.clock()
+        told,
+        store,
+        SECRETS,
+        telemetry=telemetry,
+        metrics=metrics,
+        tracer=open_tracer(told, "rookery-server", on_lost=metrics.spans_lost.inc),
+        clock=moment.clock(),
     )
     await server.start()
     options = [

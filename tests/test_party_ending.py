@@ -28,6 +28,7 @@ from services.party.records import Window
 from services.party.states import Reason, State, Terms
 from services.party.store import PartyStore
 from services.party.turns import Turns
+from services.spans import NO_TRACES
 from services.telemetry import Telemetry, configure
 from tests.mpc_samples import manifest, party, task
 
@@ -67,6 +68,7 @@ class Scene:
             turns=Turns(1, expires_s=9, monotonic_s=time.monotonic),
             telemetry=Telemetry(configure("info", "json", self.log)),
             metrics=PartyMetrics(),
+            tracer=NO_TRACES,
             clock=Clock.system(),
             say=lambda *_: True,
             up=lambda: frozenset(),

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from client import tracing
 from client.cli.output import FAILED, GONE, NOT_FOUND, PAIRING, STOPPED, UNREACHABLE, Output
 from client.cli.parser import command, parser
 from client.endpoint import EndpointError
@@ -25,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(argv[0] if argv else "").parse_args(argv)
     run, out = command(arguments.run), Output(as_json=arguments.json)
     try:
-        code: int = asyncio.run(run(arguments, out))
+        with tracing.of_command(arguments.run, os.environ) as arguments.tracing:
+            code: int = asyncio.run(run(arguments, out))
     except FORESEEN as error:
         code, reason = _judge(error)
         try:

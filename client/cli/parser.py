@@ -41,6 +41,8 @@ def parser(wanted: str) -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    # What `main` puts there if the environment asks for traces.
+    root.set_defaults(tracing=None)
     root.add_argument("--version", action=Version, help="print the version and end")
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     _add_device(commands)

@@ -54,6 +54,7 @@ async def opened(
             options.endpoint(arguments, stored),
             backoff=_PATIENCE if patient else _LITTLE_PATIENCE,
             clock_offset_ms=_clock_offset(rows),
+            tracing=arguments.tracing,
         )
         synced = SyncedDevice(Device.load(core_rows(rows)), vault, transport)
         try:
@@ -84,7 +85,7 @@ async def new_state(arguments: argparse.Namespace) -> AsyncIterator[tuple[FileVa
         own_key |= mark == UNFINISHED_WITH_KEY and key_path == KeyFile().path_for(path)
     own_mark = UNFINISHED_WITH_KEY if own_key else UNFINISHED
     vault = FileVault.create(path, unlock, mark=own_mark)
-    transport = Transport(endpoint, backoff=_PATIENCE)
+    transport = Transport(endpoint, backoff=_PATIENCE, tracing=arguments.tracing)
     try:
         yield vault, transport
     finally:

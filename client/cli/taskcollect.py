@@ -152,6 +152,7 @@ async def _parties(
             Endpoint((party.address,), service.audience, party.key, ca, insecure, shown),
             backoff=PATIENCE,
             clock_offset_ms=line.transport.wire.clock_offset_ms,
+            tracing=arguments.tracing,
         )
         for party in pinned
     ]

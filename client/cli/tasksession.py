@@ -51,7 +51,9 @@ def load_key(path: Path | None) -> PublisherKey:
 async def opened(arguments: argparse.Namespace) -> AsyncIterator[Line]:
     """The line that --key and the service's options mean."""
     key = load_key(arguments.key)
-    transport = Transport(options.endpoint(arguments, None), backoff=PATIENCE)
+    transport = Transport(
+        options.endpoint(arguments, None), backoff=PATIENCE, tracing=arguments.tracing
+    )
     try:
         yield Line(
             key, transport, Rounds(transport, Signer(key)), Publisher(transport, key)

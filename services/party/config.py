@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crypto.primitives import KEY_BYTES
 from mpc.task import Task
-from services import settings
+from services import otlp, settings
 from services.party.links import LinkLimits
 from services.settings import ConfigError, Value, setting
 
@@ -101,6 +101,16 @@ class PartyConfig:
         "", "Address and port of Prometheus metrics (GET /metrics, no TLS). Empty: none.",
         group="Telemetry",
     )  # fmt: skip
+    traces_endpoint: str = setting(
+        "", "Collector that traces go to by OTLP: https://HOST:PORT (http: no TLS). Empty: none."
+    )
+    traces_ca_file: str = setting("", "PEM certificates to trust for it. Empty: the system's.")
+    traces_share: float = setting(
+        0.01, "Share of calls and jobs that are traced.", at_least=0, at_most=1
+    )
+    traces_callers_per_s: float = setting(
+        1.0, "Calls a second that are traced because their callers ask; 0: none.", at_least=0
+    )
 
     @property
     def retention_ms(self) -> int:
@@ -153,6 +163,7 @@ def load(
         raise ConfigError(
             "history_days: must be at least twice retention_days, for so long a result is handed in"
         )
+    otlp.check(config)
     if not config.audience:
         raise ConfigError("audience: must not be empty")
     if config.peer_stall_s <= 2 * config.peer_beat_s:

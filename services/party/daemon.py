@@ -18,6 +18,7 @@ from services import keys
 from services.call import Clock
 from services.errors import RequestError
 from services.limits import Buckets, Gate, peer_ip, rate_key
+from services.otlp import open_tracer
 from services.party import messages
 from services.party.assignment import Assignment
 from services.party.config import PartyConfig, peers, publishers
@@ -62,6 +63,7 @@ class Daemon:
     ) -> None:
         """`metrics`: the object that `telemetry` counts in."""
         self.metrics = metrics or PartyMetrics()
+        self.tracer = open_tracer(config, "rookery-party", on_lost=self.metrics.spans_lost.inc)
         self.config = config
         self.key = key
         self.store = store
@@ -112,6 +114,7 @@ class Daemon:
             options=self._options,
             telemetry=self.telemetry,
             clock=self._clock,
+            tracer=self.tracer,
         )
         self.metrics.watch(
             peers=len(self._peers),
@@ -187,6 +190,7 @@ class Daemon:
             self.key,
             config.audience,
             self._clock.wall_ms,
+            self.tracer,
         )
         self._sweep()
         for round_id in self.store.to_do():
@@ -209,6 +213,7 @@ class Daemon:
             await channel.close()
         await self.scrape.stop()
         self.store.close()
+        await asyncio.to_thread(self.tracer.close)
 
     def _channel(self, address: str, tls: bool, ca_file: str) -> grpc.aio.Channel:
         if tls:
@@ -299,6 +304,7 @@ class Daemon:
             turns=self._turns,
             telemetry=self.telemetry.bound(round=round_id[:4].hex()),
             metrics=self.metrics,
+            tracer=self.tracer,
             clock=self._clock,
             say=self._say,
             up=lambda: self.links.up,

@@ -56,6 +56,7 @@ class Driver:
             tick_s=config.tick_s,
             clock=clock,
             poke=self.poke,
+            tracer=host.tracer,
         )
         self._ending = Ending(host, assignment, self._parley)
         self._intake = Intake(host, assignment)

@@ -24,6 +24,7 @@ from services.party.parley import Parley
 from services.party.relay import RelayDown, RelayRefused
 from services.party.states import Reason, State
 from services.party.store import PartyStore
+from services.spans import Part
 
 VERSION: Final = 1
 _LATER: Final = "ROUND_NOT_CLOSED"
@@ -162,7 +163,8 @@ class Ending:
         message = self._message()
         while message is not None and self._wanted():
             try:
-                await self._host.relay.publish(message)
+                with self._host.tracer.root(Part.HAND_IN):
+                    await self._host.relay.publish(message)
                 self._store.put(self._round_id, items.HANDED_IN, b"accepted")
             except RelayRefused as error:
                 self._host.metrics.relay_failed(error.reason)

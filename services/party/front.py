@@ -22,6 +22,7 @@ from services.listen import bind
 from services.party.config import PartyConfig
 from services.party.duplex import LINK_METHOD, link_handler
 from services.party.links import Duplex
+from services.spans import NO_TRACES, Tracer
 from services.store.base import Tip
 from services.store.nonces import NonceWindow
 from services.telemetry import Telemetry
@@ -72,6 +73,7 @@ class Front:
         options: Iterable[tuple[str, int]],
         telemetry: Telemetry,
         clock: Clock,
+        tracer: Tracer = NO_TRACES,
     ) -> None:
         jitter = random.SystemRandom().random
         callers = _Publishers(publishers)
@@ -98,7 +100,7 @@ class Front:
         )
         self._health = HealthServicer()
         interceptor = SignatureInterceptor(
-            self._edge, others={LINK_METHOD: link_handler(serve_link)}
+            self._edge, others={LINK_METHOD: link_handler(serve_link)}, tracer=tracer
         )
         self._server = grpc.aio.server(interceptors=[interceptor], options=list(options))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

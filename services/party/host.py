@@ -13,6 +13,7 @@ from services.party.metrics import PartyMetrics
 from services.party.relay import Relay
 from services.party.store import PartyStore
 from services.party.turns import Turns
+from services.spans import Tracer
 from services.telemetry import Telemetry
 
 
@@ -28,6 +29,7 @@ class Host:
     turns: Turns
     telemetry: Telemetry
     metrics: PartyMetrics
+    tracer: Tracer
     clock: Clock
     say: Callable[[bytes, bytes, bytes], bool]
     """(identity key, round id, message) -> whether the peer can be reached"""

@@ -17,6 +17,7 @@ from services.party.assignment import Assignment
 from services.party.host import Host
 from services.party.relay import RelayLost, RelayRefused
 from services.party.reports import Report
+from services.spans import Part
 
 PENDING_BYTES_MAX = 64 << 20
 """Of sealed boxes in memory, whatever a micro-batch would take."""
@@ -46,6 +47,10 @@ class Intake:
 
         RelayDown, RelayRefused: nothing is lost, and it can be tried again.
         """
+        with self._host.tracer.root(Part.INTAKE):
+            return await self._take()
+
+    async def _take(self) -> bool:
         if not self._is_signed_by_all:
             self._check(await self._host.relay.round(self._assignment.round_id))
         try:

@@ -27,11 +27,13 @@ from services.party.jobs import Ending, Jobs, Outcome
 from services.party.messages import Job, Ready
 from services.party.parley import Parley
 from services.party.turns import Turns
+from services.spans import NO_TRACES, Part, Tracer
 
 BACKOFF_S_MAX: Final = 30.0
 NONCE_BYTES: Final = 16
 JOB_ID_BYTES: Final = 16
 Work = Callable[[JobProcess], Awaitable[Any]]
+_PARTS: Final = {Job.VERIFY: Part.VERIFY, Job.SHARE: Part.SHARE, Job.OPEN: Part.OPEN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,9 @@ class Muster:
         tick_s: float,
         clock: Clock,
         poke: Callable[[], None],
+        tracer: Tracer = NO_TRACES,
     ) -> None:
+        self._tracer = tracer
         self._assignment = assignment
         self._parley = parley
         self._jobs = jobs
@@ -188,9 +192,17 @@ class Muster:
             assignment.task.field.bits,
         )  # fmt: skip
         description = Description(terms, assignment.terms.me, self._limits)
-        task = asyncio.create_task(self._jobs.run(assignment.round_id, description, work))
+        task = asyncio.create_task(self._run(job, description, work))
         task.add_done_callback(lambda _: self._poke())
         self._running = _Running(job, job_id, tag, nonces, task, self._clock.monotonic_s())
+
+    async def _run(self, job: Job, description: Description, work: Work) -> Outcome[Any]:
+        with self._tracer.root(_PARTS[job]) as active:
+            outcome = await self._jobs.run(self._assignment.round_id, description, work)
+            if active is not None:
+                active.note("rookery.ending", outcome.ending.value)
+                active.failed = outcome.ending is not Ending.DONE
+            return outcome
 
     def over(self) -> Finished | None:
         """What came of a job that is over.

@@ -16,6 +16,7 @@ from crypto import request
 from crypto.request import METADATA_KEY, NO_ACCOUNT, NONCE_BYTES, Caller, CallKind
 from rookery.v1 import parties_pb2, rounds_pb2
 from services.errors import DETAILS_KEY
+from services.spans import NO_TRACES, TRACEPARENT, Active, Tracer, current
 
 T = TypeVar("T")
 
@@ -59,13 +60,17 @@ class Relay:
         key: Caller,
         audience: str,
         wall_ms: Callable[[], int],
+        tracer: Tracer = NO_TRACES,
     ) -> None:
+        self._tracer = tracer
         self._channel = channel
         self._key = key
         self._audience = audience
         self._wall_ms = wall_ms
 
-    def _metadata(self, kind: CallKind, method: str, payload: bytes) -> tuple[tuple[str, bytes]]:
+    def _metadata(
+        self, kind: CallKind, method: str, payload: bytes, active: Active | None
+    ) -> tuple[tuple[str, str | bytes], ...]:
         signed = request.sign(
             self._key,
             kind=kind,
@@ -76,15 +81,17 @@ class Relay:
             nonce=os.urandom(NONCE_BYTES),
             payload=payload,
         )
-        return ((METADATA_KEY, signed),)
+        traced = () if active is None else ((TRACEPARENT, active.ids.header),)
+        return ((METADATA_KEY, signed), *traced)
 
     async def _call(self, method: str, payload: bytes) -> bytes:
-        metadata = self._metadata(CallKind.UNARY, method, payload)
-        try:
-            call: Any = self._channel.unary_unary(method)
-            answer: bytes = await call(payload, metadata=metadata, timeout=CALL_S)
-        except grpc.aio.AioRpcError as error:
-            raise _why(error) from None
+        with self._tracer.call(method) as active:
+            metadata = self._metadata(CallKind.UNARY, method, payload, active)
+            try:
+                call: Any = self._channel.unary_unary(method)
+                answer: bytes = await call(payload, metadata=metadata, timeout=CALL_S)
+            except grpc.aio.AioRpcError as error:
+                raise _why(error) from None
         return answer
 
     async def round(self, round_id: bytes) -> rounds_pb2.GetRoundResponse:
@@ -100,7 +107,9 @@ class Relay:
         method = _PARTIES + "StreamBoxes"
         asked = parties_pb2.StreamBoxesRequest(round_id=round_id, cursor=cursor).SerializeToString()
         stream: Any = self._channel.unary_stream(method)
-        call = stream(asked, metadata=self._metadata(CallKind.STREAM, method, asked))
+        # Its span is the caller's, for a generator has no context of its own.
+        metadata = self._metadata(CallKind.STREAM, method, asked, current())
+        call = stream(asked, metadata=metadata)
         try:
             while (raw := await _next(call)) is not None:
                 yield _parsed(parties_pb2.StreamBoxesResponse.FromString, raw)
