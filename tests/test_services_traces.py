@@ -178,8 +178,7 @@ async def test_a_stream_is_one_span_and_its_parts_are_bounded(
             await service.push(world, world.op())
             await stream.next()
         stream.call.cancel()
-        while len(service.server.hub):
-            await asyncio.sleep(0.01)
+        await service.server.hub._empty.wait()
     [span] = collector.named("rookery.v1.Sync/Subscribe")
     assert span.attributes["rpc.response.status_code"] == "CANCELLED"
     assert not span.is_error
