@@ -16,7 +16,7 @@ from tests.redis_process import RedisCluster, RedisServer
 from tests.relay_worlds import Relay, relaying
 from tests.served import Service, serving
 from tests.service_process import ServiceProcess
-from tests.store_worlds import BACKENDS, Factory
+from tests.store_worlds import BACKENDS, EVERY_BACKEND, Factory, RedisHouse
 
 
 def pytest_report_header() -> str:
@@ -39,10 +39,20 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
         yield started
 
 
-@pytest.fixture(params=sorted(BACKENDS))
-async def store_factory(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Factory]:
+@pytest.fixture(scope="session")
+def redis_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisHouse]:
+    """Redis servers for all tests of this process."""
+    house = RedisHouse(tmp_path_factory.mktemp("redis"))
+    yield house
+    house.close()
+
+
+@pytest.fixture(params=EVERY_BACKEND)
+async def store_factory(
+    request: pytest.FixtureRequest, tmp_path: Path, redis_house: RedisHouse
+) -> AsyncIterator[Factory]:
     """Opens stores of the backend under test, and closes what a test left open."""
-    stores = BACKENDS[request.param](tmp_path)
+    stores = BACKENDS[request.param](tmp_path, redis_house)
     yield stores
     await stores.close()
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import pytest
 
 from crypto import op
 from crypto.cert import Role
 from crypto.op import SealedOp
 from services.store.base import Batch, Committed, Limits, OpRow, Page, Store, StoredLink
+from services.store.redis import RedisStore
+from services.store.redis_link import Link
 from services.store.sqlite import SqliteStore
+from tests.redis_process import RedisCluster, RedisServer
 from tests.worlds import World
 
 NOW_MS = 1_800_000_000_000
@@ -135,21 +141,98 @@ class Client:
 
 
 class Stores:
-    """Opens stores of one backend below a folder, and closes what a test left open."""
+    """Opens stores of one backend, and closes what a test left open."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self._stack = contextlib.AsyncExitStack()
 
     async def __call__(self, name: str = "store", limits: Limits | None = None) -> Store:
         """The store with this name: the same one again after it was closed."""
-        store = await SqliteStore.open(self._folder / f"{name}.db", limits=limits)
+        store = await self._open(name, limits)
         self._stack.push_async_callback(store.close)
         return store
+
+    async def _open(self, name: str, limits: Limits | None) -> Store:
+        raise NotImplementedError
 
     async def close(self) -> None:
         """Closes them all."""
         await self._stack.aclose()
 
 
-BACKENDS: dict[str, Callable[[Path], Stores]] = {"sqlite": Stores}
+class SqliteStores(Stores):
+    """Files below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    async def _open(self, name: str, limits: Limits | None) -> Store:
+        return await SqliteStore.open(self._folder / f"{name}.db", limits=limits)
+
+
+class RedisHouse:
+    """Redis servers that many tests share: started when the first one wants them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = contextlib.ExitStack()
+
+    @cached_property
+    def server(self) -> RedisServer:
+        """One server that syncs each write."""
+        return self._stack.enter_context(RedisServer(self._folder / "server"))
+
+    @cached_property
+    def cluster(self) -> RedisCluster:
+        """Three masters."""
+        cluster: RedisCluster = self._stack.enter_context(RedisCluster(self._folder / "cluster"))
+        return cluster
+
+    def close(self) -> None:
+        """Ends them."""
+        self._stack.close()
+
+
+class RedisStores(Stores):
+    """Databases of one server; empty at first."""
+
+    def __init__(self, house: RedisHouse) -> None:
+        super().__init__()
+        self.server = house.server
+        self.server.flush()
+        self._names: list[str] = []
+
+    async def _open(self, name: str, limits: Limits | None) -> Store:
+        if name not in self._names:
+            self._names.append(name)
+        link = await Link.open(f"{self.server.url}?db={self._names.index(name)}")
+        return await RedisStore.open(link, limits=limits)
+
+
+class ClusterStores(RedisStores):
+    """A cluster, which has no databases: a second store is on the one server."""
+
+    def __init__(self, house: RedisHouse) -> None:
+        super().__init__(house)
+        self._cluster = house.cluster
+        self._cluster.flush()
+
+    async def _open(self, name: str, limits: Limits | None) -> Store:
+        if self._names and self._names[0] != name:
+            return await super()._open(name, limits)
+        self._names = self._names or [name]
+        return await RedisStore.open(await Link.open(self._cluster.url), limits=limits)
+
+
+BACKENDS: dict[str, Callable[[Path, RedisHouse], Stores]] = {
+    "sqlite": lambda folder, house: SqliteStores(folder),
+    "redis": lambda folder, house: RedisStores(house),
+    "cluster": lambda folder, house: ClusterStores(house),
+}
+EVERY_BACKEND = [
+    "sqlite",
+    "redis",
+    # What it adds to one server, `test_services_store_cluster` shows at every run.
+    pytest.param("cluster", marks=pytest.mark.soak),
+]

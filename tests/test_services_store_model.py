@@ -24,7 +24,15 @@ from crypto.op import SealedOp, Verb
 from services.store.base import Limits
 from services.store.errors import StoreError
 from tests.store_model import Model
-from tests.store_worlds import BACKENDS, NOW_MS, Client, Stores, stub_of
+from tests.store_worlds import (
+    BACKENDS,
+    EVERY_BACKEND,
+    NOW_MS,
+    Client,
+    RedisHouse,
+    Stores,
+    stub_of,
+)
 from tests.worlds import World
 
 T = TypeVar("T")
@@ -37,13 +45,14 @@ KEYS = st.sampled_from("abcdefgh")
 class StoreMachine(RuleBasedStateMachine):
     """One account with three devices; every call is made to the store and to the model."""
 
-    backend = "sqlite"
+    backend: str
+    house: RedisHouse
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = tempfile.TemporaryDirectory()
-        self.stores: Stores = BACKENDS[self.backend](Path(self.folder.name))
+        self.stores: Stores = BACKENDS[self.backend](Path(self.folder.name), self.house)
 
     def run(self, call: Coroutine[object, object, T]) -> T:
         """Runs a call to its end."""
@@ -219,10 +228,10 @@ class StoreMachine(RuleBasedStateMachine):
         assert [head for _, head in heads] == [h for _, h in sorted(self.world.heads.items())]
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
-def test_store_does_what_the_model_does(backend: str) -> None:
+@pytest.mark.parametrize("backend", EVERY_BACKEND)
+def test_store_does_what_the_model_does(backend: str, redis_house: RedisHouse) -> None:
     """Pushes, forks, stubs, checkpoints, rotations and restarts in any order agree."""
-    machine = type("Machine", (StoreMachine,), {"backend": backend})
+    machine = type("Machine", (StoreMachine,), {"backend": backend, "house": redis_house})
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -36,6 +36,11 @@ class _Prefixes(dict[int, bytes]):
 _PREFIXES = _Prefixes()
 
 
+def prefix(size: int) -> bytes:
+    """What stands before an op of this length."""
+    return _PREFIXES[size]
+
+
 def pack(ops: Iterable[bytes]) -> bytes:
     """One run of these ops."""
     prefixes = _PREFIXES
