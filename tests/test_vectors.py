@@ -156,6 +156,7 @@ SECTIONS = (
     ("more", "checkpoints", 0, "value"),
     ("more", "tokens", 0, "token"),
     ("more", "recovery", 0, "bk_pk"),
+    ("more", "successions", 0, "succession"),
     ("more", "wake_handles", 1, "handle"),
     ("more", "prg", 2, "elements"),
     ("more", "sharings", 5, "seeds", 1),

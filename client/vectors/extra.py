@@ -1,7 +1,7 @@
 """The section `more`: formats that the shared schema has no section for.
 
-Recovery keys, pairing, receipts, checkpoints, enrolment, wake handles and joint aggregates, each
-with its refusals.
+Recovery keys, pairing, receipts, successions, checkpoints, enrolment, wake handles and joint
+aggregates, each with its refusals.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from client.vectors.fields import Entry, Malformed, data, entry, expect, items, 
 from client.vectors.report import Report
 from client.vectors.sealed import head_rows, seal_with
 from client.vectors.world import World
-from crypto import enrol, grant, link, receipt, recovery, wake
+from crypto import enrol, grant, link, receipt, recovery, succession, wake
 from crypto.cert import DeviceCert
 from crypto.checkpoint import Checkpoint, state_hash
 from crypto.enrol import Token, TokenKey
@@ -23,6 +23,7 @@ from crypto.grant import SealedGrant
 from crypto.ids import AccountId, DeviceId, LinkHash, OpHash, Tag
 from crypto.pairing import Invite, PairingKeys, commitment
 from crypto.receipt import Receipt, ServerKey
+from crypto.succession import Succession
 from crypto.wake import GatewayKey, Platform, PushToken
 
 Check: TypeAlias = Callable[[World, Entry], object]
@@ -101,6 +102,25 @@ def _receipt(world: World, row: Entry) -> None:
     key = ServerKey(data(row, "server_seed"))
     again = key.sign(stated, deleted=bool(row.get("deleted")))
     expect("receipt signed again", again, data(row, "receipt"))
+
+
+def _open_succession(_: World, row: Entry) -> Succession:
+    return succession.open_(data(row, "succession"), audience=text(row, "audience"))
+
+
+def _succession(world: World, row: Entry) -> None:
+    stated = Succession(
+        data(row, "old_pk"), data(row, "new_pk"), number(row, "made_ms"), number(row, "until_ms")
+    )
+    expect("succession", _open_succession(world, row), stated)
+    again = succession.make(
+        data(row, "old_seed"),
+        data(row, "new_seed"),
+        audience=text(row, "audience"),
+        made_ms=stated.made_ms,
+        until_ms=stated.until_ms,
+    )
+    expect("succession signed again", again, data(row, "succession"))
 
 
 def _checkpoint(_: World, row: Entry) -> None:
@@ -199,6 +219,7 @@ PARTS: dict[str, Check] = {
     "recovery": _recovery,
     "pairing": _pairing,
     "receipts": _receipt,
+    "successions": _succession,
     "checkpoints": _checkpoint,
     "tokens": _token,
     "work": _work,
@@ -212,6 +233,7 @@ REFUSALS: dict[str, Check] = {
     "recovery": lambda _, row: recovery.from_paper(text(row, "paper")),
     "pairing": _open_pairing,
     "receipt": _open_receipt,
+    "succession": _open_succession,
     "checkpoint": lambda _, row: Checkpoint.decode(data(row, "value")),
     "token": _open_token,
     "work": _work,

@@ -24,6 +24,7 @@ from tests.vectors import (
     badtasks,
     rest,
     scenes,
+    successions,
     wake,
 )
 from tests.vectors.story import Row, Story, seeded, tell
@@ -61,7 +62,12 @@ SCHEMA = {
 def build() -> Row:
     """The whole file."""
     story = tell()
-    more = {**rest.positives(story), **aggregates.positives(), **wake.positives()}
+    more = {
+        **rest.positives(story),
+        **aggregates.positives(),
+        **wake.positives(),
+        **successions.positives(),
+    }
     request = badrest.request_row(story, "A", CallKind.UNARY, b"\n\3abc")
     return {
         "notes": NOTES,
@@ -98,6 +104,7 @@ def build() -> Row:
             *badtasks.negatives(),
             *badreports.negatives(more),
             *wake.negatives(more["wake_handles"][1]),
+            *successions.negatives(more["successions"][0]),
         ],
         "scenarios": scenes.scenarios(story),
     }

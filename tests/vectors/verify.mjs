@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 
 import * as p from "./pss1.mjs";
 import * as rest from "./rest.mjs";
+import * as successions from "./successions.mjs";
 import * as wake from "./wake.mjs";
 import { joint } from "./joint.mjs";
 import { Client, checkOp, rowsOf } from "./judge.mjs";
@@ -179,6 +180,7 @@ const parts = {
     equal("token", rest.makeToken(row, subject), row.token);
   },
   work: rest.checkWork,
+  successions: (row) => successions.checkSuccession(row, equal),
   wake_handles: (row) => wake.checkHandle(row, equal),
   grant_sets: (row) => p.checkGrants(...linkAt(row.link_seq), row.grants),
 };
@@ -226,6 +228,7 @@ const kinds = {
   recovery: (row) => rest.readPaper(row.paper),
   pairing: pairingMessage,
   receipt: rest.readReceipt,
+  succession: successions.readSuccession,
   checkpoint: (row) => p.readCheckpoint(unhex(row.value)),
   token: rest.readToken,
   work: rest.checkWork,

@@ -296,3 +296,52 @@ class DeleteAccountResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteAccountResponse: _TypeAlias = DeleteAccountResponse  # noqa: Y015
+
+@_typing.final
+class GetServerKeysRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetServerKeysRequest: _TypeAlias = GetServerKeysRequest  # noqa: Y015
+
+@_typing.final
+class GetServerKeysResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    SERVER_KEY_FIELD_NUMBER: _builtins.int
+    SUCCESSIONS_FIELD_NUMBER: _builtins.int
+    server_key: _builtins.bytes
+    """Ed25519 public key that signs receipts now, 32 bytes. For people and monitors; a client
+    never pins it for standing here.
+    """
+    @_builtins.property
+    def info(self) -> _common_pb2.ServerInfo: ...
+    @_builtins.property
+    def successions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """docs/protocol.md, 1.10: body[104] | sig[64] by the old key | sig[64] by the new one. Oldest
+        first, at most 64.
+        """
+
+    def __init__(
+        self,
+        *,
+        info: _common_pb2.ServerInfo | None = ...,
+        server_key: _builtins.bytes = ...,
+        successions: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "server_key", b"server_key", "successions", b"successions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetServerKeysResponse: _TypeAlias = GetServerKeysResponse  # noqa: Y015

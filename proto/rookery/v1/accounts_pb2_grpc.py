@@ -55,6 +55,11 @@ class AccountsStub:
                 request_serializer=rookery_dot_v1_dot_accounts__pb2.DeleteAccountRequest.SerializeToString,
                 response_deserializer=rookery_dot_v1_dot_accounts__pb2.DeleteAccountResponse.FromString,
                 _registered_method=True)
+        self.GetServerKeys = channel.unary_unary(
+                '/rookery.v1.Accounts/GetServerKeys',
+                request_serializer=rookery_dot_v1_dot_accounts__pb2.GetServerKeysRequest.SerializeToString,
+                response_deserializer=rookery_dot_v1_dot_accounts__pb2.GetServerKeysResponse.FromString,
+                _registered_method=True)
 
 
 class AccountsServicer:
@@ -114,6 +119,15 @@ class AccountsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetServerKeys(self, request, context):
+        """The service's identity key and how it came to follow those before it. Unsigned: a client
+        whose pinned key did not sign a receipt asks, follows the successions from the key that it
+        pinned, and pins the last one (docs/protocol.md, 1.10). Nothing else of the answer counts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -136,6 +150,11 @@ def add_AccountsServicer_to_server(servicer, server):
                     servicer.DeleteAccount,
                     request_deserializer=rookery_dot_v1_dot_accounts__pb2.DeleteAccountRequest.FromString,
                     response_serializer=rookery_dot_v1_dot_accounts__pb2.DeleteAccountResponse.SerializeToString,
+            ),
+            'GetServerKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServerKeys,
+                    request_deserializer=rookery_dot_v1_dot_accounts__pb2.GetServerKeysRequest.FromString,
+                    response_serializer=rookery_dot_v1_dot_accounts__pb2.GetServerKeysResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -247,6 +266,33 @@ class Accounts:
             '/rookery.v1.Accounts/DeleteAccount',
             rookery_dot_v1_dot_accounts__pb2.DeleteAccountRequest.SerializeToString,
             rookery_dot_v1_dot_accounts__pb2.DeleteAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServerKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rookery.v1.Accounts/GetServerKeys',
+            rookery_dot_v1_dot_accounts__pb2.GetServerKeysRequest.SerializeToString,
+            rookery_dot_v1_dot_accounts__pb2.GetServerKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

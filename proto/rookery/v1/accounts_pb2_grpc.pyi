@@ -69,6 +69,11 @@ class AccountsStub:
     The receipt is signed under its own label, so that no other receipt passes for it. An
     account that is gone answers UNAUTHENTICATED, like one that never was.
     """
+    GetServerKeys: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.GetServerKeysRequest, _accounts_pb2.GetServerKeysResponse]
+    """The service's identity key and how it came to follow those before it. Unsigned: a client
+    whose pinned key did not sign a receipt asks, follows the successions from the key that it
+    pinned, and pins the last one (docs/protocol.md, 1.10). Nothing else of the answer counts.
+    """
 
 @_typing.type_check_only
 class AccountsAsyncStub(AccountsStub):
@@ -110,6 +115,11 @@ class AccountsAsyncStub(AccountsStub):
     """Deletes every row of the account in one transaction, ends its sessions and streams.
     The receipt is signed under its own label, so that no other receipt passes for it. An
     account that is gone answers UNAUTHENTICATED, like one that never was.
+    """
+    GetServerKeys: _aio.UnaryUnaryMultiCallable[_accounts_pb2.GetServerKeysRequest, _accounts_pb2.GetServerKeysResponse]  # type: ignore[assignment]
+    """The service's identity key and how it came to follow those before it. Unsigned: a client
+    whose pinned key did not sign a receipt asks, follows the successions from the key that it
+    pinned, and pins the last one (docs/protocol.md, 1.10). Nothing else of the answer counts.
     """
 
 class AccountsServicer(metaclass=_abc_1.ABCMeta):
@@ -173,6 +183,17 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         """Deletes every row of the account in one transaction, ends its sessions and streams.
         The receipt is signed under its own label, so that no other receipt passes for it. An
         account that is gone answers UNAUTHENTICATED, like one that never was.
+        """
+
+    @_abc_1.abstractmethod
+    def GetServerKeys(
+        self,
+        request: _accounts_pb2.GetServerKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.GetServerKeysResponse, _abc.Awaitable[_accounts_pb2.GetServerKeysResponse]]:
+        """The service's identity key and how it came to follow those before it. Unsigned: a client
+        whose pinned key did not sign a receipt asks, follows the successions from the key that it
+        pinned, and pins the last one (docs/protocol.md, 1.10). Nothing else of the answer counts.
         """
 
 def add_AccountsServicer_to_server(servicer: AccountsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
