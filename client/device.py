@@ -374,6 +374,16 @@ class Device:
         self._core.now_ms = now_ms
         healing.on_receipt(self._core, data, heads, server_key, nonce)
 
+    def on_server_key(self, server_key: bytes, *, now_ms: int) -> None:
+        """The service has another key, and the one that was pinned vouches for it."""
+        self._core.now_ms = now_ms
+        healing.server_key(self._core, server_key)
+
+    def on_server_key_refused(self, rule: str, data: bytes, *, now_ms: int) -> None:
+        """A receipt is not by the pinned key, and what is said to lead on from it is not right."""
+        self._core.now_ms = now_ms
+        healing.server_key_refused(self._core, rule, data)
+
     def on_account_gone(self, *, now_ms: int) -> None:
         """UNAUTHENTICATED although we are active: keeps everything and asks the person."""
         core = self._core

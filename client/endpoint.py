@@ -42,6 +42,14 @@ class ClientCertificate:
 
 
 @dataclass(frozen=True, slots=True)
+class Superseded:
+    """A key that was pinned before; its receipts count until `until_ms`."""
+
+    key: bytes
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One deployment. `targets` are `HOST:PORT`s of it, tried in turn."""
 
@@ -51,6 +59,8 @@ class Endpoint:
     tls_ca: bytes | None = None
     insecure: bool = False
     client_certificate: ClientCertificate | None = None
+    before: tuple[Superseded, ...] = ()
+    """Keys that `server_key` followed while this device had it pinned, oldest first."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.targets) <= TARGETS_MAX:
@@ -103,6 +113,7 @@ class Endpoint:
                 "tls_ca": self.tls_ca.decode("ascii") if self.tls_ca is not None else None,
                 "insecure": self.insecure,
                 "client_certificate": [str(shown.chain), str(shown.key)] if shown else None,
+                "before": [[row.key.hex(), row.until_ms] for row in self.before],
             }
         ).encode()
 
@@ -121,6 +132,10 @@ class Endpoint:
                 tls_ca=None if ca is None else str(ca).encode("ascii"),
                 insecure=bool(fields["insecure"]),
                 client_certificate=shown and ClientCertificate(*map(Path, shown)),
+                before=tuple(
+                    Superseded(bytes.fromhex(key), int(until_ms))
+                    for key, until_ms in fields.get("before", ())
+                ),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise EndpointError("the stored address of the service is damaged") from error

@@ -61,6 +61,25 @@ def on_receipt(
         _compare_heads(core, told, data, rows)
 
 
+def server_key(core: Core, key: bytes) -> None:
+    """The service's key was followed by another one, by its own word."""
+    core.tell(
+        "server-key", "The service has a new key, and the one before vouches for it.", about=key
+    )
+
+
+def server_key_refused(core: Core, rule: str, data: bytes) -> None:
+    """The signed statement counts for nothing; the one asked for next may be better."""
+    core.receipt_due = False
+    core.alarm(
+        "server-key-" + rule,
+        "The service has another key than the one that this device trusts, and what should lead"
+        " from one to the other is not right.",
+        data,
+        about=rule.encode(),
+    )
+
+
 def _compare_with_last(core: Core, told: Receipt, data: bytes) -> None:
     """Two signed statements that contradict each other prove that the service lies."""
     last = core.last_receipt

@@ -18,6 +18,9 @@ GET_CHAIN: Final = Method(_V1 + "Accounts/GetChain", accounts_pb2.GetChainRespon
 DELETE_ACCOUNT: Final = Method(
     _V1 + "Accounts/DeleteAccount", accounts_pb2.DeleteAccountResponse.FromString, seconds=60.0
 )
+GET_SERVER_KEYS: Final = Method(
+    _V1 + "Accounts/GetServerKeys", accounts_pb2.GetServerKeysResponse.FromString
+)
 POST_MESSAGE: Final = Method(
     _V1 + "Pairing/PostMessage", pairing_pb2.PostMessageResponse.FromString
 )

@@ -6,10 +6,11 @@ It puts messages together and takes them apart. What an answer means is the core
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from client import methods, remoteerrors as reasons
+from client import methods, remoteerrors as reasons, serverkeys
+from client.endpoint import Endpoint
 from client.remoteerrors import ProtocolBreach, RemoteError
 from client.steps import ChainItem, CreateAccount, Push
 from client.transport import Signer, Transport
@@ -64,9 +65,16 @@ class DeletionReceipt:
 class Remote:
     """Calls by one device of one account; pairing calls and CreateAccount go unsigned."""
 
-    def __init__(self, transport: Transport, signer: Signer | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        signer: Signer | None = None,
+        *,
+        on_new_key: Callable[[Endpoint], None] = lambda _: None,
+    ) -> None:
         self.transport = transport
         self.signer = signer
+        self._on_new_key = on_new_key
 
     @property
     def chain_seq(self) -> int:
@@ -124,13 +132,10 @@ class Remote:
         """
         message = accounts_pb2.DeleteAccountRequest(account_id=signer.account_id)
         answer = await self.transport.call(methods.DELETE_ACCOUNT, message, signer)
+        data, nonce = answer.message.receipt, answer.nonce
         try:
-            opened = receipt.open_(
-                answer.message.receipt,
-                self.transport.endpoint.server_key,
-                nonce=answer.nonce,
-                deleted=True,
-            )
+            key = await self.signer_of(data, nonce, deleted=True)
+            opened = receipt.open_(data, key, nonce=nonce, deleted=True)
         except CryptoError:
             raise ProtocolBreach(
                 "the service says that the account is deleted, but its receipt does not verify"
@@ -138,7 +143,34 @@ class Remote:
             ) from None
         if opened.account_id != signer.account_id:
             raise ProtocolBreach("the receipt of deletion is for another account")
-        return DeletionReceipt(answer.message.receipt, opened)
+        return DeletionReceipt(data, opened)
+
+    async def signer_of(self, data: bytes, nonce: bytes, *, deleted: bool = False) -> bytes:
+        """The key that a receipt is to be opened under: the pinned one, or the one that leads on
+        from it, which is pinned then (`client.serverkeys`). CryptoError if the service's keys
+        contradict each other."""
+        transport = self.transport
+        pinned, now_ms = transport.endpoint, transport.clock.wall_ms()
+        signer = serverkeys.signer_of(pinned, data, nonce=nonce, deleted=deleted, now_ms=now_ms)
+        if signer is not None:
+            return signer
+        following = serverkeys.followed(pinned, await self._successions())
+        signer = serverkeys.signer_of(following, data, nonce=nonce, deleted=deleted, now_ms=now_ms)
+        if signer is None or following == pinned:
+            return pinned.server_key
+        transport.endpoint = following
+        self._on_new_key(following)
+        return signer
+
+    async def _successions(self) -> Sequence[bytes]:
+        message = accounts_pb2.GetServerKeysRequest()
+        try:
+            answer = await self.transport.call(methods.GET_SERVER_KEYS, message)
+        except RemoteError as error:
+            if error.transient:
+                raise
+            return ()  # An older service has none.
+        return answer.message.successions
 
     async def push(self, push: Push) -> None:
         """Commits a batch."""

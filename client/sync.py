@@ -14,6 +14,7 @@ from typing import NoReturn, TypeVar
 
 from client import remoteerrors as reasons
 from client.device import Device
+from client.endpoint import Endpoint
 from client.errors import AccountGone, StateUnsaved
 from client.remote import Remote
 from client.remoteerrors import ProtocolBreach, RemoteError
@@ -29,11 +30,14 @@ from client.steps import (
 )
 from client.transport import Signer, Transport
 from client.vault import Vault
+from crypto.errors import CryptoError
 
 STEPS_MAX = 20_000
 """A sync that takes more calls than this is kept busy by the service."""
 SHELL_ROWS = "shell/"
 """Rows of the vault that are not the core's."""
+ENDPOINT_ROW = SHELL_ROWS + "endpoint"
+"""Which service this device belongs to, and with which key."""
 RENEWED_ROW = SHELL_ROWS + "renewed"
 """When this device last became another one, u64 milliseconds."""
 RENEWAL_MS = 86_400_000
@@ -51,7 +55,7 @@ class SyncedDevice:
         self.core = core
         self.vault = vault
         self.transport = transport
-        self.remote = Remote(transport)
+        self.remote = Remote(transport, on_new_key=self._pin)
         self.woken = asyncio.Event()
         """Set when something of ours may be due: a local edit, a longer chain."""
         self.token: bytes | None = None
@@ -97,6 +101,12 @@ class SyncedDevice:
     def now_ms(self) -> int:
         """This machine's clock: what people see. Never an order of anything."""
         return self.transport.clock.wall_ms()
+
+    def _pin(self, endpoint: Endpoint) -> None:
+        """The service has another key, which the pinned one leads to. Stored before anything is
+        believed that it signed."""
+        self.core.on_server_key(endpoint.server_key, now_ms=self.now_ms())
+        self.save({ENDPOINT_ROW: endpoint.encode()})
 
     # -- syncing -------------------------------------------------------------------------
 
@@ -233,10 +243,16 @@ class SyncedDevice:
     async def _get_receipt(self) -> None:
         async with self.frames:
             receipt = await self.remote.get_receipt()
+            try:
+                server_key = await self.remote.signer_of(receipt.data, receipt.nonce)
+            except CryptoError as error:
+                self.core.on_server_key_refused(error.rule, receipt.data, now_ms=self.now_ms())
+                self.save()
+                return
             self.core.on_receipt(
                 receipt.data,
                 receipt.heads,
-                server_key=self.transport.endpoint.server_key,
+                server_key=server_key,
                 nonce=receipt.nonce,
                 now_ms=self.now_ms(),
             )

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from services.keeping import parser as keeping
+
 OK, FAILED, USAGE = 0, 1, 2
-KEEPING = "services.keeping.command"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,13 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Before numpy is: a party multiplies on its share of a machine, not on all its cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from services import commands
     from services.config import ConfigError
 
+    module, _, name = arguments.run.rpartition(":")
+    commands = importlib.import_module(module or "services.commands")
     try:
-        module, _, name = arguments.run.rpartition(":")
-        run = getattr(importlib.import_module(module), name) if module else getattr(commands, name)
-        run(arguments)
+        getattr(commands, name)(arguments)
     except commands.FORESEEN as error:
         print(f"rookery-server: {error}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError) else FAILED
@@ -64,26 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     party.add_argument(
         "--init", action="store_true", help="make the identity key (mode 0600), and end"
     )
-    key_commands = commands.add_parser("keys", help="the service's own keys").add_subparsers(
-        required=True, metavar="COMMAND"
-    )
-    _command(key_commands, "init", "make identity key and pepper (mode 0600)", "keys_init")
+    keeping.add(commands, _command)
     _command(commands, "config", "print every setting with its default", "show_config")
     _command(commands, "check", "judge settings, keys and store; serve nothing", "check")
-    backup = _command(
-        commands, "backup", "copy the database while the service runs", f"{KEEPING}:backup"
-    )
-    backup.add_argument("target", metavar="FILE", type=Path, help="a new file")
-    restore = _command(
-        commands,
-        "restore",
-        "put a backup in the place of the database; clients give back what is missing",
-        f"{KEEPING}:restore",
-    )
-    restore.add_argument("source", metavar="FILE", type=Path, help="what `backup` wrote")
-    restore.add_argument(
-        "--replace", action="store_true", help="set a database that stands there aside"
-    )
     _command(
         commands,
         "new-generation",

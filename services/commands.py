@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from services import keys
 from services.config import Config, ConfigError, Value, commented_toml, of_arguments
 from services.keeping.errors import KeepingError
+from services.keeping.reload import Reloader, reloading
 from services.keys import KeyFileError
 from services.listen import ListenError, credentials
 from services.server import Secrets, Server, open_server, until_signal
@@ -71,7 +72,7 @@ def serve(arguments: argparse.Namespace) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     _keep_freed_memory()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(config, secrets))
+        runner.run(_run(config, secrets, lambda: of_arguments(arguments), arguments.config))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -82,11 +83,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _run(config: Config, secrets: Secrets) -> None:
+async def _run(
+    config: Config, secrets: Secrets, load: Callable[[], Config], file: Path | None
+) -> None:
     server = await open_server(config, secrets)
     _collect_seldom()
-    _announce(server, secrets)
-    await until_signal()
+    keeper = Reloader(server.keys, config, load, server.telemetry, file=file)
+    async with reloading(keeper.reload, keeper.watch):
+        _announce(server, secrets)
+        await until_signal()
     server.telemetry.event("draining")
     await server.stop()
     server.telemetry.event("stopped")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from services import otlp, settings
+from services import listed, otlp, settings
 from services.settings import ConfigError, Value, setting
 from services.store.base import Limits
 from services.store.redis_address import Address
@@ -28,7 +28,6 @@ __all__ = [
     "commented_toml",
     "load",
     "of_arguments",
-    "public_keys",
 ]
 
 
@@ -92,7 +91,9 @@ class Config:
     )
     pow_bits: int = setting(18, "Leading zero bits of the proof of work.", at_least=0, at_most=40)
     token_issuers: tuple[str, ...] = setting(
-        (), "Ed25519 public keys (64 hex digits) of the backends that sign tokens."
+        (),
+        "Ed25519 public keys of the backends that sign tokens: 64 hex digits, and maybe an end:"
+        " KEY until 2027-01-31. So too below.",
     )
 
     records_max: int = setting(
@@ -107,7 +108,7 @@ class Config:
     )
 
     publishers: tuple[str, ...] = setting(
-        (), "Ed25519 public keys (64 hex digits) of those who may publish tasks and open rounds.",
+        (), "Ed25519 public keys of those who may publish tasks and open rounds.",
         group="Joint aggregates",
     )  # fmt: skip
     analysts: tuple[str, ...] = setting(
@@ -302,18 +303,7 @@ def _check_whole(config: Config) -> None:
     if config.redis_accept_loss not in ("", ACCEPTED_LOSS):
         raise ConfigError(f'redis_accept_loss: say "{ACCEPTED_LOSS}", or nothing')
     for name in ("token_issuers", "publishers", "analysts"):
-        public_keys(config, name)
-
-
-def public_keys(config: Config, name: str) -> tuple[bytes, ...]:
-    """The public keys of a setting as bytes; ConfigError if one is not 64 hex digits."""
-    try:
-        keys = tuple(bytes.fromhex(text) for text in getattr(config, name))
-    except ValueError:
-        keys = (b"",)
-    if any(len(key) != 32 for key in keys):
-        raise ConfigError(f"{name}: a public key has 64 hex digits")
-    return keys
+        listed.parse(name, getattr(config, name))
 
 
 def commented_toml() -> str:

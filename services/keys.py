@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from services.keeping import files
+from services.keeping.errors import KeepingError
+
 KEY_BYTES = 32
 _OTHERS, _OTHERS_OF_ROOTS = 0o077, 0o037
 
@@ -14,17 +17,14 @@ class KeyFileError(Exception):
 
 
 def create(path: Path, secret: bytes) -> None:
-    """Writes a new file with mode 0600; KeyFileError if one stands there already."""
+    """Writes a new file with mode 0600, whole or not at all; KeyFileError if one stands there
+    already."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise KeyFileError(f"{path}: stands there already and is not overwritten") from None
-    except OSError as error:
-        raise KeyFileError(f"{path}: can't be written ({error.strerror})") from None
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(secret.hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+        with files.beside(path) as draft:
+            draft.write_text(secret.hex() + "\n", encoding="ascii")
+            files.place_new(draft, path)
+    except KeepingError as error:
+        raise KeyFileError(str(error)) from None
 
 
 def read(path: Path) -> bytes:

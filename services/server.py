@@ -8,7 +8,6 @@ import random
 import signal
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -16,17 +15,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from crypto.receipt import ServerKey
 from rookery.v1 import accounts_pb2, pairing_pb2, parties_pb2, rounds_pb2, sync_pb2
-from services import keys
 from services.auth import Authenticator
 from services.call import Clock, Lane, Route, SignedStream, SignedUnary
-from services.config import Config, public_keys
+from services.config import Config
 from services.cursor import Cursors
 from services.edge import Edge
 from services.enrolment import Enrolment
 from services.hub import Hub
 from services.interceptor import SignatureInterceptor
+from services.keeping.current import Keys, Secrets, Trusted
 from services.limits import Buckets, Gate
 from services.listen import bind
 from services.metrics import Metrics
@@ -48,6 +46,8 @@ from services.sync.subscribe import Subscribe
 from services.telemetry import Telemetry, configure
 from services.traced import traced_store
 
+__all__ = ["SERVED", "Secrets", "Server", "grpc_options", "open_server", "until_signal"]
+
 _SYNC = "/rookery.v1.Sync/"
 _SWEEP_S = 3_600.0
 _STREAMS_LEAVE_S = 5.0
@@ -64,24 +64,6 @@ SERVED = tuple(
         (parties_pb2, "Parties"),
     )
 )
-
-
-class Secrets:
-    """The service's own keys. repr shows the public half."""
-
-    __slots__ = ("pepper", "server_key")
-
-    def __init__(self, identity: bytes, pepper: bytes) -> None:
-        self.server_key = ServerKey(identity)
-        self.pepper = pepper
-
-    def __repr__(self) -> str:
-        return f"Secrets({self.server_key!r})"
-
-    @classmethod
-    def read(cls, config: Config) -> Secrets:
-        """From the files that the configuration names; KeyFileError."""
-        return cls(keys.read(Path(config.identity_key_file)), keys.read(Path(config.pepper_file)))
 
 
 class Server:
@@ -104,6 +86,7 @@ class Server:
         self.metrics = metrics = metrics or Metrics()
         self.tracer = tracer
         self.config = config
+        self.keys = Keys(secrets, Trusted.of(config))
         self.store = store
         self.clock = clock
         self.telemetry = telemetry or Telemetry(
@@ -141,8 +124,8 @@ class Server:
         self.pairing = Pairing(desk, waits, mailboxes, self.hub.farewell)
         self.verifiers = ThreadPoolExecutor(config.verify_threads, "verify")
         self.edge = Edge(
-            self._routes(desk, secrets),
-            _authenticator(config, store),
+            self._routes(desk),
+            _authenticator(config, store, self.keys, clock),
             audience=config.audience,
             gates=gates,
             guests=Gate(config.guests_max, jitter),
@@ -163,15 +146,10 @@ class Server:
         self._grpc: grpc.aio.Server | None = None
         store.on_commit(self.hub.poke)
 
-    def _routes(self, desk: Desk, secrets: Secrets) -> list[Route]:
+    def _routes(self, desk: Desk) -> list[Route]:
         config = self.config
-        enrolment = Enrolment(
-            config.enrolment,
-            config.pow_bits,
-            config.audience,
-            public_keys(config, "token_issuers"),
-            secrets.pepper,
-        )
+        keys = self.keys
+        enrolment = Enrolment(config.enrolment, config.pow_bits, config.audience, keys)
         op_rate = Buckets(
             "account_ops",
             per_s=config.account_ops_per_s,
@@ -179,7 +157,7 @@ class Server:
             keys_max=config.rate_keys_max,
         )
         return [
-            *Accounts(desk, enrolment, secrets.server_key).routes(),
+            *Accounts(desk, enrolment, keys).routes(),
             *self.pairing.routes(),
             SignedUnary(
                 _SYNC + "Push",
@@ -188,7 +166,7 @@ class Server:
                 judges_nonce=True,
             ),
             SignedUnary(_SYNC + "Pull", Pull(desk), Lane.PULL),
-            SignedUnary(_SYNC + "GetReceipt", Receipts(desk, secrets.server_key), Lane.PULL),
+            SignedUnary(_SYNC + "GetReceipt", Receipts(desk, keys), Lane.PULL),
             SignedStream(
                 _SYNC + "Subscribe",
                 Subscribe(
@@ -272,12 +250,8 @@ class Server:
             self.metrics.tally_rounds(await self.store.rounds.tally(now_ms=self.clock.wall_ms()))
 
 
-def _authenticator(config: Config, store: Store) -> Authenticator:
-    keyring = Keyring(
-        store.rounds,
-        publishers=public_keys(config, "publishers"),
-        analysts=public_keys(config, "analysts"),
-    )
+def _authenticator(config: Config, store: Store, keys: Keys, clock: Clock) -> Authenticator:
+    keyring = Keyring(store.rounds, keys, clock)
     return Authenticator(
         store,
         keyring.find,

@@ -28,8 +28,9 @@ def environment(**more: str) -> dict[str, str]:
 class ServiceProcess:
     """`rookery-server serve` on a real file. The port stays the same over restarts."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
         self.folder = folder
+        self._arguments = arguments
         self._settings = {
             "ROOKERY_POW_BITS": "4",
             "ROOKERY_ACCOUNT_CALLS_PER_S": "0",
@@ -49,6 +50,7 @@ class ServiceProcess:
                 [
                     sys.executable, "-m", "services.cli", "serve", "--dev",
                     "--listen", self._listen, "--database", str(self.folder / "service.db"),
+                    *self._arguments,
                 ],
                 cwd=self.folder,
                 env=environment(**self._settings),
@@ -77,6 +79,16 @@ class ServiceProcess:
             "ROOKERY_AUDIENCE": self.endpoint.audience,
             "ROOKERY_SERVER_KEY": self.endpoint.server_key.hex(),
         }
+
+    def hang_up(self) -> None:
+        """SIGHUP: looks at its keys again."""
+        self._process.send_signal(signal.SIGHUP)
+
+    @property
+    def events(self) -> list[dict[str, object]]:
+        """What it has logged."""
+        text = (self.folder / "service.log").read_text()
+        return [json.loads(row) for row in text.splitlines()]
 
     def kill(self) -> None:
         """SIGKILL: no chance to finish anything."""
@@ -114,11 +126,9 @@ class Ended:
     err: str
 
 
-async def command(service: ServiceProcess, *arguments: str) -> Ended:
+async def command(service: ServiceProcess, *arguments: str, **variables: str) -> Ended:
     """`rookery-server` with these arguments, on the service's database and keys."""
-    return await run(
-        service.folder, *arguments, ROOKERY_DATABASE=str(service.folder / "service.db")
-    )
+    return await run(service.folder, *arguments, ROOKERY_DATABASE="service.db", **variables)
 
 
 async def run(folder: Path, *arguments: str, **variables: str) -> Ended:

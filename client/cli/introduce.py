@@ -24,7 +24,8 @@ async def introduce(core: Device, transport: Transport, token: bytes | None, out
         assert isinstance(genesis, CreateAccount)
         await remote.create_account(genesis, token=token)
         signed = await remote.get_receipt()
-        receipt.open_(signed.data, endpoint.server_key, nonce=signed.nonce)
+        key = await remote.signer_of(signed.data, signed.nonce)
+        receipt.open_(signed.data, key, nonce=signed.nonce)
     except RemoteError as error:
         if error.reason == reasons.UNAUTHENTICATED:
             raise UserError(

@@ -6,10 +6,11 @@ import argparse
 import getpass
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from client import vault
-from client.endpoint import ClientCertificate, Endpoint, EndpointError
+from client.endpoint import ClientCertificate, Endpoint, EndpointError, Superseded
 from client.errors import UserError
 from client.localkey import KeyFile, Passphrase, Unlock
 
@@ -124,7 +125,12 @@ def endpoint(arguments: argparse.Namespace, stored: Endpoint | None) -> Endpoint
     server = arguments.server or os.environ.get("ROOKERY_SERVER")
     audience = arguments.audience or os.environ.get("ROOKERY_AUDIENCE")
     server_key = arguments.server_key or os.environ.get("ROOKERY_SERVER_KEY")
+    before: tuple[Superseded, ...] = ()
     if stored is not None:
+        known = {row.key for row in (*stored.before, Superseded(stored.server_key, 0))}
+        if server_key is None or server_key.lower() in {key.hex() for key in known}:
+            # A key that was given once and was followed since: this device does not go back.
+            server_key, before = None, stored.before
         server = server or ",".join(stored.targets)
         audience = audience or stored.audience
         server_key = server_key or stored.server_key.hex()
@@ -140,9 +146,10 @@ def endpoint(arguments: argparse.Namespace, stored: Endpoint | None) -> Endpoint
         shown = stored.client_certificate
     if shown is not None:
         shown.read()
-    return Endpoint.parse(
+    parsed = Endpoint.parse(
         server, audience, server_key, tls_ca=ca, insecure=insecure, client_certificate=shown
     )
+    return replace(parsed, before=before)
 
 
 def client_certificate(arguments: argparse.Namespace) -> ClientCertificate | None:

@@ -19,12 +19,11 @@ from client.localkey import KeyFile
 from client.remoteerrors import RemoteError
 from client.rows import Rows
 from client.steps import NoticeKind
-from client.sync import SyncedDevice, core_rows
+from client.sync import ENDPOINT_ROW, SyncedDevice, core_rows
 from client.transport import Transport
 from client.vault import FileVault, read_mark
 from client.vaulterrors import VaultDamaged, VaultExists, VaultMissing, VaultUnfinished
 
-ENDPOINT_ROW = "shell/endpoint"
 CLOCK_ROW = "shell/clock-offset-ms"
 _CLOCK_WORTH_MS = 2_000
 # Marks of a state with no device in it yet; the second: its default key file was made for it.

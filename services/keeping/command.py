@@ -11,7 +11,10 @@ from services.config import Config, of_arguments
 from services.keeping import backup as backups
 from services.keeping.backup import KeyFiles
 from services.keeping.errors import KeepingError
+from services.keeping.foreseen import FORESEEN
 from services.keeping.progress import bar
+
+__all__ = ["FORESEEN", "backup", "restore"]
 
 
 def _key_files(config: Config) -> KeyFiles:

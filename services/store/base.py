@@ -170,10 +170,12 @@ class Store(Protocol):
         *,
         later: Sequence[StoredLink] = (),
         subject_row: bytes | None,
+        subject_rows_before: Sequence[bytes] = (),
         now_ms: int,
     ) -> bool:
         """Makes the account of a verified genesis link. False if it stood already (the same
-        link makes the same account). QuotaExceeded("accounts_per_subject").
+        link makes the same account). QuotaExceeded("accounts_per_subject"): accounts under
+        `subject_rows_before`, the same subject under peppers before, count as well.
 
         `later`: the links that followed, of an account that is made again. All are judged as
         `append_link` judges, and stored with the genesis or not at all. Where the account

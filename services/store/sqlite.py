@@ -197,6 +197,7 @@ class SqliteStore:
         *,
         later: Sequence[StoredLink] = (),
         subject_row: bytes | None,
+        subject_rows_before: Sequence[bytes] = (),
         now_ms: int,
     ) -> bool:
         """See `Store.create_account`. When it was made is not kept. A long chain takes a while
@@ -204,8 +205,9 @@ class SqliteStore:
         self._check_open()
         chain = await asyncio.to_thread(replay, genesis, later) if later else replay(genesis, ())
         links = (StoredLink(genesis, ()), *later)
+        rows = () if subject_row is None else (subject_row, *subject_rows_before)
         made: bool = await self._writer.submit(
-            lambda tx: accounts.create_account(tx, chain, links, subject_row, now_ms)
+            lambda tx: accounts.create_account(tx, chain, links, rows, now_ms)
         )
         return made
 

@@ -38,20 +38,20 @@ def create_account(
     tx: Transaction,
     chain: Chain,
     links: Sequence[StoredLink],
-    subject_row: bytes | None,
+    subject_rows: Sequence[bytes],
     now_ms: int,
 ) -> bool:
-    """See `Store.create_account`. `links`: all of them, which make the verified `chain`."""
+    """See `Store.create_account`. `links`: all of them, which make the verified `chain`.
+    `subject_rows`: the one to store, and those that count as well; none without a subject."""
     standing = tx.find(chain.account)
     if standing is not None:
         return _continue(tx, standing, chain, links, now_ms)
     judge_chain.check_whole(chain, tx.limits)
-    if subject_row is not None:
-        _check_subject(tx, subject_row)
+    _check_subject(tx, subject_rows)
     account_n = _next_number(tx)
     tx.db.execute(
         "INSERT INTO account VALUES (?, ?, ?, ?)",
-        (account_n, chain.account, subject_row, snapshot.encode(chain)),
+        (account_n, chain.account, next(iter(subject_rows), None), snapshot.encode(chain)),
     )
     tx.db.execute("INSERT INTO tail VALUES (?, 0, 0, 0, 0)", (account_n,))
     account = Account(
@@ -97,12 +97,15 @@ def _insert_links(
         _end_epoch(tx, account, epoch, now_ms)
 
 
-def _check_subject(tx: Transaction, subject_row: bytes) -> None:
+def _check_subject(tx: Transaction, subject_rows: Sequence[bytes]) -> None:
     maximum = tx.limits.accounts_per_subject_max
-    (count,) = tx.db.execute(
-        "SELECT count(*) FROM account WHERE subject_row = ?", (subject_row,)
-    ).fetchone()
-    if count >= maximum:
+    count = 0
+    for row in set(subject_rows):
+        (held,) = tx.db.execute(
+            "SELECT count(*) FROM account WHERE subject_row = ?", (row,)
+        ).fetchone()
+        count += held
+    if subject_rows and count >= maximum:
         raise QuotaExceeded("accounts_per_subject", maximum)
 
 

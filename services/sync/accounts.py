@@ -10,10 +10,10 @@ from crypto.errors import CryptoError
 from crypto.grant import SEALED_BYTES, SealedGrant
 from crypto.ids import DeviceId
 from crypto.link import LINK_BYTES_MAX, Genesis, SignedLink
-from crypto.receipt import Receipt, ServerKey
+from crypto.receipt import Receipt
 from rookery.v1 import accounts_pb2, common_pb2
 from services.call import Call, OpenUnary, Route, SignedCall, SignedUnary
-from services.enrolment import Enrolment
+from services.enrolment import Enrolment, SubjectRows
 from services.errors import (
     ClockSkew,
     GrantsInvalid,
@@ -22,6 +22,7 @@ from services.errors import (
     RequestError,
     Unauthenticated,
 )
+from services.keeping.current import Keys
 from services.store.base import StoredLink
 from services.store.errors import QuotaExceeded
 from services.sync.desk import Desk, parse
@@ -36,10 +37,10 @@ LATER_BYTES_MAX = 1 << 20
 class Accounts:
     """Handlers of the Accounts service."""
 
-    def __init__(self, desk: Desk, enrolment: Enrolment, server_key: ServerKey) -> None:
+    def __init__(self, desk: Desk, enrolment: Enrolment, keys: Keys) -> None:
         self._desk = desk
         self._enrolment = enrolment
-        self._server_key = server_key
+        self._keys = keys
         self._started_ms = desk.clock.wall_ms()
 
     def routes(self) -> list[Route]:
@@ -49,6 +50,7 @@ class Accounts:
             SignedUnary(_SERVICE + "AppendLink", self.append),
             SignedUnary(_SERVICE + "GetChain", self.chain),
             SignedUnary(_SERVICE + "DeleteAccount", self.delete),
+            OpenUnary(_SERVICE + "GetServerKeys", self.server_keys),
         ]
 
     async def create(self, raw: bytes, call: Call) -> bytes:
@@ -59,7 +61,7 @@ class Accounts:
             parsed = link.parse(signed.raw)
             if not isinstance(parsed.body, Genesis):
                 raise LinkInvalid("no-genesis")
-            subject_row = self._admit(request, parsed, call.now_ms)
+            subject = self._admit(request, parsed, call.now_ms)
             EMPTY.apply(signed)
         except CryptoError as error:
             raise LinkInvalid(error.rule) from None
@@ -67,7 +69,11 @@ class Accounts:
         call.check_live()
         try:
             await self._desk.store.create_account(
-                signed, later=later, subject_row=subject_row, now_ms=call.now_ms
+                signed,
+                later=later,
+                subject_row=None if subject is None else subject.row,
+                subject_rows_before=() if subject is None else subject.before,
+                now_ms=call.now_ms,
             )
         except CryptoError as error:
             raise _broken_rule(error) from None
@@ -75,7 +81,7 @@ class Accounts:
 
     def _admit(
         self, request: accounts_pb2.CreateAccountRequest, genesis: link.Link, now_ms: int
-    ) -> bytes | None:
+    ) -> SubjectRows | None:
         match request.WhichOneof("enrolment"):
             case "proof":
                 proof = request.proof
@@ -142,9 +148,19 @@ class Accounts:
             nonce=call.nonce,
         )
         answer = accounts_pb2.DeleteAccountResponse(
-            receipt=self._server_key.sign(receipt, deleted=True)
+            receipt=self._keys.secrets.server_key.sign(receipt, deleted=True)
         )
         return self._desk.info_field(chain.seq) + answer.SerializeToString()
+
+    async def server_keys(self, raw: bytes, call: Call) -> bytes:
+        """GetServerKeys: how the key in force came to follow those that clients pinned."""
+        parse(accounts_pb2.GetServerKeysRequest.FromString, raw)
+        call.check_live()
+        secrets = self._keys.secrets
+        answer = accounts_pb2.GetServerKeysResponse(
+            server_key=secrets.server_key.public, successions=secrets.successions
+        )
+        return self._desk.info_field() + answer.SerializeToString()
 
 
 def _signed_link(message: common_pb2.SignedLink, *, present: bool) -> SignedLink:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from crypto import heads
-from crypto.receipt import Receipt, ServerKey
+from crypto.receipt import Receipt
 from rookery.v1 import common_pb2, sync_pb2
 from services.call import SignedCall
+from services.keeping.current import Keys
 from services.sync.desk import Desk, parse
 
 
 class Receipts:
     """The handler of Sync.GetReceipt."""
 
-    def __init__(self, desk: Desk, server_key: ServerKey) -> None:
+    def __init__(self, desk: Desk, keys: Keys) -> None:
         self._desk = desk
-        self._server_key = server_key
+        self._keys = keys
 
     async def __call__(self, raw: bytes, call: SignedCall) -> bytes:
         """Chain and heads, read in one transaction, bound to the nonce of this request."""
@@ -29,7 +30,7 @@ class Receipts:
             nonce=call.nonce,
         )
         answer = sync_pb2.GetReceiptResponse(
-            receipt=self._server_key.sign(receipt),
+            receipt=self._keys.secrets.server_key.sign(receipt),
             heads=[
                 common_pb2.Head(device_id=device, dev_seq=head.seq, op_hash=head.op_hash)
                 for device, head in rows

@@ -1,0 +1,10 @@
+"""Errors that a command which keeps the service ends with in one sentence."""
+
+from __future__ import annotations
+
+from services.keeping.errors import KeepingError
+from services.keys import KeyFileError
+from services.settings import ConfigError
+from services.store.errors import StoreError
+
+FORESEEN = (ConfigError, KeepingError, KeyFileError, StoreError, OSError)
