@@ -159,6 +159,14 @@ async def test_another_program_s_data_is_left_alone(redis_server: RedisServer) -
         assert client.keys() == [b"theirs"]
 
 
+async def test_a_fresh_store_is_made_once(url: str) -> None:
+    """Processes that open an empty Redis at the same moment make one store of it."""
+    links = await asyncio.gather(*(Link.open(url) for _ in range(8)))
+    assert len({(link.generation, link.secret) for link in links}) == 1
+    for link in links:
+        await link.close()
+
+
 async def test_a_new_generation_is_known_to_every_process(url: str) -> None:
     """Whoever has the store open hears of a generation that another process renewed."""
     async with linked(url) as link, linked(url) as other:

@@ -19,8 +19,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha1
 from typing import Any, Protocol
 
@@ -51,7 +51,7 @@ class Script:
 
 _MAKE = b"""
 if redis.call('HSETNX', KEYS[1], 'schema', ARGV[1]) == 1 then
-  redis.call('HSET', KEYS[1], 'generation', ARGV[2], 'secret', ARGV[3], 'line', '[]')
+  redis.call('HSET', KEYS[1], 'generation', ARGV[2], 'secret', ARGV[3], 'line', ARGV[4])
 end
 return redis.call('HMGET', KEYS[1], 'schema', 'generation', 'secret', 'line')
 """
@@ -84,6 +84,9 @@ class Entry:
     replid: str
     replicas: int
     synced: bool
+    older: str = ""
+    """What `replid` was before it started again: a replica that took over from there has all
+    that was acknowledged, because nothing could be without it since."""
 
     @classmethod
     def of(cls, host: Host, info: Info, *, synced: bool) -> Entry:
@@ -99,14 +102,16 @@ def follow(line: Line, new: Entry, replaced: str, promise: Promise) -> tuple[Lin
 
     `replaced`: replication id of the master whose place it took; zeros if it took none."""
     same = next((entry for entry in line if entry.run == new.run), None)
-    took = next((entry for entry in line if entry.replid == replaced != _NOBODY), None)
     here = next((entry for entry in line if (entry.host, entry.port) == (new.host, new.port)), None)
+    took = None
+    if replaced != _NOBODY:
+        took = next((entry for entry in line if replaced in (entry.replid, entry.older)), None)
     before = took or same or here
-    rest = tuple(entry for entry in line if entry not in (before, here))
     if before is None:
         kept = not line
     elif same is not None and (new.replid == same.replid or replaced == _NOBODY):
         kept = True  # the same process, which was a master all the time
+        new = replace(new, older=same.older)
     elif took is None:
         # It started again; or it was a replica for a time, of a master that nobody saw.
         kept = replaced == _NOBODY and before.synced
@@ -115,7 +120,15 @@ def follow(line: Line, new: Entry, replaced: str, promise: Promise) -> tuple[Lin
         kept = took.synced and (took.replicas == 0 or promise.failover_keeps(took.replicas))
     else:
         kept = promise.failover_keeps(took.replicas)
+    if kept and before is here and before is not same and before is not None:
+        # Its replicas come back to it, if one of them does not take over.
+        new = replace(new, older=before.replid, replicas=max(new.replicas, before.replicas))
+    rest = tuple(entry for entry in line if entry not in (before, here))
     return (*rest, new), kept
+
+
+def _pack(line: Iterable[Entry]) -> bytes:
+    return json.dumps([asdict(entry) for entry in line], separators=(",", ":")).encode()
 
 
 class Lineage:
@@ -142,19 +155,32 @@ class Lineage:
         """Called when the generation changed while the store was open."""
         self._renewed.append(callback)
 
-    async def open(self) -> None:
-        """Reads what the store says of itself; makes it, if there is none."""
+    async def open(self, masters: Sequence[tuple[Host, Info]]) -> None:
+        """Reads what the store says of itself; makes it, if there is none, upon these masters."""
+        entries: list[Entry] = []
+        for host, info in masters:
+            async with self._connections.visit(host) as connection:
+                synced = await is_synced(connection, self._promise)
+            entries.append(Entry.of(host, info, synced=synced))
         async with self._lock:
-            await self._read()
+            await self._read(entries)
 
     async def admit(self, host: Host, connection: Connection) -> Info:
         """Judges the server at the other end. NotDone if it is no master."""
         info = await Info.read(connection)
-        if not info.is_master:
+        if not await self.is_master(connection, info):
             raise NotDone("it is no master any more", moved=True)
         if not self._knows(host, info):
             await self.look(host, connection, info)
         return info
+
+    async def is_master(self, connection: Connection, info: Info) -> bool:
+        """Whether it is one, and knows it: started again after its replica took over, a server
+        of a cluster thinks so until the others tell it, and finds the cluster down meanwhile."""
+        if not info.is_master or not self._address.is_cluster:
+            return info.is_master
+        (said,) = await ask(connection, (b"CLUSTER", b"INFO"))
+        return b"cluster_state:ok" in judge(said)
 
     def _knows(self, host: Host, info: Info) -> bool:
         return any(
@@ -191,23 +217,24 @@ class Lineage:
             self._take_generation(fresh)
         return fresh
 
-    async def _read(self) -> bytes:
+    async def _read(self, line: Sequence[Entry] = ()) -> bytes:
         generation, secret = secrets.token_bytes(8), self.secret or secrets.token_bytes(32)
-        schema, generation, self.secret, line = await self._eval(
-            _MAKE, (META,), SCHEMA, generation, secret
+        schema, generation, self.secret, raw = await self._eval(
+            _MAKE, (META,), SCHEMA, generation, secret, _pack(line)
         )
         if schema != SCHEMA:
             raise StoreUnavailable(
                 f"the store has schema {schema.decode()}; this version knows {SCHEMA.decode()}:"
                 " start the version that wrote it, or a later one"
             )
-        self._line = tuple(Entry(**entry) for entry in json.loads(line))
+        self._line = tuple(Entry(**entry) for entry in json.loads(raw))
         self._take_generation(generation)
-        return bytes(line)
+        return bytes(raw)
 
     async def _change(self, raw: bytes, line: Line, fresh: bytes) -> bool:
-        text = json.dumps([asdict(entry) for entry in line], separators=(",", ":")).encode()
-        return bool(await self._eval(_CHANGE, (META, CHANNEL), raw, text, fresh, self.publish))
+        return bool(
+            await self._eval(_CHANGE, (META, CHANNEL), raw, _pack(line), fresh, self.publish)
+        )
 
     async def _eval(self, text: bytes, keys: tuple[bytes, ...], *args: bytes) -> Any:
         """Runs a script where the meta key is, over a connection that nobody judges: it is

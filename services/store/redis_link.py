@@ -100,15 +100,17 @@ class Link:
 
     async def _start(self, make: bool) -> None:
         await self._topology.refresh()
-        infos = [await self._check(server.host) for server in self._topology.masters]
-        sharded = self._address.is_cluster and all(i.version >= SHARDED_SINCE for i in infos)
+        masters = [(s.host, await self._check(s.host)) for s in self._topology.masters]
+        sharded = self._address.is_cluster and all(
+            info.version >= SHARDED_SINCE for _, info in masters
+        )
         if sharded:
             self.publish_command = self._lineage.publish = b"SPUBLISH"
         if not await self._is_made():
             if not make:
                 raise StoreUnavailable("redis_url: there is no store of Rookery's")
             await self._check_empty()
-        await self._lineage.open()
+        await self._lineage.open(masters)
         # Each master is judged now: later it would be while the first caller waits.
         for server in self._topology.masters:
             await server.give(await server.take())
@@ -166,43 +168,49 @@ class Link:
     ) -> Any:
         """What the script returns; its keys are all in one slot."""
         behind = (len(keys), *keys, *args)
-        waits = self._promise.replicas_min
-
-        async def send(connection: Connection, asking: bool, *script_call: Argument) -> list[Any]:
-            commands: list[Command] = [(*script_call, *behind)]
-            if waits:
-                # WAIT is about what this connection wrote: so it writes something, and what
-                # was there before, by whomever, is on the replicas as well.
-                commands.append((b"SET", _beside(keys[0]), b"", b"PX", 2 * WAIT_MS))
-            if asking:
-                commands = [each for command in commands for each in (_ASKING, command)]
-            if waits:
-                commands.append((b"WAIT", waits, WAIT_MS))
-            answers = await ask(connection, *commands)
-            return answers[1:] if asking else answers
 
         async def exchange(connection: Connection, asking: bool) -> Any:
-            answers = await send(connection, asking, b"EVALSHA", script.sha)
-            if isinstance(answers[0], exceptions.NoScriptError):
-                answers = await send(connection, asking, b"EVAL", script.text)
-            found = judge(answers[0])
-            if waits and judge(answers[-1]) < waits:
-                raise MaybeDone("too few replicas of Redis answer")
-            return found
+            answer = await self._send(
+                connection, keys[0], asking, (b"EVALSHA", script.sha, *behind)
+            )
+            if isinstance(answer, exceptions.NoScriptError):
+                answer = await self._send(
+                    connection, keys[0], asking, (b"EVAL", script.text, *behind)
+                )
+            return judge(answer)
 
         return await self._try(keys[0], exchange, again=script.reads)
 
-    async def call(self, *command: Argument, key: bytes | None = None) -> Any:
-        """The answer to a command that only reads, or does no harm twice. `key`: where it is
-        sent; by default its first argument."""
-        place = key if key is not None else command[1]
-        assert isinstance(place, bytes)
+    async def call(self, *command: Argument) -> Any:
+        """The answer to a command that only reads, or does no harm twice. Its first argument
+        is the key, or the first of several in one slot."""
+        key = command[1]
+        assert isinstance(key, bytes)
 
         async def exchange(connection: Connection, asking: bool) -> Any:
-            answers = await ask(connection, *([_ASKING] if asking else []), command)
-            return judge(answers[-1])
+            return judge(await self._send(connection, key, asking, command))
 
-        return await self._try(place, exchange, again=True)
+        return await self._try(key, exchange, again=True)
+
+    async def _send(
+        self, connection: Connection, key: bytes, asking: bool, command: Command
+    ) -> Any:
+        """The answer, when the replicas have confirmed. MaybeDone, NotDone."""
+        commands = [command]
+        waits = self._promise.replicas_min
+        if waits:
+            # WAIT is about what this connection wrote: so it writes something, and what was
+            # there before, by whomever, is on the replicas as well.
+            commands.append((b"SET", _beside(key), b"", b"PX", 2 * WAIT_MS))
+        if asking:
+            commands = [each for one in commands for each in (_ASKING, one)]
+        if waits:
+            commands.append((b"WAIT", waits, WAIT_MS))
+        answers = await ask(connection, *commands)
+        answer = answers[1 if asking else 0]
+        if waits and not isinstance(answer, Exception) and judge(answers[-1]) < waits:
+            raise MaybeDone("too few replicas of Redis answer")
+        return answer
 
     async def each_master(self, *command: Argument) -> Sequence[Any]:
         """The answers of all masters to a command without keys, which does no harm twice."""
@@ -305,7 +313,7 @@ class Link:
                 try:
                     async with self._connections.visit(server.host) as connection:
                         info = await Info.read(connection)
-                        if info.is_master:
+                        if await self._lineage.is_master(connection, info):
                             await self._lineage.look(server.host, connection, info)
                 except (NotDone, MaybeDone, StoreUnavailable):
                     continue
