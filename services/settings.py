@@ -89,7 +89,7 @@ def _from_environ(
     values: dict[str, Value] = {}
     for variable, text in environ.items():
         name = variable.removeprefix(prefix)
-        if name == variable or is_foreign(name):
+        if name == variable or (name.lower() not in known and is_foreign(name)):
             continue
         row = _known(known, name.lower(), variable, lambda near: prefix + near.upper())
         values[row.name] = _parse(row, text, variable)

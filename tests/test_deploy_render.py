@@ -12,17 +12,14 @@ import pytest
 import yaml
 
 from deploy.envoy import render
-from rookery.v1 import accounts_pb2, pairing_pb2, parties_pb2, rounds_pb2, sync_pb2
 from services.errors import DETAILS_KEY, UNTAKEN, RateLimited, failure
+from tests.manifests import AT_PARTIES, FOR_PARTIES, methods
 from tests.mesh_processes import EDGE, ENVOY, PARTIES, SERVICE, Mesh
 
 GIVEN = {
     "sidecar": {"EDGE_IDENTITY": EDGE, "PARTY_IDENTITIES": ",".join(PARTIES)},
     "edge": {"SERVICE_IDENTITY": SERVICE, "SERVICES": "rookery-0:8443,rookery-1:8443"},
 }
-FOR_PARTIES = ("/rookery.v1.Parties/StreamBoxes", "/rookery.v1.Parties/PublishResult")
-# A party's own front serves these, not the service.
-AT_PARTIES = {f"/rookery.v1.Parties/{name}" for name in ("PrepareRound", "SignManifest", "Link")}
 
 
 @pytest.mark.parametrize("role", sorted(GIVEN))
@@ -93,17 +90,6 @@ def route_of(config: dict[str, Any], method: str) -> dict[str, Any] | None:
     return None
 
 
-def methods() -> dict[str, bool]:
-    """Every method of the API, and whether its answer is a stream."""
-    modules = (accounts_pb2, pairing_pb2, parties_pb2, rounds_pb2, sync_pb2)
-    return {
-        f"/{service.full_name}/{method.name}": method.server_streaming
-        for module in modules
-        for service in module.DESCRIPTOR.services_by_name.values()
-        for method in service.methods
-    }
-
-
 @pytest.mark.parametrize("role", sorted(GIVEN))
 def test_every_method_has_its_route(tmp_path: Path, role: str) -> None:
     """Streams: no time-out but that of idleness, and a cluster of their own. Parties' calls:
@@ -112,7 +98,7 @@ def test_every_method_has_its_route(tmp_path: Path, role: str) -> None:
     for method, streams in methods().items():
         route = route_of(config, method)
         if method in AT_PARTIES or (role == "edge" and method in FOR_PARTIES):
-            assert route is None or (role, streams) == ("sidecar", False) or method in AT_PARTIES
+            assert role == "sidecar" or route is None
             continue
         assert route is not None, method
         assert route["route"]["cluster"] == f"service_{'streams' if streams else 'unary'}"

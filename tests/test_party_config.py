@@ -42,6 +42,8 @@ def test_the_printed_file_says_every_setting_with_its_default(tmp_path: Path) ->
         ('publishers = ["xyz"]', "64 hex digits"),
         ('tls_cert_file = "x"', "go together"),
         ('relay_ca_file = "x"', "which is off"),
+        ('relay_cert_file = "x"', "go together"),
+        ('relay_cert_file = "x"\nrelay_key_file = "y"', "which is off"),
         ('peer_tls = true\npeer_ca_file = "not-there"', "is not there"),
         ("peer_stall_s = 3.0", "two beats"),
         ("peer_payload_bytes_max = 65536", "at least"),

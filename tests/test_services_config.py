@@ -247,3 +247,12 @@ def test_a_key_is_its_owner_s_or_root_s_and_of_the_own_group(
     """A secret that root mounts for a group of one is closed to others, too."""
     file = os.stat_result((0o100000 | mode, 0, 0, 1, owner, group, 65, 0, 0, 0))
     assert open_to_others(file, user, user) is others
+
+
+def test_a_setting_is_no_client_s_by_its_name() -> None:
+    """ROOKERY_CLIENT_IP_HEADER is the service's; what is a device's is left alone."""
+    told = load(
+        None, {"ROOKERY_CLIENT_IP_HEADER": "x-forwarded-for", "ROOKERY_CLIENT_IP_HOPS": "2"}
+    )
+    assert (told.client_ip_header, told.client_ip_hops) == ("x-forwarded-for", 2)
+    assert load(None, {"ROOKERY_CLIENT_CERT": "/a", "ROOKERY_DEVICE_X": "1"}) == Config()

@@ -35,6 +35,10 @@ class PartyConfig:
     relay: str = setting("127.0.0.1:7443", "Address of the relay that holds the boxes.")
     relay_tls: bool = setting(False, "Whether the relay speaks TLS (off: loopback, or a mesh).")
     relay_ca_file: str = setting("", "PEM certificates to trust for it. Empty: the system's.")
+    relay_cert_file: str = setting(
+        "", "PEM certificate chain to show it, where a proxy asks for one; without a sidecar."
+    )
+    relay_key_file: str = setting("", "PEM private key of relay_cert_file.")
     peer_tls: bool = setting(
         False, "Whether the other parties speak TLS. What goes over links is sealed either way."
     )
@@ -159,6 +163,10 @@ def load(
             raise ConfigError(f"{name}_ca_file: is for {name}_tls, which is off")
         if ca_file and not Path(ca_file).is_file():
             raise ConfigError(f"{name}_ca_file: {ca_file} is not there")
+    if bool(config.relay_cert_file) != bool(config.relay_key_file):
+        raise ConfigError("relay_cert_file and relay_key_file go together")
+    if config.relay_cert_file and not config.relay_tls:
+        raise ConfigError("relay_cert_file: is for relay_tls, which is off")
     if config.history_days < 2 * config.retention_days:
         raise ConfigError(
             "history_days: must be at least twice retention_days, for so long a result is handed in"

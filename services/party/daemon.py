@@ -186,7 +186,12 @@ class Daemon:
         """Takes up every round where it was left, listens, and dials its peers."""
         config = self.config
         self._relay = Relay(
-            self._channel(config.relay, config.relay_tls, config.relay_ca_file),
+            self._channel(
+                config.relay,
+                config.relay_tls,
+                config.relay_ca_file,
+                (config.relay_key_file, config.relay_cert_file),
+            ),
             self.key,
             config.audience,
             self._clock.wall_ms,
@@ -215,10 +220,15 @@ class Daemon:
         self.store.close()
         await asyncio.to_thread(self.tracer.close)
 
-    def _channel(self, address: str, tls: bool, ca_file: str) -> grpc.aio.Channel:
+    def _channel(
+        self, address: str, tls: bool, ca_file: str, shown: tuple[str, str] = ("", "")
+    ) -> grpc.aio.Channel:
+        """`shown`: files of a private key and the certificate to show."""
         if tls:
-            trusted = Path(ca_file).read_bytes() if ca_file else None
-            credentials = grpc.ssl_channel_credentials(trusted)
+            trusted, key, chain = (
+                Path(name).read_bytes() if name else None for name in (ca_file, *shown)
+            )
+            credentials = grpc.ssl_channel_credentials(trusted, key, chain)
             channel = grpc.aio.secure_channel(address, credentials, options=self._options)
         else:
             channel = grpc.aio.insecure_channel(address, options=self._options)
