@@ -70,6 +70,7 @@ class PartyProcess:
         """From its first start until it is restarted (`tests.party_child`)."""
         self.ik, _ = sign_keypair(seed)
         self.address = "127.0.0.1:0"
+        self.metrics = ""
         self.settings = settings
         self._module = module
         key = folder / "party.key"
@@ -106,7 +107,8 @@ class PartyProcess:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if line:
-            self.address = json.loads(line)["listening"]
+            ready = json.loads(line)
+            self.address, self.metrics = ready["listening"], ready.get("metrics", "")
         elif "TEST_DIES_AT" not in more:  # else it was faster with that
             raise AssertionError(self.log)
 

@@ -64,6 +64,7 @@ class ServiceProcess:
             raise AssertionError((self.folder / "service.log").read_text())
         ready = json.loads(line)
         self._listen = ready["listening"]
+        self.metrics = ready.get("metrics", "")
         self.endpoint = Endpoint.parse(self._listen, ready["audience"], ready["server_key"])
 
     @property
