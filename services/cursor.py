@@ -7,6 +7,7 @@ owner || generation || position, 16). Owners are hashes of 32 bytes under labels
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 from crypto import labels
 from crypto.primitives import equal, prf
@@ -18,20 +19,25 @@ CURSOR_BYTES = _BODY.size + MAC_BYTES
 
 
 class Cursors:
-    """Makes and reads the tokens of one store."""
+    """Makes and reads the tokens of one store, whose generation may change while it is open."""
 
     __slots__ = ("_generation", "_secret")
 
-    def __init__(self, secret: bytes, generation: bytes) -> None:
+    def __init__(self, secret: bytes, generation: Callable[[], bytes]) -> None:
         self._secret = secret
         self._generation = generation
+
+    @property
+    def generation(self) -> bytes:
+        """As of now. What was read before it changed is sealed with the one of then."""
+        return self._generation()
 
     def __repr__(self) -> str:
         return "Cursors(secret hidden)"
 
-    def seal(self, owner: bytes, position: int) -> bytes:
-        """The token of a position."""
-        body = _BODY.pack(self._generation, position)
+    def seal(self, owner: bytes, position: int, generation: bytes | None = None) -> bytes:
+        """The token of a position, which was read in this generation."""
+        body = _BODY.pack(generation or self._generation(), position)
         return body + prf(self._secret, labels.CURSOR, owner + body, MAC_BYTES)
 
     def open(self, owner: bytes, token: bytes) -> int:
@@ -48,6 +54,6 @@ class Cursors:
         if not equal(mac, prf(self._secret, labels.CURSOR, owner + body, MAC_BYTES)):
             raise CursorInvalid
         generation, position = _BODY.unpack(body)
-        if generation != self._generation:
+        if generation != self._generation():
             raise GenerationChanged
         return int(position)

@@ -21,8 +21,8 @@ class Stream:
     """One open stream. Slotted and without a timer: there are many."""
 
     __slots__ = (
-        "account", "chain_seq", "device", "poked_s", "position", "slot", "task", "verdict",
-        "waiter", "wakes", "writing_since_s",
+        "account", "chain_seq", "device", "generation", "poked_s", "position", "slot", "task",
+        "verdict", "waiter", "wakes", "writing_since_s",
     )  # fmt: skip
 
     def __init__(self, account: AccountId, device: DeviceId, slot: int) -> None:
@@ -30,6 +30,8 @@ class Stream:
         self.device = device
         self.slot = slot
         self.position = 0
+        self.generation = b""
+        """Of the store, when the stream began: it ends if that changes."""
         self.chain_seq = 0
         self.wakes = 0
         self.waiter: asyncio.Future[None] | None = None
@@ -156,6 +158,11 @@ class Hub:
     def farewell(self) -> Draining:
         """What a stream is told when the process ends; spread, so that not all come at once."""
         return Draining(int(250 + 2_000 * self._jitter()))
+
+    def end_all(self, verdict: RequestError) -> None:
+        """Ends every stream, whatever it is at."""
+        for stream in self:
+            stream.end(verdict)
 
     async def drain(self, grace_s: float) -> None:
         """Tells every stream to connect elsewhere and waits until all have ended.

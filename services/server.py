@@ -22,6 +22,7 @@ from services.config import Config
 from services.cursor import Cursors
 from services.edge import Edge
 from services.enrolment import Enrolment
+from services.errors import GenerationChanged
 from services.hub import Hub
 from services.interceptor import SignatureInterceptor
 from services.keeping.current import Keys, Secrets, Trusted
@@ -106,7 +107,7 @@ class Server:
             Lane.STREAM: Gate(config.streams_max, jitter),
             Lane.OTHER: Gate(0, jitter),
         }
-        self.cursors = Cursors(store.secret, store.generation)
+        self.cursors = Cursors(store.secret, lambda: store.generation)
         desk = Desk(
             traced_store(store, tracer),
             self.cursors,
@@ -145,6 +146,7 @@ class Server:
         self._sweeper: asyncio.Task[None] | None = None
         self._grpc: grpc.aio.Server | None = None
         store.on_commit(self.hub.poke)
+        store.on_renewed(lambda: self.hub.end_all(GenerationChanged()))
 
     def _routes(self, desk: Desk) -> list[Route]:
         config = self.config

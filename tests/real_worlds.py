@@ -58,7 +58,7 @@ class RealService:
     def open(self) -> None:
         """Starts; says to nobody whether the file is the one it was."""
         self.store = self.run(SqliteStore.open(self._path, limits=self.limits))
-        self.cursors = Cursors(self.store.secret, self.store.generation)
+        self.cursors = Cursors(self.store.secret, lambda: self.store.generation)
 
     def stop(self) -> None:
         """Ends as at a restart."""

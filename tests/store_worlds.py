@@ -90,7 +90,12 @@ class Client:
         )
 
     def batch(
-        self, *ops: SealedOp, by: int = 0, checkpoint: int | None = None, covers: int = 0
+        self,
+        *ops: SealedOp,
+        by: int = 0,
+        checkpoint: int | None = None,
+        covers: int = 0,
+        nonce: bytes | None = None,
     ) -> Batch:
         """A push by the device with index `by`."""
         return Batch(
@@ -100,14 +105,20 @@ class Client:
             self.now_ms,
             checkpoint,
             covers,
+            nonce,
         )
 
     async def push(
-        self, *ops: SealedOp, by: int = 0, checkpoint: int | None = None, covers: int = 0
+        self,
+        *ops: SealedOp,
+        by: int = 0,
+        checkpoint: int | None = None,
+        covers: int = 0,
+        nonce: bytes | None = None,
     ) -> Committed:
         """Commits ops in one batch."""
         return await self.store.commit_ops(
-            self.batch(*ops, by=by, checkpoint=checkpoint, covers=covers)
+            self.batch(*ops, by=by, checkpoint=checkpoint, covers=covers, nonce=nonce)
         )
 
     async def page(self, after: int = 0, ops_max: int = 1000) -> Page:

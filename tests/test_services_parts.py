@@ -104,7 +104,7 @@ def test_answers_are_what_the_protobuf_runtime_writes() -> None:
 
 def test_a_cursor_is_for_one_account_store_and_generation() -> None:
     """Each bit counts; another account's, a made-up and a cut one are CursorInvalid."""
-    cursors = Cursors(b"s" * 32, b"generate")
+    cursors = Cursors(b"s" * 32, lambda: b"generate")
     for position in (0, 1, 1 << 40, (1 << 63) - 1):
         token = cursors.seal(ACCOUNT, position)
         assert len(token) == CURSOR_BYTES
@@ -116,11 +116,11 @@ def test_a_cursor_is_for_one_account_store_and_generation() -> None:
         bad[bit // 8] ^= 1 << bit % 8
         with pytest.raises(CursorInvalid):
             cursors.open(ACCOUNT, bytes(bad))
-    for opener, account in ((cursors, OTHER), (Cursors(b"t" * 32, b"generate"), ACCOUNT)):
+    for opener, account in ((cursors, OTHER), (Cursors(b"t" * 32, lambda: b"generate"), ACCOUNT)):
         with pytest.raises(CursorInvalid):
             opener.open(account, token)
     with pytest.raises(GenerationChanged):
-        Cursors(b"s" * 32, b"restored").open(ACCOUNT, token)
+        Cursors(b"s" * 32, lambda: b"restored").open(ACCOUNT, token)
     assert "7373" not in repr(cursors)
 
 

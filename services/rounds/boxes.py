@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from rookery.v1 import parties_pb2
 from services import wire
 from services.call import KeyCall, Write
-from services.cursor import Cursors
 from services.errors import Draining, Overloaded, RoleMissing
 from services.rounds.desk import RoundDesk
 from services.sync.desk import parse
@@ -41,6 +40,7 @@ class StreamBoxes:
         if party is None:
             raise RoleMissing("party")
         cursors = self._desk.desk.cursors
+        generation = cursors.generation
         position = cursors.open(round_.digest, request.cursor)
         total = None
         if call.now_ms >= round_.until_ms:
@@ -53,9 +53,8 @@ class StreamBoxes:
                 round_.round_id, party, position, bytes_max=FRAME_BYTES_MAX
             )
             position, more = page.position, page.more
-            frame = _frame(
-                cursors, round_.digest, page.rows, position, total=None if more else total
-            )
+            cursor = cursors.seal(round_.digest, position, generation)
+            frame = _frame(page.rows, cursor, total=None if more else total)
             try:
                 async with asyncio.timeout(self._stall_s):
                     await write(frame)
@@ -63,10 +62,7 @@ class StreamBoxes:
                 raise Overloaded(1_000) from None
 
 
-def _frame(
-    cursors: Cursors, digest: bytes, rows: Sequence[bytes], position: int, *, total: int | None
-) -> bytes:
+def _frame(rows: Sequence[bytes], cursor: bytes, *, total: int | None) -> bytes:
     """A StreamBoxesResponse of encoded boxes. `total`: it is complete with so many."""
-    cursor = wire.data(2, cursors.seal(digest, position))
     end = b"" if total is None else wire.number(3, 1) + wire.number(4, total)
-    return b"".join((*rows, cursor, end))
+    return b"".join((*rows, wire.data(2, cursor), end))

@@ -9,7 +9,7 @@ epoch, cuts, lamport, winners, quotas) is checked here, in the transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -145,6 +145,11 @@ class Store(Protocol):
 
     def on_commit(self, poke: Poke) -> None:
         """Registers the one listener for pokes."""
+        ...
+
+    def on_renewed(self, told: Callable[[], None]) -> None:
+        """Registers the one listener for a generation that changed while the store is open:
+        what was read before is void."""
         ...
 
     async def new_generation(self) -> bytes:

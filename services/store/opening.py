@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.config import Config, ConfigError
+from services.config import ACCEPTED_LOSS, Config, ConfigError
 from services.store.base import Store
 from services.store.observer import UNOBSERVED, StoreObserver
+from services.store.redis import RedisStore
+from services.store.redis_link import Link, Promise
 from services.store.sqlite import SqliteStore
 from services.telemetry import Telemetry
 
@@ -21,7 +23,7 @@ async def open_store(
     """The store that `redis_url` or `database` names. StoreUnavailable says what is wrong with
     it; ConfigError if there is none and `must_exist`."""
     if config.redis_url:
-        raise ConfigError("redis_url: this version stores in SQLite only")
+        return await _open_redis(config, must_exist=must_exist)
     if must_exist:
         _find_file(config)
     store = await SqliteStore.open(
@@ -34,6 +36,23 @@ async def open_store(
     if store.restored and telemetry is not None:
         telemetry.event("store_restored")
     return store
+
+
+async def _open_redis(config: Config, *, must_exist: bool) -> RedisStore:
+    link = await Link.open(
+        config.redis_url,
+        Promise(
+            replicas_min=config.redis_replicas_min,
+            persistence=config.redis_persistence,
+            accepts_loss=config.redis_accept_loss == ACCEPTED_LOSS,
+        ),
+        password_file=config.redis_password_file,
+        ca_file=config.redis_ca_file,
+        make=not must_exist,
+    )
+    return await RedisStore.open(
+        link, limits=config.limits(), nonces_account_max=config.nonces_account_max
+    )
 
 
 def _find_file(config: Config) -> None:

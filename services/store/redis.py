@@ -10,7 +10,7 @@ what it checks, and when the generation changes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from crypto.chain import Chain
 from crypto.grant import SealedGrant
@@ -46,6 +46,7 @@ class RedisStore:
         self._keeper = Keeper(link, self._known, limits)
         self._pusher = Pusher(link, self._known, limits, nonces_account_max)
         self._chains = Chains(link, self._known, limits)
+        self._told_renewed: Callable[[], None] = lambda: None
         self._closed = False
         link.on_renewed(self._renewed)
 
@@ -101,9 +102,14 @@ class RedisStore:
         """See `Store.new_generation`."""
         return await self._link.new_generation()
 
+    def on_renewed(self, told: Callable[[], None]) -> None:
+        """See `Store.on_renewed`."""
+        self._told_renewed = told
+
     def _renewed(self) -> None:
         self._known.clear()
-        self._watches.poke_all()
+        self._keeper.clear()
+        self._told_renewed()
 
     def _check_open(self) -> None:
         if self._closed:

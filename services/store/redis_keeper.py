@@ -85,6 +85,12 @@ class Keeper:
         """The account is gone."""
         self._count -= len(self._positions.pop(account_id, {}))
 
+    def clear(self) -> None:
+        """Redis may have lost what devices have passed."""
+        self._positions.clear()
+        self._notes.clear()
+        self._count = 0
+
     def _send(self, account_id: AccountId) -> None:
         devices = self._positions.pop(account_id, {})
         self._count -= len(devices)

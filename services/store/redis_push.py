@@ -45,7 +45,10 @@ class Pusher:
         account: Account | None = await known.find(batch.account_id)
         nonce = batch.nonce
         facts: dict[Fact, bytes] = {}
+        generation = self._link.generation
         for _ in range(ATTEMPTS_MAX):
+            if self._link.generation != generation:
+                raise StoreUnavailable("Redis may have lost writes: ask again")
             if account is None:
                 raise AccountAbsent("no such account")
             refusal: StoreError | None = None

@@ -85,11 +85,6 @@ class Watches:
         if not done.cancelled():
             done.exception()  # What could not be ended ends with the connection.
 
-    def poke_all(self) -> None:
-        """Redis may have lost writes: whoever watches looks again."""
-        for account_id in list(self._watches):
-            self._call(account_id)
-
     async def close(self) -> None:
         """Ends what is under way."""
         tasks = [*self._ending.values(), *(watch.subscribing for watch in self._watches.values())]

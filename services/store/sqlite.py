@@ -20,7 +20,7 @@ import secrets
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -78,6 +78,7 @@ class SqliteStore:
         self._secret = schema.read_meta(reads, "secret")
         self._loop = asyncio.get_running_loop()
         self._poke: Poke | None = None
+        self._told_renewed: Callable[[], None] = lambda: None
         self._entries: OrderedDict[AccountId, Entry] = OrderedDict()
         self._positions: dict[AccountId, dict[DeviceId, int]] = {}
         self._positions_count = 0
@@ -160,6 +161,10 @@ class SqliteStore:
         """See `Store.on_commit`."""
         self._poke = poke
 
+    def on_renewed(self, told: Callable[[], None]) -> None:
+        """See `Store.on_renewed`. Nobody but this process can change it, when it is asked to."""
+        self._told_renewed = told
+
     async def watch(self, account_id: AccountId) -> None:
         """See `Store.watch`. Every commit is this process's own, and pokes."""
 
@@ -187,6 +192,7 @@ class SqliteStore:
         self._generation = fresh
         self._mark.renew(fresh)
         self._observer.renewed(Renewal.TOLD)
+        self._told_renewed()
         return fresh
 
     # --- accounts and chains ---

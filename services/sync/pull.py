@@ -25,6 +25,7 @@ class Pull:
         if request.limit > OPS_PER_PAGE_MAX:
             raise Malformed("limit")
         desk = self._desk
+        generation = desk.cursors.generation
         after = desk.position(call, request.cursor)
         page = await desk.store.read_ops(
             call.account,
@@ -35,5 +36,5 @@ class Pull:
         if after:
             await desk.store.passed(call.account, call.device, after)
         tip = await desk.member(call.account, call.device)
-        cursor = desk.cursors.seal(call.account, page.position)
+        cursor = desk.cursors.seal(call.account, page.position, generation)
         return wire.pull_response(desk.info(tip.chain.seq), page.runs, cursor, page.more)

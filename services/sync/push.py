@@ -21,7 +21,7 @@ from crypto.primitives import SIG_BYTES, ds, verify
 from rookery.v1 import sync_pb2
 from services import wire
 from services.call import SignedCall
-from services.errors import Malformed, OpInvalid
+from services.errors import GenerationChanged, Malformed, OpInvalid
 from services.limits import Buckets
 from services.metrics import Metrics
 from services.store.base import Batch, OpRow
@@ -63,7 +63,7 @@ class Push:
         ops = list(request.ops)
         check_counts(ops)
         rows, foreign = check(ops, call)
-        mark, covers = None, 0
+        mark, covers, generation = None, 0, self._desk.cursors.generation
         if request.HasField("checkpoint"):
             mark = request.checkpoint.op_index
             check_mark(rows, mark, call.device)
@@ -77,6 +77,8 @@ class Push:
         # What is not needed while the store writes makes room for the next request.
         del request, ops
         call.check_live()
+        if generation != self._desk.cursors.generation:
+            raise GenerationChanged
         committed = await self._desk.store.commit_ops(
             Batch(
                 account_id=call.account,

@@ -13,7 +13,7 @@ from crypto.ids import AccountId
 from rookery.v1 import sync_pb2
 from services import wire
 from services.call import SignedCall, Write
-from services.errors import Unauthenticated
+from services.errors import GenerationChanged, Unauthenticated
 from services.hub import BEAT, DRAIN, POKE, Hub, Stream
 from services.sync.desk import Desk, is_active, parse
 
@@ -49,6 +49,7 @@ class Subscribe:
 
     async def __call__(self, raw: bytes, call: SignedCall, write: Write) -> None:
         """One stream, until its client leaves or it may not go on."""
+        generation = self._desk.cursors.generation
         position = self._desk.position(
             call, parse(sync_pb2.SubscribeRequest.FromString, raw).cursor
         )
@@ -59,7 +60,9 @@ class Subscribe:
         try:
             await self._desk.store.watch(call.account)
             watched = True
-            stream.position = position
+            stream.position, stream.generation = position, generation
+            if generation != self._desk.cursors.generation:
+                raise GenerationChanged
             stream.chain_seq = call.tip.chain.seq
             # Streams live long; chains and requests need not live with them.
             del raw, call, position
@@ -125,7 +128,7 @@ class Subscribe:
             event,
             self._desk.info(stream.chain_seq),
             runs,
-            self._desk.cursors.seal(stream.account, stream.position),
+            self._desk.cursors.seal(stream.account, stream.position, stream.generation),
         )
         stream.writing_since_s = self._desk.clock.monotonic_s()
         try:
@@ -140,7 +143,7 @@ class Subscribe:
         task.add_done_callback(self._checks.discard)
 
     async def _expel(self, account: AccountId) -> None:
-        tip = await self._desk.store.tip(account)
+        tip = await self._desk.store.tip(account, fresh=True)
         for stream in self._hub.of(account):
             if stream.writing_since_s and (
                 tip is None or not is_active(tip.chain.find(stream.device))
