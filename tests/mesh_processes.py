@@ -79,7 +79,11 @@ class Mesh:
     def _start(self, role: str, **values: str) -> Proxy:
         folder = self.folder / f"{role}-{len(self._proxies)}"
         given = {"LISTEN": "127.0.0.1", "PORT": "0", "ADMIN_PORT": "0", "CONFIG": str(folder)}
-        proxy = Proxy(render.render(role, folder, given | values))
+        return self.run(render.render(role, folder, given | values))
+
+    def run(self, config: Path) -> Proxy:
+        """A proxy with this configuration."""
+        proxy = Proxy(config)
         self._proxies.append(proxy)
         proxy.until_ready()
         return proxy
