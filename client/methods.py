@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from client.transport import Method
-from rookery.v1 import accounts_pb2, pairing_pb2, sync_pb2
+from rookery.v1 import accounts_pb2, pairing_pb2, sync_pb2, wake_pb2
 
 _V1: Final = "/rookery.v1."
 FETCH_WAIT_MS: Final = 20_000
@@ -33,3 +33,8 @@ PUSH: Final = Method(_V1 + "Sync/Push", sync_pb2.PushResponse.FromString, second
 PULL: Final = Method(_V1 + "Sync/Pull", sync_pb2.PullResponse.FromString, seconds=30.0)
 SUBSCRIBE: Final = Method(_V1 + "Sync/Subscribe", sync_pb2.SubscribeResponse.FromString)
 GET_RECEIPT: Final = Method(_V1 + "Sync/GetReceipt", sync_pb2.GetReceiptResponse.FromString)
+REGISTER_HANDLE: Final = Method(
+    _V1 + "Wake/RegisterHandle", wake_pb2.RegisterHandleResponse.FromString
+)
+REMOVE_HANDLE: Final = Method(_V1 + "Wake/RemoveHandle", wake_pb2.RemoveHandleResponse.FromString)
+GET_HANDLE: Final = Method(_V1 + "Wake/GetHandle", wake_pb2.GetHandleResponse.FromString)

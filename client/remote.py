@@ -19,7 +19,7 @@ from crypto.errors import CryptoError
 from crypto.grant import SealedGrant
 from crypto.ids import DeviceId, LinkHash
 from crypto.link import SignedLink
-from rookery.v1 import accounts_pb2, common_pb2, pairing_pb2, sync_pb2
+from rookery.v1 import accounts_pb2, common_pb2, pairing_pb2, sync_pb2, wake_pb2
 
 IDLE_SECONDS = 90.0
 """The service sends a heartbeat once a minute; a stream that is silent for longer is dead."""
@@ -206,6 +206,23 @@ class Remote:
         except CryptoError:
             raise ProtocolBreach("a head of the service's answer has no device id") from None
         return SignedReceipt(answer.message.receipt, heads, answer.nonce)
+
+    async def register_handle(self, handle: bytes) -> int:
+        """Has this device woken by a handle; until when, by the service's clock."""
+        message = wake_pb2.RegisterHandleRequest(handle=handle)
+        answer = await self.transport.call(methods.REGISTER_HANDLE, message, self.signer)
+        return answer.message.expires_ms
+
+    async def remove_handle(self) -> None:
+        """Has this device woken no more."""
+        message = wake_pb2.RemoveHandleRequest()
+        await self.transport.call(methods.REMOVE_HANDLE, message, self.signer)
+
+    async def handle_expires_ms(self) -> int:
+        """Until when the service holds a handle of this device; 0 if it holds none."""
+        message = wake_pb2.GetHandleRequest()
+        answer = await self.transport.call(methods.GET_HANDLE, message, self.signer)
+        return answer.message.expires_ms
 
     async def post_message(self, rendezvous: bytes, number: int, body: bytes) -> None:
         """Into a pairing mailbox."""

@@ -32,6 +32,7 @@ DEVICE_CUT: Final = "DEVICE_CUT"
 LAMPORT_AHEAD: Final = "LAMPORT_AHEAD"
 STORE_UNAVAILABLE: Final = "STORE_UNAVAILABLE"
 ROLE_MISSING: Final = "ROLE_MISSING"
+WAKE_OFF: Final = "WAKE_OFF"
 TASK_INVALID: Final = "TASK_INVALID"
 TASK_CONFLICT: Final = "TASK_CONFLICT"
 TASK_UNKNOWN: Final = "TASK_UNKNOWN"
@@ -67,6 +68,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     MAILBOX_TAKEN: "somebody else answered this pairing code: start again with a new one",
     MESSAGE_ABSENT: "the other device did not answer in time: start the pairing again",
     CHAIN_CONFLICT: "another device changed the account at the same moment: try again",
+    WAKE_OFF: "this service wakes nobody: it has no push gateway (its setting wake_gateway)",
     TASK_CONFLICT: (
         "another task stands under this id: a task never changes, so a changed one needs another id"
     ),

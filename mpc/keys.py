@@ -1,4 +1,4 @@
-"""Keys of those who are no device: publishers of tasks, analysts, and the parties."""
+"""Keys of those who are no device: publishers of tasks, analysts, parties, and services."""
 
 from __future__ import annotations
 
@@ -36,5 +36,12 @@ class AnalystKey(_Signer):
 
 class PartyKey(_Signer):
     """A party's Ed25519 identity key; devices, analysts and other parties pin its public half."""
+
+    __slots__ = ()
+
+
+class ServiceKey(_Signer):
+    """The Ed25519 key by which a push gateway knows a service; it signs calls alone. Another one
+    than the identity key that signs receipts."""
 
     __slots__ = ()

@@ -64,6 +64,7 @@ class KeyRole(Enum):
     PUBLISHER = "publisher"
     ANALYST = "analyst"
     PARTY = "party"
+    SERVICE = "service"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from services.keeping import parser as keeping
 
 OK, FAILED, USAGE = 0, 1, 2
+WAKE = "services.wake.command"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,6 +64,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     party.add_argument(
         "--init", action="store_true", help="make the identity key (mode 0600), and end"
+    )
+    gateway = _command(
+        commands, "gateway", "run the push gateway that wakes sleeping phones", f"{WAKE}:gateway"
+    )
+    gateway.add_argument("--listen", metavar="HOST:PORT", help="port 0 takes a free one")
+    gateway.add_argument(
+        "--show-config", action="store_true", help="print every setting with its default, and end"
+    )
+    gateway.add_argument(
+        "--init", action="store_true", help="make the key that opens handles (mode 0600), and end"
     )
     keeping.add(commands, _command)
     _command(commands, "config", "print every setting with its default", "show_config")

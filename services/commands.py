@@ -24,6 +24,7 @@ from services.listen import ListenError, credentials
 from services.server import Secrets, Server, open_server, until_signal
 from services.store.errors import StoreError
 from services.store.opening import open_store
+from services.wake import waking
 
 if TYPE_CHECKING:
     from services.party.daemon import Daemon
@@ -99,18 +100,24 @@ async def _run(
 
 def _announce(server: Server, secrets: Secrets) -> None:
     """One line on standard output: where, under which name, with which key to pin."""
+    config = server.config
     ready = {
         "listening": server.address,
-        "audience": server.config.audience,
+        "audience": config.audience,
         "server_key": secrets.server_key.public.hex(),
         **({"metrics": server.scrape.address} if server.scrape.address else {}),
     }
+    if config.wake_gateway:
+        ready["wake_key"] = waking.key(config).public.hex()
     print(json.dumps(ready), flush=True)
     server.telemetry.event("serving")
 
 
 def _make_keys(config: Config, *, missing_only: bool) -> None:
-    for name in (config.identity_key_file, config.pepper_file):
+    names = [config.identity_key_file, config.pepper_file]
+    if config.wake_gateway:
+        names.append(config.wake_key_file)
+    for name in names:
         if not missing_only or not Path(name).exists():
             keys.create(Path(name), randomness.token_bytes(keys.KEY_BYTES))
 
@@ -120,6 +127,8 @@ def keys_init(arguments: argparse.Namespace) -> None:
     config = of_arguments(arguments)
     _make_keys(config, missing_only=False)
     print(f"server_key {Secrets.read(config).server_key.public.hex()}")
+    if config.wake_gateway:
+        print(f"wake_key {waking.key(config).public.hex()}")
 
 
 def show_config(arguments: argparse.Namespace) -> None:
@@ -133,6 +142,8 @@ def check(arguments: argparse.Namespace) -> None:
     config = of_arguments(arguments)
     secrets = Secrets.read(config)
     credentials(config)
+    if config.wake_gateway:
+        waking.check(config)
 
     async def look() -> None:
         store = await open_store(config)

@@ -220,6 +220,40 @@ class Config:
         1, "Threads that verify signatures of uploaded ops.", at_least=1, at_most=64
     )
 
+    wake_gateway: str = setting(
+        "", "Address of the push gateway that wakes sleeping phones. Empty: nobody is woken.",
+        group="Waking phones",
+    )  # fmt: skip
+    wake_audience: str = setting(
+        "gateway.rookery.localhost", "The gateway's own name; calls are signed for it only."
+    )
+    wake_tls: bool = setting(False, "Whether the gateway speaks TLS (off: loopback, or a mesh).")
+    wake_ca_file: str = setting("", "PEM certificates to trust for it. Empty: the system's.")
+    wake_tls_cert_file: str = setting(
+        "", "PEM certificate of ours to show it. Empty with the key: none."
+    )
+    wake_tls_key_file: str = setting("", "PEM private key of wake_tls_cert_file.")
+    wake_key_file: str = setting(
+        "rookery-server.wake", "Key that signs calls of the gateway; readable by its owner only."
+    )
+    wake_debounce_s: float = setting(60.0, "A device is poked at most once in so long.", at_least=0)
+    wake_spread_s: float = setting(
+        2.0, "Pokes are put off by up to so long, each device's by itself.", at_least=0
+    )
+    wake_handle_days: int = setting(
+        90, "Wake handles that are not renewed are forgotten after so long.", at_least=1
+    )
+    wake_batch_max: int = setting(
+        100, "Handles in one call of the gateway.", at_least=1, at_most=100
+    )
+    wake_queue_max: int = setting(
+        10_000, "Accounts with new ops that wait to be looked at; the oldest are dropped.",
+        at_least=1,
+    )  # fmt: skip
+    wake_timeout_s: float = setting(
+        10.0, "Longest wait for an answer of the gateway.", at_least=0.1
+    )
+
     log_level: str = setting(
         "info", "What is logged.", group="Logs", one_of=("debug", "info", "warning", "error")
     )
@@ -302,6 +336,10 @@ def _check_whole(config: Config) -> None:
             raise ConfigError(f"redis_url: {error}") from None
     if config.redis_accept_loss not in ("", ACCEPTED_LOSS):
         raise ConfigError(f'redis_accept_loss: say "{ACCEPTED_LOSS}", or nothing')
+    if bool(config.wake_tls_cert_file) != bool(config.wake_tls_key_file):
+        raise ConfigError("wake_tls_cert_file and wake_tls_key_file go together")
+    if config.wake_tls_cert_file and not config.wake_tls:
+        raise ConfigError("wake_tls_cert_file: is shown over TLS only; set wake_tls")
     for name in ("token_issuers", "publishers", "analysts"):
         listed.parse(name, getattr(config, name))
 

@@ -206,6 +206,13 @@ class BudgetExhausted(RequestError):
         self.left = left
 
 
+class WakeOff(RequestError):
+    """The service wakes nobody: it has no push gateway."""
+
+    def __init__(self) -> None:
+        super().__init__("this service has no push gateway")
+
+
 class MessageAbsent(RequestError):
     """The mailbox doesn't hold that message (yet)."""
 
@@ -271,6 +278,7 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     store.MailboxAbsent: Row(StatusCode.FAILED_PRECONDITION, "MAILBOX_ABSENT"),
     store.MailboxTaken: Row(StatusCode.ABORTED, "MAILBOX_TAKEN"),
     MessageAbsent: Row(StatusCode.NOT_FOUND, "MESSAGE_ABSENT", retry_ms=1_000),
+    WakeOff: Row(StatusCode.FAILED_PRECONDITION, "WAKE_OFF"),
     RoleMissing: Row(StatusCode.PERMISSION_DENIED, "ROLE_MISSING", {"role": "role"}),
     TaskInvalid: Row(StatusCode.INVALID_ARGUMENT, "TASK_INVALID", {"rule": "rule"}),
     TaskExpired: Row(StatusCode.FAILED_PRECONDITION, "TASK_EXPIRED"),

@@ -94,6 +94,8 @@ class Hub:
         self.draining = False
         self.on_stalled: Callable[[AccountId], None] = lambda account: None
         """Called when an account with a stream that is in the middle of a message changed."""
+        self.on_closed: Callable[[AccountId, DeviceId], None] = lambda account, device: None
+        """Called when a stream has ended, whoever ended it."""
 
     def __len__(self) -> int:
         return self._count
@@ -138,6 +140,7 @@ class Hub:
         self._count -= 1
         if not self._count:
             self._empty.set()
+        self.on_closed(stream.account, stream.device)
 
     def poke(self, account: AccountId, age_s: float = 0.0, /) -> None:
         """Something of this account was committed, so long ago."""

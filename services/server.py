@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from rookery.v1 import accounts_pb2, pairing_pb2, parties_pb2, rounds_pb2, sync_pb2
+from rookery.v1 import accounts_pb2, pairing_pb2, parties_pb2, rounds_pb2, sync_pb2, wake_pb2
 from services.auth import Authenticator
 from services.call import Clock, Lane, Route, SignedStream, SignedUnary
 from services.config import Config
@@ -46,6 +46,7 @@ from services.sync.receipts import Receipts
 from services.sync.subscribe import Subscribe
 from services.telemetry import Telemetry, configure
 from services.traced import traced_store
+from services.wake.waking import Waking
 
 __all__ = ["SERVED", "Secrets", "Server", "grpc_options", "open_server", "until_signal"]
 
@@ -63,6 +64,7 @@ SERVED = tuple(
         (sync_pb2, "Sync"),
         (rounds_pb2, "Rounds"),
         (parties_pb2, "Parties"),
+        (wake_pb2, "Wake"),
     )
 )
 
@@ -107,6 +109,7 @@ class Server:
             Lane.STREAM: Gate(config.streams_max, jitter),
             Lane.OTHER: Gate(0, jitter),
         }
+        self.waking = Waking(config, store, self.hub, telemetry=self.telemetry, clock=clock)
         self.cursors = Cursors(store.secret, lambda: store.generation)
         desk = Desk(
             traced_store(store, tracer),
@@ -163,7 +166,7 @@ class Server:
             *self.pairing.routes(),
             SignedUnary(
                 _SYNC + "Push",
-                Push(desk, op_rate, self.verifiers, self.metrics),
+                Push(desk, op_rate, self.verifiers, self.metrics, on_ops=self.waking.committed),
                 Lane.PUSH,
                 judges_nonce=True,
             ),
@@ -179,6 +182,7 @@ class Server:
                 ),
             ),
             *relay_routes(desk, self.hub, config),
+            *self.waking.routes(desk),
         ]
 
     async def start(self) -> None:
@@ -207,6 +211,7 @@ class Server:
         await server.start()
         self._grpc = server
         self.hub.start()
+        self.waking.start()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     async def stop(self) -> None:
@@ -227,6 +232,7 @@ class Server:
         await self.hub.drain(_STREAMS_LEAVE_S)
         await server.stop(self.config.drain_s)
         await self.hub.stop()
+        await self.waking.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)

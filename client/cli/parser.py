@@ -24,6 +24,7 @@ _OTHERS = {
     "demo": "devices, a service and what it stores, on one screen",
 }
 KINDS = ("setting", "score")
+PLATFORMS = ("apns", "fcm", "loopback")
 TYPES = ("bool", "bytes", "float", "int", "json", "text")
 
 
@@ -246,6 +247,20 @@ def _add_account(add: _Adder) -> None:
     status.add_argument(
         "--dismiss", type=int, action="append", default=[], metavar="N", help="notice N is read"
     )
+    wake = add(
+        "wake", "wake:wake", "have a push wake this device when there is something to sync; show"
+        " or end it", offline,
+    )  # fmt: skip
+    wake.add_argument(
+        "--gateway-key", metavar="HEX", help="the push gateway's, from who runs it; with a token"
+    )
+    wake.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="the push token; - reads it from input"
+    )
+    wake.add_argument(
+        "--platform", choices=PLATFORMS, default="fcm", help="whose token it is; default: fcm"
+    )
+    wake.add_argument("--remove", action="store_true", help="no push any more")
     add("export", "account:export", "print the whole profile in clear, as JSON", offline)
     restore = add(
         "restore-account", "account:restore_account", "bring the account back to a service that "

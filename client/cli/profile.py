@@ -144,6 +144,7 @@ async def sync(arguments: argparse.Namespace, out: Output) -> int:
     """Sends what waits and takes what is new."""
     async with session.opened(arguments) as synced:
         await synced.sync_once()
+        await session.renew(synced, out)
         waiting = synced.core.status.edits_waiting
         out.result({"synced": True, "waiting": waiting}, "in sync")
     return OK

@@ -23,6 +23,7 @@ from client.sync import ENDPOINT_ROW, SyncedDevice, core_rows
 from client.transport import Transport
 from client.vault import FileVault, read_mark
 from client.vaulterrors import VaultDamaged, VaultExists, VaultMissing, VaultUnfinished
+from client.wake import Waking
 
 CLOCK_ROW = "shell/clock-offset-ms"
 _CLOCK_WORTH_MS = 2_000
@@ -143,7 +144,16 @@ async def try_send(synced: SyncedDevice, arguments: argparse.Namespace, out: Out
             raise
         out.note(f"rookery: not synced: {error}")
         return False
+    await renew(synced, out)
     return True
+
+
+async def renew(synced: SyncedDevice, out: Output) -> None:
+    """Keeps the device woken by pushes. What can't be done now is done by a later command."""
+    try:
+        await Waking(synced).renew_if_due()
+    except RemoteError as error:
+        out.note(f"rookery: what wakes this device was not renewed: {error}")
 
 
 def _mark_of(path: Path) -> bytes:

@@ -2,65 +2,20 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable, Iterable
 
-import grpc
-import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
-
-from crypto.ids import AccountId, DeviceId
-from crypto.keys import device_id
-from services.auth import Authenticator
-from services.call import Clock, KeyRole, KnownKey, Lane, Route
-from services.edge import Edge
-from services.errors import Draining
-from services.interceptor import SignatureInterceptor
-from services.limits import Buckets, Gate
-from services.listen import bind
+from services.call import Clock, KeyRole, Route
+from services.front import KeyFront, PinnedKeys
 from services.party.config import PartyConfig
 from services.party.duplex import LINK_METHOD, link_handler
 from services.party.links import Duplex
 from services.spans import NO_TRACES, Tracer
-from services.store.base import Tip
-from services.store.nonces import NonceWindow
 from services.telemetry import Telemetry
 
 SERVED = "rookery.v1.Parties"
-CALLS_PER_S, CALLS_BURST = 20.0, 400
-FAILURES_PER_S, FAILURES_BURST = 5.0, 200
-GUESTS_MAX = 64
-NONCES_MAX = 100_000
-KEYS_MAX = 10_000
-RETRY_MS = 2_000
 
 
-class _Publishers:
-    """The keys that are pinned, and what nonces they used. There are no accounts here."""
-
-    def __init__(self, publishers: Iterable[bytes]) -> None:
-        role = frozenset({KeyRole.PUBLISHER})
-        self._keys = {device_id(ik_pk): KnownKey(ik_pk, role) for ik_pk in publishers}
-        self._nonces = NonceWindow(NONCES_MAX, NONCES_MAX)
-
-    async def find(self, key_id: DeviceId) -> KnownKey | None:
-        """The publisher with this id."""
-        return self._keys.get(key_id)
-
-    async def tip(self, account_id: AccountId, *, fresh: bool = False) -> Tip | None:
-        """No account is known."""
-        del account_id
-        return None
-
-    async def remember_nonce(
-        self, caller: AccountId | DeviceId, nonce: bytes, *, now_ms: int
-    ) -> bool:
-        """See `services.auth.Callers`."""
-        return self._nonces.remember(caller, nonce, now_ms=now_ms)
-
-
-class Front:
+class Front(KeyFront):
     """Serves the routes to publishers, and Link to whoever `serve_link` lets in."""
 
     def __init__(
@@ -75,45 +30,14 @@ class Front:
         clock: Clock,
         tracer: Tracer = NO_TRACES,
     ) -> None:
-        jitter = random.SystemRandom().random
-        callers = _Publishers(publishers)
-
-        def buckets(name: str, per_s: float, burst: int) -> Buckets:
-            return Buckets(name, per_s=per_s, burst=burst, keys_max=KEYS_MAX)
-
-        self._config = config
-        self._edge = Edge(
+        super().__init__(
+            config,
+            SERVED,
             routes,
-            Authenticator(
-                callers,
-                callers.find,
-                failures=buckets("failed_calls", FAILURES_PER_S, FAILURES_BURST),
-                account_calls=buckets("calls", CALLS_PER_S, CALLS_BURST),
-            ),
-            audience=config.audience,
-            gates={lane: Gate(0, jitter) for lane in Lane},
-            guests=Gate(GUESTS_MAX, jitter),
-            unsigned=buckets("unsigned_calls", CALLS_PER_S, CALLS_BURST),
+            PinnedKeys(publishers, KeyRole.PUBLISHER),
+            options=options,
             telemetry=telemetry,
             clock=clock,
-            farewell=lambda: Draining(RETRY_MS),
+            tracer=tracer,
+            others={LINK_METHOD: link_handler(serve_link)},
         )
-        self._health = HealthServicer()
-        interceptor = SignatureInterceptor(
-            self._edge, others={LINK_METHOD: link_handler(serve_link)}, tracer=tracer
-        )
-        self._server = grpc.aio.server(interceptors=[interceptor], options=list(options))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-
-    async def start(self) -> str:
-        """Listens; where."""
-        await self._health.set(SERVED, health_pb2.HealthCheckResponse.SERVING)
-        address = bind(self._server, self._config)
-        await self._server.start()
-        return address
-
-    async def stop(self) -> None:
-        """Idempotent."""
-        self._edge.draining = True
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(1)

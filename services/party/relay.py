@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
 
-from crypto import request
-from crypto.request import METADATA_KEY, NO_ACCOUNT, NONCE_BYTES, Caller, CallKind
+from crypto.request import Caller, CallKind
 from rookery.v1 import parties_pb2, rounds_pb2
-from services.errors import DETAILS_KEY
+from services.outgoing import signed_metadata, told
 from services.spans import NO_TRACES, TRACEPARENT, Active, Tracer, current
 
 T = TypeVar("T")
@@ -71,18 +68,16 @@ class Relay:
     def _metadata(
         self, kind: CallKind, method: str, payload: bytes, active: Active | None
     ) -> tuple[tuple[str, str | bytes], ...]:
-        signed = request.sign(
+        signed = signed_metadata(
             self._key,
             kind=kind,
             method=method,
             audience=self._audience,
-            account_id=NO_ACCOUNT,
-            ts_ms=self._wall_ms(),
-            nonce=os.urandom(NONCE_BYTES),
             payload=payload,
+            now_ms=self._wall_ms(),
         )
         traced = () if active is None else ((TRACEPARENT, active.ids.header),)
-        return ((METADATA_KEY, signed), *traced)
+        return (*signed, *traced)
 
     async def _call(self, method: str, payload: bytes) -> bytes:
         with self._tracer.call(method) as active:
@@ -154,20 +149,5 @@ def _parsed(parse: Callable[[bytes], T], raw: bytes) -> T:
 def _why(error: grpc.aio.AioRpcError) -> RelayDown | RelayRefused:
     if error.code() in _LATER:
         return RelayDown(error.code().name)
-    reason = _reason(error) or error.code().name
+    reason = told(error)[0] or error.code().name
     return RelayLost(reason) if reason in _LOST else RelayRefused(reason)
-
-
-def _reason(error: grpc.aio.AioRpcError) -> str:
-    """The reason of the ErrorInfo that it carries; empty without one."""
-    status, info = status_pb2.Status(), error_details_pb2.ErrorInfo()
-    for key, value in error.trailing_metadata() or ():
-        if key == DETAILS_KEY and isinstance(value, bytes):
-            try:
-                status.ParseFromString(value)
-            except DecodeError:
-                return ""
-            for detail in status.details:
-                if detail.Unpack(info):
-                    return str(info.reason)
-    return ""

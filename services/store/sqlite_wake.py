@@ -210,7 +210,7 @@ class SqliteWake:
             ).fetchall()
         devices = entry.tip.chain.devices
         place = (1 << DEVICE_BITS) - 1
-        return [key for (key,) in rows if devices[key & place].device_id not in mark.awake]
+        return [key for (key,) in rows if mark.concerns(devices[key & place].device_id)]
 
     async def claim(
         self, *, now_ms: int, lease_ms: int, claims_max: int
@@ -227,4 +227,5 @@ class SqliteWake:
 
     async def settle(self, ends: Sequence[Settled], *, now_ms: int, pace: Pace) -> None:
         """See `WakeStore.settle`."""
-        await self._submit(lambda tx: _settle(tx, ends, now_ms, pace))
+        if ends:
+            await self._submit(lambda tx: _settle(tx, ends, now_ms, pace))

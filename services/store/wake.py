@@ -23,10 +23,16 @@ wrong."""
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Ops came in an account. `awake`: devices that need no poke to learn of them."""
+    """Ops came in an account. `awake`: devices that need no poke to learn of them. `only`: the one
+    device that may have missed them."""
 
     account_id: AccountId
     awake: Collection[DeviceId]
+    only: DeviceId | None = None
+
+    def concerns(self, device_id: DeviceId) -> bool:
+        """Whether this device is to be poked."""
+        return device_id not in self.awake and self.only in (None, device_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ no object an op but the row. What depends on the store is judged in its transact
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -16,7 +16,7 @@ from crypto import labels, op
 from crypto.cert import Role
 from crypto.chain import Chain
 from crypto.errors import FormatError, SignatureError
-from crypto.ids import DeviceId
+from crypto.ids import AccountId, DeviceId
 from crypto.primitives import SIG_BYTES, ds, verify
 from rookery.v1 import sync_pb2
 from services import wire
@@ -51,11 +51,21 @@ class Foreign:
 class Push:
     """The handler of Sync.Push."""
 
-    def __init__(self, desk: Desk, op_rate: Buckets, verifiers: Executor, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        op_rate: Buckets,
+        verifiers: Executor,
+        metrics: Metrics,
+        *,
+        on_ops: Callable[[AccountId, DeviceId], None] = lambda account, device: None,
+    ) -> None:
+        """`on_ops` is told whose account has new ops, and which device brought them."""
         self._desk = desk
         self._metrics = metrics
         self._op_rate = op_rate
         self._verifiers = verifiers
+        self._on_ops = on_ops
 
     async def __call__(self, raw: bytes, call: SignedCall) -> bytes:
         """One push: form, rate, foreign signatures, then the store."""
@@ -91,6 +101,8 @@ class Push:
             )
         )
         self._metrics.pushed(ops=len(rows), new=committed.new_ops)
+        if committed.new_ops:
+            self._on_ops(call.account, call.device)
         return wire.push_response(self._desk.info(call.tip.chain.seq), committed.new_ops)
 
 

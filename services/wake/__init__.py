@@ -1,0 +1,1 @@
+"""Waking phones that hold no stream: the service's part, and the reference gateway."""

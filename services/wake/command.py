@@ -1,0 +1,44 @@
+"""`rookery-server gateway`: runs the reference gateway, makes its key, prints its settings."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+from pathlib import Path
+
+from crypto.wake import GatewayKey
+from services import keys
+from services.server import until_signal
+from services.settings import Value
+from services.wake import gateway_config
+from services.wake.gateway import Gateway
+from services.wake.gateway_config import GatewayConfig
+
+
+def gateway(arguments: argparse.Namespace) -> None:
+    """Runs one gateway until it is told to stop; or makes its key; or prints its settings."""
+    if arguments.show_config:
+        print(gateway_config.commented_toml(), end="")
+        return
+    given: dict[str, Value] = {} if arguments.listen is None else {"listen": arguments.listen}
+    config = gateway_config.load(arguments.config, os.environ, given)
+    path = Path(config.box_key_file)
+    if arguments.init:
+        keys.create(path, secrets.token_bytes(keys.KEY_BYTES))
+        print(f"gateway_key {GatewayKey(keys.read(path)).public.hex()}")
+        return
+    asyncio.run(_run(config, GatewayKey(keys.read(path))))
+
+
+async def _run(config: GatewayConfig, key: GatewayKey) -> None:
+    running = Gateway(config, key)
+    await running.start()
+    ready = {"listening": running.address, "gateway_key": key.public.hex()}
+    print(json.dumps(ready), flush=True)
+    running.telemetry.event("serving")
+    await until_signal()
+    await running.stop()
+    running.telemetry.event("stopped")
