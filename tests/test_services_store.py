@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 
 import pytest
@@ -137,6 +138,24 @@ async def test_subject_has_a_bounded_number_of_accounts(store_factory: Factory) 
     await store.delete_account(worlds[2].account_id)
     await store.delete_account(worlds[0].account_id)
     assert await store.create_account(worlds[2].genesis, subject_row=b"s" * 32, now_ms=NOW_MS)
+
+
+async def test_accounts_under_peppers_before_count(store_factory: Factory) -> None:
+    """While peppers overlap, a subject has no more accounts than otherwise."""
+    store = await store_factory(limits=Limits(accounts_per_subject_max=2))
+    worlds = [World.create(seed) for seed in range(3)]
+    old, new = b"o" * 32, b"n" * 32
+    await store.create_account(worlds[0].genesis, subject_row=old, now_ms=NOW_MS)
+    for world, before in ((worlds[1], [old, old]), (worlds[2], [old])):
+        refused = world is worlds[2]
+        with pytest.raises(QuotaExceeded) if refused else contextlib.nullcontext():
+            await store.create_account(
+                world.genesis, subject_row=new, subject_rows_before=before, now_ms=NOW_MS
+            )
+    await store.delete_account(worlds[0].account_id)
+    assert await store.create_account(
+        worlds[2].genesis, subject_row=new, subject_rows_before=[old], now_ms=NOW_MS
+    )
 
 
 # --- chains ---

@@ -40,9 +40,10 @@ async def test_life_of_accounts_on_a_cluster(store: Store, redis_house: RedisHou
     for client in clients:
         await store.watch(client.world.account_id)
     await asyncio.gather(*(live(client) for client in clients))
+    unheard = {client.world.account_id for client in clients}
+    while unheard:
+        unheard.discard(await asyncio.wait_for(poked.get(), PATIENCE_S))
     for client in clients:
-        while await asyncio.wait_for(poked.get(), PATIENCE_S) != client.world.account_id:
-            pass
         store.unwatch(client.world.account_id)
     await store.sweep(now_ms=NOW_MS)
     for client in clients:

@@ -57,7 +57,7 @@ def seen_by(client: Client, store: Store) -> Client:
 
 async def keys_left(link: Link) -> list[bytes]:
     """All keys but the store's own, and nonces, which end by themselves."""
-    keys = await link.call("KEYS", "*", key=b"")
+    (keys,) = await link.each_master("KEYS", "*")
     return sorted(key for key in keys if key != b"meta{meta}" and b"}n" not in key)
 
 
@@ -328,7 +328,7 @@ async def test_place_that_nobody_uses_is_given_to_who_needs_it(
 ) -> None:
     """A crash between the place and the account costs the subject nothing."""
     store = await replica(Limits(accounts_per_subject_max=1))
-    await store._chains._reserve(b"s" * 32, World.create("lost").account_id)
+    await store._chains._reserve([b"s" * 32], World.create("lost").account_id)
     world = World.create()
     with pytest.raises(QuotaExceeded):
         await store.create_account(world.genesis, subject_row=b"s" * 32, now_ms=NOW_MS)
@@ -344,7 +344,7 @@ async def test_scripts_that_redis_forgot_are_sent_again(replica: Replica, link: 
     store = await replica()
     client = await Client.create(store)
     await client.push(client.world.op())
-    await link.call("SCRIPT", "FLUSH", key=b"")
+    await link.each_master("SCRIPT", "FLUSH")
     assert (await client.push(client.world.op())).position == 2
     assert len(await client.pull()) == 2
 

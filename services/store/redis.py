@@ -123,11 +123,13 @@ class RedisStore:
         *,
         later: Sequence[StoredLink] = (),
         subject_row: bytes | None,
+        subject_rows_before: Sequence[bytes] = (),
         now_ms: int,
     ) -> bool:
         """See `Store.create_account`."""
         self._check_open()
-        account = await self._chains.create(genesis, later, subject_row, now_ms)
+        rows = () if subject_row is None else (subject_row, *subject_rows_before)
+        account = await self._chains.create(genesis, later, rows, now_ms)
         if account is None:
             return False
         self._changed(account.chain.account)

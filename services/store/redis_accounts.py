@@ -56,12 +56,11 @@ return {1}
 
 RESERVE = Script(
     """
--- KEYS: 1 accounts of a subject. ARGV: 1 account, 2 token, 3 most. If there is no room: all
--- accounts, with their tokens.
+-- KEYS: 1 accounts of a subject. ARGV: 1 account, 2 token, 3 most. 0 if there is no room.
 local others = redis.call('HLEN', KEYS[1]) - redis.call('HEXISTS', KEYS[1], ARGV[1])
-if others >= tonumber(ARGV[3]) then return redis.call('HGETALL', KEYS[1]) end
+if others >= tonumber(ARGV[3]) then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-return false
+return 1
 """
 )
 

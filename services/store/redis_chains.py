@@ -55,10 +55,11 @@ class Chains:
         self,
         genesis: SignedLink,
         later: Sequence[StoredLink],
-        subject_row: bytes | None,
+        subject_rows: Sequence[bytes],
         now_ms: int,
     ) -> Account | None:
-        """See `Store.create_account`. None if nothing was added."""
+        """See `Store.create_account`. None if nothing was added. `subject_rows`: the one that
+        the account gets, then those that count as well."""
         chain = await asyncio.to_thread(replay, genesis, later) if later else replay(genesis, ())
         links = (StoredLink(genesis, ()), *later)
         account_id = chain.account
@@ -66,9 +67,9 @@ class Chains:
             standing = await self._known.load(account_id)
             while standing is None:
                 check_whole(chain, self._limits)
-                if subject_row is not None:
-                    await self._reserve(subject_row, account_id)
-                account = new_account(chain, AccountKeys(account_id), subject_row or b"")
+                await self._reserve(subject_rows, account_id)
+                row = next(iter(subject_rows), b"")
+                account = new_account(chain, AccountKeys(account_id), row)
                 for epoch in ended_epochs(links):
                     account.end_epoch(epoch, now_ms)
                 keys = account.keys
@@ -186,29 +187,41 @@ class Chains:
 
     # --- accounts of a subject ---
 
-    async def _reserve(self, row: bytes, account_id: AccountId) -> None:
-        """A place for the account. QuotaExceeded."""
+    async def _reserve(self, rows: Sequence[bytes], account_id: AccountId) -> None:
+        """A place for the account under the first row. QuotaExceeded."""
+        if not rows:
+            return
         most = self._limits.accounts_per_subject_max
         token = _TOKEN.pack(time.time_ns() // 1_000_000, os.urandom(8))
+        before = sorted({*rows[1:]} - {rows[0]})
         for _ in range(2):
-            holders = await self._link.run(RESERVE, (subject(row),), (account_id, token, most))
-            if holders is None:
+            room = most - await self._count(before)
+            if await self._link.run(RESERVE, (subject(rows[0]),), (account_id, token, room)):
                 return
-            if not await self._release_unused(row, holders):
+            if not await self._release_unused((rows[0], *before)):
                 break
         raise QuotaExceeded("accounts_per_subject", most)
 
-    async def _release_unused(self, row: bytes, holders: Sequence[bytes]) -> bool:
+    async def _count(self, rows: Sequence[bytes]) -> int:
+        """How many accounts a subject has under these rows, to which none is added any more."""
+        count = 0
+        for row in rows:
+            count += await self._link.call("HLEN", subject(row))
+        return count
+
+    async def _release_unused(self, rows: Sequence[bytes]) -> bool:
         """Gives back places whose accounts are not there. True if there was one."""
         before_ms = time.time_ns() // 1_000_000 - SETTLED_MS
         released = False
-        for raw_id, token in zip(holders[::2], holders[1::2], strict=True):
-            if _TOKEN.unpack(token)[0] > before_ms:
-                continue  # Its account may be about to be made.
-            account = await self._known.load(AccountId(raw_id))
-            if account is None or account.subject_row != row:
-                await self._link.run(RELEASE, (subject(row),), (raw_id, token))
-                released = True
+        for row in rows:
+            holders = await self._link.call("HGETALL", subject(row))
+            for raw_id, token in zip(holders[::2], holders[1::2], strict=True):
+                if _TOKEN.unpack(token)[0] > before_ms:
+                    continue  # Its account may be about to be made.
+                account = await self._known.load(AccountId(raw_id))
+                if account is None or account.subject_row != row:
+                    await self._link.run(RELEASE, (subject(row),), (raw_id, token))
+                    released = True
         return released
 
 
