@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
+from itertools import cycle
 
 import pytest
 
@@ -122,7 +124,7 @@ async def test_ops_that_come_while_a_poke_is_under_way_make_another_one(phones: 
 async def test_devices_of_one_account_are_spread(store: Store) -> None:
     """Each draws for itself when it is poked."""
     phones = await Phones.create(store, devices=3)
-    drawn = iter((700, 200))
+    drawn = cycle((700, 200))
     assert await phones.mark(pace=Pace(60_000, lambda: next(drawn))) == NOW_MS + 200
     assert len((await phones.claim(NOW_MS + 200))[0]) == 1
     assert len((await phones.claim(NOW_MS + 700))[0]) == 1
@@ -187,9 +189,8 @@ async def test_handles_expire_and_are_swept(phones: Phones) -> None:
     await phones.set_handle(1, HANDLE, NOW_MS + 10)
     await phones.mark()
     assert await phones.claim(NOW_MS + 10) == ([], None)
-    assert await phones.mark(NOW_MS + 10) is None
-    assert await phones.expires_ms(1) == NOW_MS + 10
     await phones.client.store.sweep(now_ms=NOW_MS + 10)
+    assert await phones.mark(NOW_MS + 10) is None
     assert await phones.expires_ms(1) == 0
     assert await phones.expires_ms(0) == EXPIRES_MS
 
@@ -248,3 +249,34 @@ async def test_a_clock_that_was_wrong_silences_nobody(phones: Phones) -> None:
     await phones.mark(far_ms)
     await phones.settle((await phones.claim(far_ms))[0][0], at_ms=far_ms)
     assert await phones.mark() == NOW_MS + PACE.debounce_ms
+
+
+async def test_of_many_who_claim_at_once_one_gets_it(phones: Phones) -> None:
+    """Replicas that look at the same time don't poke twice."""
+    await phones.mark()
+    found = await asyncio.gather(*(phones.claim() for _ in range(8)))
+    assert [claim.device_id for claims, _ in found for claim in claims] == [phones.device(1)]
+
+
+async def test_marks_and_claims_at_once_leave_nobody_behind(store: Store) -> None:
+    """However they fall together, a device that is due is found; none stays due unseen."""
+    phones = await Phones.create(store, devices=3)
+    at_once = Pace(0, lambda: 0)
+
+    async def poke(at_ms: int) -> None:
+        claims, _ = await phones.claim(at_ms)
+        for claim in claims:
+            await phones.settle(claim, at_ms=at_ms)
+
+    for at_ms in range(NOW_MS, NOW_MS + 40_000, 1_000):
+        calls = [phones.mark(at_ms, pace=at_once), poke(at_ms), poke(at_ms)]
+        await asyncio.gather(*calls, phones.mark(at_ms + 1, pace=at_once), poke(at_ms + 1))
+    end_ms = NOW_MS + 200_000
+    claims, _ = await phones.claim(end_ms)
+    while claims:
+        for claim in claims:
+            await phones.settle(claim, at_ms=end_ms)
+        end_ms += 200_000
+        claims, _ = await phones.claim(end_ms)
+    assert await phones.mark(end_ms, pace=at_once) == end_ms
+    assert len((await phones.claim(end_ms))[0]) == 2

@@ -27,9 +27,9 @@ from services.store.redis_known import Known, head_of, version_of
 from services.store.redis_link import Link
 from services.store.redis_push import Pusher
 from services.store.redis_read import LINKS, NONCE, PAGE, SCANNED_MAX, unpack_link
+from services.store.redis_wake import RedisWake
 from services.store.redis_watch import Watches
 from services.store.rounds import RoundStore
-from services.store.wake import WakeStore
 
 _UNFINISHED = 2
 
@@ -46,6 +46,7 @@ class RedisStore:
         self._keeper = Keeper(link, self._known, limits)
         self._pusher = Pusher(link, self._known, limits, nonces_account_max)
         self._chains = Chains(link, self._known, limits)
+        self._wake = RedisWake(link, self._known, self._check_open)
         self._told_renewed: Callable[[], None] = lambda: None
         self._closed = False
         link.on_renewed(self._renewed)
@@ -73,9 +74,9 @@ class RedisStore:
         raise StoreUnavailable("joint aggregates are not kept in Redis by this version")
 
     @property
-    def wake(self) -> WakeStore:
+    def wake(self) -> RedisWake:
         """See `Store.wake`."""
-        raise StoreUnavailable("wake handles are not kept in Redis by this version")
+        return self._wake
 
     def on_commit(self, poke: Poke) -> None:
         """See `Store.on_commit`."""

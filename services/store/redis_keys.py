@@ -14,11 +14,14 @@ Of an account, behind its hash tag `{account id, base64}`:
 | r | sorted set | runs, in the order of their bytes: device index u8, dev_seq u64, position u32 |
 | g | hash | device id, dev_seq >> 6 -> 64 x 8 bytes of the hashes of ops that were trimmed |
 | k | sorted set | rounds that it gave to, and `k<incarnation>`: `services.store.redis_rounds` |
+| a | hash | device id -> whether it is to be poked, and when: `redis_wake` |
+| h | hash | device id -> its wake handle |
 | n<window> | set | nonces of signed requests, for some fifteen minutes |
 
 Channel of an account's pokes: the tag, and `p`. Of the store: `{mail}e` and `{mail}b`, mailboxes
 by their end and their messages; `{subject row, base64}u`, accounts of a subject;
-`due{0}` to `due{15}`, accounts to look at, by when; `gone{0}` to `gone{15}`, deletions under way.
+`due{0}` to `due{15}`, accounts to look at, by when; `wake{0}` to `wake{15}`, accounts with devices
+to poke, by when; `gone{0}` to `gone{15}`, deletions under way.
 """
 
 from __future__ import annotations
@@ -64,6 +67,11 @@ def due(number: int) -> bytes:
     return b"due{%d}" % number
 
 
+def to_wake(number: int) -> bytes:
+    """Accounts with devices that are to be poked."""
+    return b"wake{%d}" % number
+
+
 def gone(number: int) -> bytes:
     """Deletions that may not be finished."""
     return b"gone{%d}" % number
@@ -73,8 +81,8 @@ class AccountKeys:
     """The keys of one account."""
 
     __slots__ = (
-        "blocks", "chain", "channel", "given", "links", "ops", "runs", "state", "superseded", "tag",
-        "trimmed",
+        "blocks", "chain", "channel", "given", "handles", "links", "ops", "runs", "state",
+        "superseded", "tag", "trimmed", "waking",
     )  # fmt: skip
 
     def __init__(self, account_id: AccountId) -> None:
@@ -89,6 +97,8 @@ class AccountKeys:
         self.trimmed = own + b"g"
         self.channel = own + b"p"
         self.given = own + b"k"
+        self.waking = own + b"a"
+        self.handles = own + b"h"
 
     def winners(self, epoch: int) -> bytes:
         """The winners of an epoch."""
@@ -107,6 +117,6 @@ class AccountKeys:
         themselves: a deletion that is sent once more must not delete the account made anew."""
         own = (
             self.state, self.chain, self.links, self.ops, self.blocks, self.superseded,
-            self.runs, self.trimmed,
+            self.runs, self.trimmed, self.waking, self.handles,
         )  # fmt: skip
         return [*own, *map(self.winners, range(1, epoch + 1))]
