@@ -30,6 +30,7 @@ from services.errors import DEFECT, TABLE
 from services.limits import Gate
 from services.store.observer import Fault, Renewal, Retry
 from services.store.rounds import Phase
+from services.wake.metrics import WakeMetrics
 
 # When a series was first seen tells nothing that `up` does not, at twice the series.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -232,6 +233,7 @@ class Metrics(CallMetrics):
         super().__init__()
         registry = self.registry
         self.store = StoreMetrics(registry)
+        self.wake = WakeMetrics(registry)
         self._pushes = Counter("rookery_pushes", "Pushes that were committed.", registry=registry)
         self._ops = Counter("rookery_ops", "Ops that were new.", registry=registry)
         self._ops_repeated = Counter(

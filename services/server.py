@@ -109,7 +109,9 @@ class Server:
             Lane.STREAM: Gate(config.streams_max, jitter),
             Lane.OTHER: Gate(0, jitter),
         }
-        self.waking = Waking(config, store, self.hub, telemetry=self.telemetry, clock=clock)
+        self.waking = Waking(
+            config, store, self.hub, telemetry=self.telemetry, metrics=metrics.wake, clock=clock
+        )
         self.cursors = Cursors(store.secret, lambda: store.generation)
         desk = Desk(
             traced_store(store, tracer),
@@ -290,6 +292,10 @@ def grpc_options(config: Config) -> Mapping[str, int]:
         # The server's key; the one with `sent` in its name is for clients and ignored here.
         "grpc.http2.min_ping_interval_without_data_ms": config.min_ping_interval_ms,
         "grpc.keepalive_permit_without_calls": 1,
+        # A phone that vanished without a word has no stream any more, and is to be woken: by
+        # default the core asks every two hours.
+        "grpc.keepalive_time_ms": 60_000,
+        "grpc.keepalive_timeout_ms": 20_000,
         # Else a stream that is never read buffers 4 MiB.
         "grpc.http2.bdp_probe": 0,
         "grpc.server.max_pending_requests": config.max_pending_requests,

@@ -11,11 +11,15 @@ from pathlib import Path
 
 from crypto.wake import GatewayKey
 from services import keys
+from services.keys import KeyFileError
+from services.listen import ListenError
 from services.server import until_signal
-from services.settings import Value
+from services.settings import ConfigError, Value
 from services.wake import gateway_config
 from services.wake.gateway import Gateway
 from services.wake.gateway_config import GatewayConfig
+
+FORESEEN = (ConfigError, KeyFileError, ListenError, OSError)
 
 
 def gateway(arguments: argparse.Namespace) -> None:

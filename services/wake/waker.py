@@ -23,6 +23,7 @@ from services.store.errors import StoreError
 from services.store.wake import Claim, Mark, Outcome, Pace, Settled, WakeStore
 from services.telemetry import Telemetry
 from services.wake.circuit import Circuit
+from services.wake.metrics import Poke, WakeMetrics
 from services.wake.sender import GatewayDown
 from services.wake.verdict import Verdict
 
@@ -39,19 +40,6 @@ STORE_PAUSE_S = 1.0
 STOP_S = 2.0
 
 Send = Callable[[Sequence[bytes]], Awaitable[Sequence[Verdict]]]
-
-
-@dataclass(slots=True)
-class Counts:
-    """What a waker did since it was made."""
-
-    sent: int = 0
-    gone: int = 0
-    retried: int = 0
-    spared: int = 0
-    """Devices that had a stream by the time it was their turn."""
-    dropped: int = 0
-    """Accounts that were forgotten before they were marked: too many at once."""
 
 
 @dataclass(slots=True)
@@ -89,6 +77,7 @@ class Waker:
         queue_max: int,
         timeout_s: float,
         telemetry: Telemetry,
+        metrics: WakeMetrics,
         clock: Clock,
         chance: random.Random | None = None,
     ) -> None:
@@ -109,8 +98,9 @@ class Waker:
         self._marking = 0
         self._flying: Sequence[Claim] = ()
         self._tasks: list[asyncio.Task[None]] = []
-        self.counts = Counts()
-        self._fresh = Fresh(queue_max, self._drop)
+        self._metrics = metrics
+        self._fresh = Fresh(queue_max, metrics.dropped)
+        metrics.watch(lambda: self.waiting, lambda: not self._circuit.is_closed)
         hub.on_closed = self.closed
 
     # --- what is told, on the way of a push: it costs a dictionary's look ---
@@ -128,9 +118,6 @@ class Waker:
         if self._clock.monotonic_s() - trusted_s < TRUST_S and len(self._ended) < TRUSTED_MAX:
             self._ended.append((account, device))
             self._news.set()
-
-    def _drop(self) -> None:
-        self.counts.dropped += 1
 
     @property
     def waiting(self) -> int:
@@ -268,7 +255,7 @@ class Waker:
                 ends.append(Settled(claim, Outcome.DONE))
             else:
                 asleep.append(claim)
-        self.counts.spared += len(ends)
+        self._metrics.poked(Poke.SPARED, len(ends))
         if not asleep:
             return ends
         try:
@@ -285,20 +272,20 @@ class Waker:
             self._telemetry.event("gateway_down", reason=error.reason)
         now_s = self._clock.monotonic_s()
         self._circuit.failed(now_s, hint_s=error.retry_ms / 1000)
-        self.counts.retried += len(claims)
+        self._metrics.poked(Poke.PUT_OFF, len(claims))
         due_ms = self._clock.wall_ms() + int(1000 * self._circuit.wait_s(now_s))
         return [Settled(claim, Outcome.LATER, due_ms) for claim in claims]
 
     def _judged(self, claim: Claim, verdict: Verdict) -> Settled:
         match verdict:
             case Verdict.OK:
-                self.counts.sent += 1
+                self._metrics.poked(Poke.SENT)
                 return Settled(claim, Outcome.DONE)
             case Verdict.GONE:
-                self.counts.gone += 1
+                self._metrics.poked(Poke.GONE)
                 return Settled(claim, Outcome.GONE)
             case Verdict.RETRY:
-                self.counts.retried += 1
+                self._metrics.poked(Poke.PUT_OFF)
                 longest_ms = min(LATER_LONGEST_MS, LATER_FIRST_MS << min(claim.tries, 16))
                 wait_ms = self._chance.randint(longest_ms // 2, longest_ms)
                 return Settled(claim, Outcome.LATER, self._clock.wall_ms() + wait_ms)

@@ -14,6 +14,7 @@ from services.store.base import Store
 from services.sync.desk import Desk
 from services.telemetry import Telemetry
 from services.wake.handles import Handles
+from services.wake.metrics import WakeMetrics
 from services.wake.sender import Sender, credentials
 from services.wake.waker import Waker
 
@@ -36,7 +37,14 @@ class Waking:
     """Without `wake_gateway` it serves refusals and pokes nobody."""
 
     def __init__(
-        self, config: Config, store: Store, hub: Hub, *, telemetry: Telemetry, clock: Clock
+        self,
+        config: Config,
+        store: Store,
+        hub: Hub,
+        *,
+        telemetry: Telemetry,
+        metrics: WakeMetrics,
+        clock: Clock,
     ) -> None:
         self._config = config
         self._sender: Sender | None = None
@@ -54,6 +62,7 @@ class Waking:
             queue_max=config.wake_queue_max,
             timeout_s=config.wake_timeout_s,
             telemetry=telemetry,
+            metrics=metrics,
             clock=clock,
         )
 
