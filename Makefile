@@ -14,7 +14,7 @@ JOBS ?= auto --maxprocesses=4
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak bench load lint format types contracts proto proto-check \
+.PHONY: help demo test soak bench load observability lint format types contracts proto proto-check \
 	proto-baseline vectors settings wheel lock venv node programs clean
 
 help: ## What there is
@@ -59,6 +59,9 @@ bench: venv ## Measure, each ratio against its floor
 	@$(BIN)/python -m bench $(ARGS)
 
 SCENARIO ?= smoke
+
+observability: venv ## Write rules, dashboards and the tables of docs/telemetry.md anew
+	@$(BIN)/python -m deploy.observability.build
 
 load: venv ## Load-test a service started for it, or TARGET=… (deploy/load/README.md)
 	@$(BIN)/python -m deploy.load.run $(SCENARIO) $(if $(TARGET),--target $(TARGET)) $(LOAD_ARGS)
