@@ -1,4 +1,4 @@
-"""Wake handles: a push token that only the push gateway can read (docs/protocol.md, 1.10).
+"""Wake handles: a push token that only the push gateway can read (docs/protocol.md, 10).
 
 A sealed box authenticates nobody, and a handle is no proof of anything: who knows a token and
 the gateway's key can make one. It is bound to the deployment whose service may use it, and it

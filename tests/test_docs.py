@@ -13,6 +13,7 @@ from crypto import enrol
 from crypto.ids import LinkHash
 from services.config import Config
 from services.party.config import PartyConfig
+from services.wake.gateway_config import GatewayConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -41,7 +42,10 @@ def test_the_task_and_the_panel_of_the_page_on_tasks_are_sound(tmp_path: Path) -
 
 def test_the_tables_of_settings_are_current() -> None:
     """docs/ shows every setting of service and party as it is; `make settings` writes them."""
-    for page, config in (("operations.md", Config), ("parties.md", PartyConfig)):
+    pages: tuple[tuple[str, type], ...] = (
+        ("operations.md", Config), ("parties.md", PartyConfig), ("wake.md", GatewayConfig),
+    )  # fmt: skip
+    for page, config in pages:
         name = f"{config.__module__}.{config.__name__}"
         assert f"<!-- settings: {name} -->" in (DOCS / page).read_text()
     writer = DOCS.parent / ".ci" / "settings_tables.py"
