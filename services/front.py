@@ -79,6 +79,7 @@ class KeyFront:
         telemetry: Telemetry,
         clock: Clock,
         tracer: Tracer = NO_TRACES,
+        calls_per_s: float = CALLS_PER_S,
         others: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         jitter = random.SystemRandom().random
@@ -94,7 +95,7 @@ class KeyFront:
                 callers,
                 callers.find,
                 failures=buckets("failed_calls", FAILURES_PER_S, FAILURES_BURST),
-                account_calls=buckets("calls", CALLS_PER_S, CALLS_BURST),
+                account_calls=buckets("calls", calls_per_s, CALLS_BURST),
             ),
             audience=config.audience,
             gates={lane: Gate(0, jitter) for lane in Lane},

@@ -143,6 +143,7 @@ class Gateway:
             ],
             telemetry=self.telemetry,
             clock=clock,
+            calls_per_s=config.service_calls_per_s,
         )
 
     async def start(self) -> None:

@@ -38,9 +38,11 @@ class GatewayConfig:
         " audience are fine, while a service changes its key.",
     )
 
-    token_pokes_per_s: float = setting(
-        0.05, "Pokes per token and second; 0: no bound.", group="Rates", at_least=0
-    )
+    service_calls_per_s: float = setting(
+        100.0, "Calls per service's key and second, of up to 100 handles each; 0: no bound.",
+        group="Rates", at_least=0,
+    )  # fmt: skip
+    token_pokes_per_s: float = setting(0.05, "Pokes per token and second; 0: no bound.", at_least=0)
     token_pokes_burst: int = setting(3, "Pokes a token may have saved up.", at_least=1)
     tokens_max: int = setting(100_000, "Tokens whose rates are remembered.", at_least=1)
     pushes_max: int = setting(64, "Pushes to platforms at once.", at_least=1)
