@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,7 @@ from services.store.errors import (
     TaskUnknown,
 )
 from services.store.rounds import RoundRow, TaskRow
+from services.store.sqlite import SqliteStore
 from tests.round_rows import (
     CLOSE_MS,
     OPEN_MS,
@@ -221,16 +223,20 @@ async def test_deleting_an_account_deletes_its_contributions(held: Round) -> Non
     assert await held.store.rounds.seal_round(held.row.round_id) == 2
 
 
-async def test_a_deleted_account_leaves_no_bytes_of_it(store_factory: Factory) -> None:
+def files_of(folder: Path) -> list[Path]:
+    """The database that the test made there, with its log."""
+    return list(folder.glob("deleted.db*"))
+
+
+async def test_a_deleted_account_leaves_no_bytes_of_it(tmp_path: Path) -> None:
     """Not in the file and not in its log."""
-    held = await collected(await store_factory("deleted"))
+    held = await collected(await SqliteStore.open(tmp_path / "deleted.db"))
     clients = await people(held.store, 2)
     for number, client in enumerate(clients):
         await held.give(client, rows(number))
     await held.store.delete_account(clients[0].world.account_id)
     await held.store.close()
-    [folder] = {file.parent for file in store_factory._folder.glob("deleted.db*")}  # type: ignore[attr-defined]
-    left = b"".join(file.read_bytes() for file in folder.glob("deleted.db*"))
+    left = b"".join(file.read_bytes() for file in files_of(tmp_path))
     assert rows(0)[1][1:200] not in left
     assert rows(1)[1][1:200] in left
 

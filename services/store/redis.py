@@ -27,9 +27,9 @@ from services.store.redis_known import Known, head_of, version_of
 from services.store.redis_link import Link
 from services.store.redis_push import Pusher
 from services.store.redis_read import LINKS, NONCE, PAGE, SCANNED_MAX, unpack_link
+from services.store.redis_rounds import RedisRounds
 from services.store.redis_wake import RedisWake
 from services.store.redis_watch import Watches
-from services.store.rounds import RoundStore
 
 _UNFINISHED = 2
 
@@ -45,7 +45,8 @@ class RedisStore:
         self._watches = Watches(link)
         self._keeper = Keeper(link, self._known, limits)
         self._pusher = Pusher(link, self._known, limits, nonces_account_max)
-        self._chains = Chains(link, self._known, limits)
+        self._rounds = RedisRounds(link, limits)
+        self._chains = Chains(link, self._known, limits, self._rounds.forget_account)
         self._wake = RedisWake(link, self._known, self._check_open)
         self._told_renewed: Callable[[], None] = lambda: None
         self._closed = False
@@ -69,9 +70,9 @@ class RedisStore:
         return self._link.secret
 
     @property
-    def rounds(self) -> RoundStore:
+    def rounds(self) -> RedisRounds:
         """See `Store.rounds`."""
-        raise StoreUnavailable("joint aggregates are not kept in Redis by this version")
+        return self._rounds
 
     @property
     def wake(self) -> RedisWake:
@@ -278,3 +279,4 @@ class RedisStore:
         await mailbox.sweep(self._link, now_ms)
         await self._chains.sweep()
         await self._keeper.sweep(now_ms)
+        await self._rounds.sweep(now_ms=now_ms)

@@ -11,7 +11,7 @@ import asyncio
 import os
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from crypto.chain import Chain
 from crypto.grant import SealedGrant
@@ -43,13 +43,18 @@ _INTENT = struct.Struct(">Q8s16s")
 """when, the account's incarnation, token of its place; then the subject row"""
 
 
+ForgetGiven = Callable[[AccountId, bytes], Awaitable[None]]
+"""Drops what a deleted account, of this incarnation, gave to rounds."""
+
+
 class Chains:
     """Accounts and their chains."""
 
-    def __init__(self, link: Link, known: Known, limits: Limits) -> None:
+    def __init__(self, link: Link, known: Known, limits: Limits, forget_given: ForgetGiven) -> None:
         self._link = link
         self._known = known
         self._limits = limits
+        self._forget_given = forget_given
 
     async def create(
         self,
@@ -162,7 +167,8 @@ class Chains:
 
     async def _finish(self, account_id: AccountId, intent: bytes) -> None:
         """What of a deleted account lies in other slots."""
-        _, _, token = _INTENT.unpack_from(intent)
+        _, incarnation, token = _INTENT.unpack_from(intent)
+        await self._forget_given(account_id, incarnation)
         row = intent[_INTENT.size :]
         if row:
             await self._link.run(RELEASE, (subject(row),), (account_id, token))
