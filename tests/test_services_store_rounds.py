@@ -23,7 +23,7 @@ from services.store.errors import (
     TaskConflict,
     TaskUnknown,
 )
-from services.store.rounds import RoundRow, TaskRow
+from services.store.rounds import Phase, RoundRow, TaskRow
 from services.store.sqlite import SqliteStore
 from tests.round_rows import (
     CLOSE_MS,
@@ -121,6 +121,25 @@ async def test_rounds_that_take_contributions_are_listed(held: Round) -> None:
     assert await listed(UNTIL_MS) == []
     await store.seal_round(round_().round_id)
     assert await listed(NOW_MS) == both[1:]
+
+
+async def test_rounds_are_counted_by_phase(held: Round) -> None:
+    """Each in the phase that its callers see, also when it moves on."""
+    store = held.store.rounds
+    later = round_(b"later", open_ms=CLOSE_MS, close_ms=CLOSE_MS + 1, until_ms=CLOSE_MS + 2)
+    await store.collect_round(later)
+
+    async def counted(now_ms: int) -> dict[Phase, int]:
+        tally = await store.tally(now_ms=now_ms)
+        return {phase: count for phase, count in tally.items() if count}
+
+    assert await counted(OPEN_MS) == {Phase.OPEN: 1, Phase.ANNOUNCED: 1}
+    await store.seal_round(later.round_id)
+    assert await counted(OPEN_MS) == {Phase.OPEN: 1, Phase.CLOSED: 1}
+    await store.publish_result(round_().round_id, b"r", {1: b"1" * 64}, now_ms=UNTIL_MS)
+    await store.abandon(later.round_id, 1, b"x", b"1" * 64, quorum=2)
+    for _ in range(2):
+        assert await counted(UNTIL_MS) == {Phase.DONE: 1, Phase.ABANDONED: 1}
 
 
 async def test_a_contribution_counts_once(held: Round) -> None:

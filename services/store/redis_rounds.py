@@ -12,7 +12,7 @@ also from one whose contribution was noted and has not come yet.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -43,6 +43,7 @@ from services.store.rounds import (
     BoxPage,
     Contribution,
     HeldRound,
+    Phase,
     ResultRow,
     RoundRow,
     Standing,
@@ -52,6 +53,7 @@ from services.store.rounds import (
 
 ROUNDS_CACHED = 256
 PER_SWEEP = 256
+AT_ONCE = 64
 NOTED_MS = 30 * 86_400_000
 """How much longer it is noted what an account gave than boxes are kept, so that a retention may
 be made longer."""
@@ -65,11 +67,13 @@ class RedisRounds:
         self._limits = limits
         self._tasks: dict[bytes, TaskRow] = {}
         self._rows: OrderedDict[bytes, RoundRow] = OrderedDict()
+        self._done: set[bytes] = set()
         link.on_renewed(self._forget_known)
 
     def _forget_known(self) -> None:
         self._tasks.clear()
         self._rows.clear()
+        self._done.clear()
 
     # --- tasks ---
 
@@ -126,6 +130,25 @@ class RedisRounds:
             if len(found) == rounds_max:
                 break
         return found
+
+    async def tally(self, *, now_ms: int) -> Mapping[Phase, int]:
+        """See `RoundStore.tally`. A round with a result stays so: it is asked once."""
+        counts: Counter[Phase] = Counter()
+        names = await self._link.call("ZRANGE", keys.ALL_BY_END, 0, -1)
+        self._done.intersection_update(names)
+        counts[Phase.DONE] = len(self._done)
+        asked = [name for name in names if name not in self._done]
+        for start in range(0, len(asked), AT_ONCE):
+            some = asked[start : start + AT_ONCE]
+            found = await asyncio.gather(*map(self.find_round, some))
+            for held in found:
+                if held is None:
+                    continue
+                row, standing = held.row, held.standing
+                counts[Phase.of(row.open_ms, row.until_ms, standing, now_ms)] += 1
+                if standing.has_result:
+                    self._done.add(row.round_id)
+        return counts
 
     async def collect_round(self, row: RoundRow) -> bool:
         """See `RoundStore.collect_round`."""
