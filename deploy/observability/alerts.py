@@ -284,6 +284,17 @@ ALERTS = (
         fires_at="1h",
     ),
     Alert(
+        "RookeryWakeGatewayDown",
+        "min by (job) (rookery_wake_gateway_down) > 0",
+        "15m",
+        "ticket",
+        "No sleeping phone is woken: the push gateway answers no replica of {{ $labels.job }}",
+        "wake-gateway",
+        bad=_server("rookery_wake_gateway_down", "1x120"),
+        good=_server("rookery_wake_gateway_down", "0x120"),
+        labels=_SERVER,
+    ),
+    Alert(
         "RookeryPartyAlone",
         "rookery_party_links_up < rookery_party_peers",
         "10m",

@@ -104,6 +104,14 @@ SERVICE = {
         ),
         Panel("From commit to delivery", "s", quantiles("rookery_delivery_lag_seconds")),
         Panel("Rounds at the relay", "none", gauge("rookery_rounds", "state")),
+        Panel("Sleeping phones", "none", rate("rookery_wake_pokes_total", "outcome")),
+        Panel(
+            "Accounts before they are marked, and gateways that are down",
+            "none",
+            gauge("rookery_wake_waiting", "instance")
+            | gauge("rookery_wake_gateway_down", "instance")
+            | rate("rookery_wake_dropped_total", "instance"),
+        ),
         Panel(
             "Since the newest sweep",
             "s",
