@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from client.remoteerrors import RemoteError
 from client.wake import Waking
 from services.wake import waker
 from tests.served import serving
-from tests.shell_worlds import Watching, endpoint_of, fleet, put, shown
+from tests.shell_worlds import Watching, endpoint_of, fleet, put, shown, together
+from tests.store_worlds import RedisHouse
 from tests.wake_worlds import (
     KEY,
     calm,
@@ -254,3 +256,54 @@ async def test_registering_renewing_and_removing(tmp_path: Path) -> None:
         await own.remove()
         assert Waking(a).registered is None
         assert await own.held_until_ms() == 0
+
+
+async def test_two_replicas_wake_a_device_once(tmp_path: Path, redis_house: RedisHouse) -> None:
+    """Pushes through both, within the debounce: one poke, by whichever claims it."""
+    redis_house.server.flush()
+    async with AsyncExitStack() as stack:
+        platform = await stack.enter_async_context(phones())
+        told = await stack.enter_async_context(gateway(platform))
+        settings = waking(tmp_path, told.address, redis_url=redis_house.server.url)
+        one = await stack.enter_async_context(serving(tmp_path, **settings))
+        two = await stack.enter_async_context(serving(tmp_path, **settings))
+        here = await stack.enter_async_context(fleet(endpoint_of(one)))
+        there = await stack.enter_async_context(fleet(endpoint_of(two)))
+        a = await here.first()
+        b, c = await here.another(a), await there.another(a)
+        await calm(one, platform)
+        await calm(two, platform)
+        await register(b, "b")
+        for number in range(5):
+            put(a, "theme", number)
+            put(c, "lang", number)
+            await together(a.sync_once(), c.sync_once())
+        await platform.poked("b")
+        await register(a, "a")
+        put(c, "theme", "dark")
+        await c.sync_once()
+        await platform.poked("a")
+        assert platform.pokes == ["b", "a"]
+
+
+async def test_what_a_replica_leaves_undone_another_one_does(
+    tmp_path: Path, redis_house: RedisHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds it when it looks, without having been told."""
+    monkeypatch.setattr(waker, "POLL_S", 0.2)
+    redis_house.server.flush()
+    async with phones() as platform, AsyncExitStack() as stack:
+        async with gateway(platform) as told:
+            address = told.address
+        settings = waking(tmp_path, address, redis_url=redis_house.server.url)
+        async with serving(tmp_path, **settings) as one, fleet(endpoint_of(one)) as devices:
+            a = await devices.first()
+            b = await devices.another(a)
+            await register(b, "b")
+            put(a, "theme", "dark")
+            await a.sync_once()
+            await until_logged(one.log, "gateway_down")
+        assert platform.pokes == []
+        await stack.enter_async_context(gateway(platform, listen=address))
+        await stack.enter_async_context(serving(tmp_path, **settings))
+        await platform.poked("b")
