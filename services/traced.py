@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from typing import Any, Final, TypeVar, cast
 
 from crypto.errors import CryptoError
@@ -112,7 +113,12 @@ def _around(
 class _TracedStore(_Parts):
     def __init__(self, inner: Store, tracer: Tracer) -> None:
         super().__init__(inner, tracer, _SYNC)
-        self.rounds = _Parts(inner.rounds, tracer, _ROUNDS)
+        self._tracer = tracer
+
+    @cached_property
+    def rounds(self) -> _Parts:
+        """See `Store.rounds`."""
+        return _Parts(self._inner.rounds, self._tracer, _ROUNDS)
 
 
 def traced_store(store: Store, tracer: Tracer) -> Store:

@@ -23,7 +23,7 @@ async def open_store(
     """The store that `redis_url` or `database` names. StoreUnavailable says what is wrong with
     it; ConfigError if there is none and `must_exist`."""
     if config.redis_url:
-        return await _open_redis(config, must_exist=must_exist)
+        return await _open_redis(config, observer, must_exist=must_exist)
     if must_exist:
         _find_file(config)
     store = await SqliteStore.open(
@@ -38,7 +38,7 @@ async def open_store(
     return store
 
 
-async def _open_redis(config: Config, *, must_exist: bool) -> RedisStore:
+async def _open_redis(config: Config, observer: StoreObserver, *, must_exist: bool) -> RedisStore:
     link = await Link.open(
         config.redis_url,
         Promise(
@@ -49,6 +49,7 @@ async def _open_redis(config: Config, *, must_exist: bool) -> RedisStore:
         password_file=config.redis_password_file,
         ca_file=config.redis_ca_file,
         make=not must_exist,
+        observer=observer,
     )
     return await RedisStore.open(
         link, limits=config.limits(), nonces_account_max=config.nonces_account_max

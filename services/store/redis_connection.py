@@ -17,6 +17,7 @@ from redis import exceptions
 from redis.asyncio.connection import Connection, SSLConnection
 
 from services.store.errors import StoreUnavailable
+from services.store.observer import Fault
 from services.store.redis_address import Address, Host
 
 CONNECT_S = 2.0
@@ -47,7 +48,19 @@ class NotDone(Exception):
 
 
 class MaybeDone(Exception):
-    """The connection was lost before the answer came."""
+    """The connection was lost before the answer came. `fault`: or what else kept it."""
+
+    def __init__(self, why: str, fault: Fault = Fault.CONNECTION) -> None:
+        super().__init__(why)
+        self.fault = fault
+
+
+class TakesNoWrites(StoreUnavailable):
+    """Redis answers, and refuses to write."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(f"Redis takes no writes ({word})")
+        self.fault = Fault.REPLICAS if word == "NOREPLICAS" else Fault.FULL
 
 
 class Connections:
@@ -150,7 +163,9 @@ def judge(answer: Any) -> Any:
     if isinstance(answer, exceptions.NoPermissionError):
         raise StoreUnavailable("Redis's user lacks a permission: see docs/redis.md")
     if isinstance(answer, exceptions.OutOfMemoryError) or text.startswith(_REFUSED_WORDS):
-        raise StoreUnavailable(f"Redis takes no writes ({text.split(' ', 1)[0]})")
+        # redis-py takes the word off where it has a class for it.
+        full = isinstance(answer, exceptions.OutOfMemoryError)
+        raise TakesNoWrites("OOM" if full else text.split(" ", 1)[0])
     raise answer
 
 

@@ -19,6 +19,7 @@ from redis import exceptions
 from redis.asyncio.connection import Connection
 
 from services.store.errors import StoreUnavailable
+from services.store.observer import UNOBSERVED, Fault, Renewal, Retry, StoreObserver
 from services.store.redis_address import Address, Host
 from services.store.redis_connection import (
     Argument,
@@ -27,6 +28,7 @@ from services.store.redis_connection import (
     MaybeDone,
     NotDone,
     Server,
+    TakesNoWrites,
     ask,
     judge,
 )
@@ -51,13 +53,24 @@ class Link:
     """Made by `open`, on the loop that will use it."""
 
     def __init__(
-        self, address: Address, promise: Promise, *, password_file: str = "", ca_file: str = ""
+        self,
+        address: Address,
+        promise: Promise,
+        *,
+        password_file: str = "",
+        ca_file: str = "",
+        observer: StoreObserver = UNOBSERVED,
     ) -> None:
+        self.observer = observer
+        self._under_way = 0
+        self._told = False
+        observer.watch_queue(lambda: self._under_way)
         self._address = address
         self._promise = promise
         self._connections = Connections(address, password_file, ca_file)
         self._topology = Topology(address, self._connections, self._greet)
         self._lineage = Lineage(address, self._connections, self._topology, promise)
+        self._lineage.on_renewed(self._count_renewal)
         self._pokes: Pokes | None = None
         self._looking: asyncio.Task[None] | None = None
         self._jitter = random.SystemRandom().random
@@ -74,6 +87,7 @@ class Link:
         password_file: str = "",
         ca_file: str = "",
         make: bool = True,
+        observer: StoreObserver = UNOBSERVED,
     ) -> Self:
         """Checks every master. StoreUnavailable says what is wrong, and what to change; also if
         there is no store and it is not to be made."""
@@ -82,6 +96,7 @@ class Link:
             promise or Promise(),
             password_file=password_file,
             ca_file=ca_file,
+            observer=observer,
         )
         end = asyncio.get_running_loop().time() + PATIENCE_S
         try:
@@ -156,10 +171,16 @@ class Link:
 
     async def new_generation(self) -> bytes:
         """See `Store.new_generation`."""
+        self._told = True
         try:
             return await self._lineage.renew()
         except (NotDone, MaybeDone) as error:
             raise StoreUnavailable(str(error)) from None
+        finally:
+            self._told = False
+
+    def _count_renewal(self) -> None:
+        self.observer.renewed(Renewal.TOLD if self._told else Renewal.FAILOVER)
 
     # --- calls ---
 
@@ -174,6 +195,7 @@ class Link:
                 connection, keys[0], asking, (b"EVALSHA", script.sha, *behind)
             )
             if isinstance(answer, exceptions.NoScriptError):
+                self.observer.retried(Retry.SCRIPT)
                 answer = await self._send(
                     connection, keys[0], asking, (b"EVAL", script.text, *behind)
                 )
@@ -209,7 +231,7 @@ class Link:
         answers = await ask(connection, *commands)
         answer = answers[1 if asking else 0]
         if waits and not isinstance(answer, Exception) and judge(answers[-1]) < waits:
-            raise MaybeDone("too few replicas of Redis answer")
+            raise MaybeDone("too few replicas of Redis answer", Fault.REPLICAS)
         return answer
 
     async def each_master(self, *command: Argument) -> Sequence[Any]:
@@ -227,6 +249,17 @@ class Link:
         return answers
 
     async def _try(self, key: bytes, exchange: Exchange, *, again: bool) -> Any:
+        self._under_way += 1
+        try:
+            return await self._try_often(key, exchange, again=again)
+        except StoreUnavailable as error:
+            if not self._closed:
+                self.observer.failed(_fault_of(error))
+            raise
+        finally:
+            self._under_way -= 1
+
+    async def _try_often(self, key: bytes, exchange: Exchange, *, again: bool) -> Any:
         changes = self._lineage.changes
         loop = asyncio.get_running_loop()
         end = loop.time() + PATIENCE_S
@@ -248,16 +281,17 @@ class Link:
                     await server.give(connection)
             except MaybeDone as error:
                 if not again or loop.time() > end:
-                    raise StoreUnavailable(str(error)) from None
+                    raise StoreUnavailable(str(error)) from error
                 instead = None
             except NotDone as error:
                 if loop.time() > end:
-                    raise StoreUnavailable(str(error)) from None
+                    raise StoreUnavailable(str(error)) from error
                 instead = error.instead
                 if instead is not None:
                     continue
                 if error.moved:
                     await self._refresh()
+            self.observer.retried(Retry.CONNECTION)
             await asyncio.sleep(pause * (0.5 + self._jitter()))
             pause = min(2 * pause, _PAUSE_MAX_S)
 
@@ -329,6 +363,17 @@ class Link:
         if self._pokes is not None:
             await self._pokes.close()
         await self._topology.close()
+
+
+def _fault_of(error: StoreUnavailable) -> Fault:
+    if isinstance(error, TakesNoWrites):
+        return error.fault
+    match error.__cause__:
+        case MaybeDone() as lost:
+            return lost.fault
+        case NotDone():
+            return Fault.CONNECTION
+    return Fault.OTHER
 
 
 def _beside(key: bytes) -> bytes:

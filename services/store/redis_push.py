@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from services.store.base import Batch, Committed, Limits, OpRow
 from services.store.errors import (
     AccountAbsent,
@@ -11,6 +13,7 @@ from services.store.errors import (
     StoreUnavailable,
 )
 from services.store.judge import Held, Judged, judge
+from services.store.observer import Retry
 from services.store.redis_known import Known
 from services.store.redis_link import Link
 from services.store.redis_ops import COMMIT, adopt, prepare
@@ -76,13 +79,18 @@ class Pusher:
                 account, batch, judged, nonce, self._limits.records_max, self._nonces_max,
                 self._link.publish_command,
             )  # fmt: skip
+            began_s = time.perf_counter()
             answer = await self._link.run(COMMIT, push.keys, push.args)
             match answer[0]:
                 case 0:
+                    self._link.observer.retried(Retry.CONFLICT)
                     account = known.told(batch.account_id, answer[1], answer[2], account)
                 case 1:
                     adopt(account, push, answer[1], answer[2])
                     known.keep(account)
+                    self._link.observer.committed(
+                        requests=1, ops=len(batch.rows), seconds=time.perf_counter() - began_s
+                    )
                     return account, Committed(len(judged.fresh), account.position)
                 case 2:
                     raise QuotaExceeded("records_per_account", self._limits.records_max)
