@@ -203,10 +203,16 @@ class Run(NamedTuple):
     position: int
 
 
-def runs_of(account: AccountState, fresh: Sequence[OpRow]) -> tuple[list[Run], bytes]:
+def runs_of(account: AccountState, judged: Judged) -> tuple[list[Run], bytes]:
     """The runs that begin in a batch, and who wrote its last op. The first rows may go on from
     the push before."""
-    current = account.author
+    fresh, current = judged.fresh, account.author
+    if len(judged.heads) == 1:
+        start = fresh[0]
+        if start.device_id == current:
+            return [], current
+        run = Run(account.index[start.device_id], start.dev_seq, account.position + 1)
+        return [run], start.device_id
     dev_seq_next = account.heads[current][0] + 1 if current else 0
     runs: list[Run] = []
     for position, row in enumerate(fresh, start=account.position + 1):

@@ -33,17 +33,13 @@ class _Prefixes(dict[int, bytes]):
         return prefix
 
 
-_PREFIXES = _Prefixes()
-
-
-def prefix(size: int) -> bytes:
-    """What stands before an op of this length."""
-    return _PREFIXES[size]
+PREFIXES = _Prefixes()
+"""What stands before an op of a length."""
 
 
 def pack(ops: Iterable[bytes]) -> bytes:
     """One run of these ops."""
-    prefixes = _PREFIXES
+    prefixes = PREFIXES
     return b"".join([part for raw in ops for part in (prefixes[len(raw)], raw)])
 
 

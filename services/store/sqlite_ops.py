@@ -11,7 +11,7 @@ from crypto.op import STUB_BYTES
 from services.store import judge as judging
 from services.store.base import Batch, Committed, OpRow
 from services.store.errors import QuotaExceeded
-from services.store.judge import RECORD, marked
+from services.store.judge import RECORD, Judged, marked
 from services.store.packed import stub_of
 from services.store.sqlite_held import is_held
 from services.store.sqlite_segments import rows_of
@@ -27,10 +27,11 @@ def commit_ops(tx: Transaction, batch: Batch) -> Committed:
     def held(device_index: int, row: OpRow) -> bool:
         return is_held(tx.db_of(account), account, device_index, row)
 
-    fresh, heads, lamport_max = judging.judge(account, batch, tx.limits, held)
+    judged = judging.judge(account, batch, tx.limits, held)
+    fresh, heads, lamport_max = judged
     if not fresh:
         return Committed(0, account.position)
-    plan = _Plan(account, fresh)
+    plan = _Plan(account, judged)
     plan.against(tx)
     plan.check_records(tx.limits.records_max)
     marked_at = marked(batch, fresh)
@@ -55,13 +56,14 @@ class _Plan:
     """Which fresh rows win their tag, which lose, and which stored winners they supersede."""
 
     __slots__ = (
-        "_account", "_ranked", "fresh", "growth", "growth_before", "losers", "names",
-        "superseded", "winners",
+        "_account", "_ranked", "fresh", "growth", "growth_before", "judged", "losers",
+        "names", "superseded", "winners",
     )  # fmt: skip
 
-    def __init__(self, account: Account, fresh: Sequence[OpRow]) -> None:
+    def __init__(self, account: Account, judged: Judged) -> None:
         self._account = account
-        self.fresh = fresh
+        self.judged = judged
+        self.fresh = fresh = judged.fresh
         self.superseded: list[int] = []
         self.names: list[bytes] = []
         """Tags that the batch wins, and with what, row by row."""
@@ -136,7 +138,7 @@ def _write(tx: Transaction, account: Account, plan: _Plan, pinned: int) -> None:
     """
     fresh, base = plan.fresh, account.base
     first, end = account.position + 1, account.position + len(fresh)
-    runs, account.author = judging.runs_of(account, fresh)
+    runs, account.author = judging.runs_of(account, plan.judged)
     for run in runs:
         tx.runs += (account.account_n, *run)
     raws = [row.raw for row in fresh]
