@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     party.add_argument(
         "--init", action="store_true", help="make the identity key (mode 0600), and end"
     )
+    party.add_argument(
+        "--check", action="store_true", help="judge settings, key and store, and end"
+    )
     gateway = _command(
         commands, "gateway", "run the push gateway that wakes sleeping phones", f"{WAKE}:gateway"
     )
@@ -77,7 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     keeping.add(commands, _command)
     _command(commands, "config", "print every setting with its default", "show_config")
-    _command(commands, "check", "judge settings, keys and store; serve nothing", "check")
     _command(
         commands,
         "new-generation",

@@ -8,7 +8,6 @@ import ctypes
 import gc
 import importlib.util
 import json
-import os
 import secrets as randomness
 import sys
 from collections.abc import Callable, Coroutine
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from services import keys
-from services.config import Config, ConfigError, Value, commented_toml, of_arguments
+from services.config import Config, ConfigError, commented_toml, of_arguments
+from services.keeping import checkcommand
 from services.keeping.errors import KeepingError
-from services.keeping.reload import Reloader, reloading
+from services.keeping.reload import Reloader, ServiceKeys, reloading
 from services.keys import KeyFileError
-from services.listen import ListenError, credentials
+from services.listen import ListenError
 from services.server import Secrets, Server, open_server, until_signal
 from services.store.errors import StoreError
 from services.store.opening import open_store
@@ -89,7 +89,8 @@ async def _run(
 ) -> None:
     server = await open_server(config, secrets)
     _collect_seldom()
-    keeper = Reloader(server.keys, config, load, server.telemetry, file=file)
+    own = ServiceKeys(server.keys, config, load, file)
+    keeper = Reloader(own.take, own.watched, server.telemetry, server.metrics)
     async with reloading(keeper.reload, keeper.watch):
         _announce(server, secrets)
         await until_signal()
@@ -137,22 +138,6 @@ def show_config(arguments: argparse.Namespace) -> None:
     print(commented_toml(), end="")
 
 
-def check(arguments: argparse.Namespace) -> None:
-    """Judges settings, keys and store; serves nothing."""
-    config = of_arguments(arguments)
-    secrets = Secrets.read(config)
-    credentials(config)
-    if config.wake_gateway:
-        waking.check(config)
-
-    async def look() -> None:
-        store = await open_store(config)
-        await store.close()
-
-    asyncio.run(look())
-    print(f"ok: audience {config.audience}, server_key {secrets.server_key.public.hex()}")
-
-
 def new_generation(arguments: argparse.Namespace) -> None:
     """Voids every cursor: the store is not the one that clients knew."""
     config = of_arguments(arguments)
@@ -173,15 +158,13 @@ def party(arguments: argparse.Namespace) -> None:
     from mpc.keys import PartyKey
     from services.party import config as party_config, daemon
 
+    if arguments.check:
+        checkcommand.check_party(arguments)
+        return
     if arguments.show_config:
         print(party_config.commented_toml(), end="")
         return
-    given: dict[str, Value] = {
-        name: value
-        for name in ("listen", "database")
-        if (value := getattr(arguments, name)) is not None
-    }
-    config = party_config.load(arguments.config, os.environ, given)
+    config = party_config.of_arguments(arguments)
     if arguments.init:
         seed = randomness.token_bytes(keys.KEY_BYTES)
         keys.create(Path(config.identity_key_file), seed)
@@ -190,11 +173,16 @@ def party(arguments: argparse.Namespace) -> None:
     if importlib.util.find_spec("mpyc") is None:
         raise ConfigError("MPyC is not installed: install rookery with the extra `party`")
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run_party(daemon.open_daemon(config)))
+        runner.run(_run_party(daemon.open_daemon(config), arguments))
 
 
-async def _run_party(starting: Coroutine[Any, Any, Daemon]) -> None:
+async def _run_party(starting: Coroutine[Any, Any, Daemon], arguments: argparse.Namespace) -> None:
+    from services.party import config as party_config
+    from services.party.lists import Lists
+
     running = await starting
+    lists = Lists(running, lambda: party_config.of_arguments(arguments), arguments.config)
+    keeper = Reloader(lists.take, lists.watched, running.telemetry, running.metrics)
     ready = {
         "listening": running.address,
         "party_key": running.key.public.hex(),
@@ -202,6 +190,7 @@ async def _run_party(starting: Coroutine[Any, Any, Daemon]) -> None:
     }
     print(json.dumps(ready), flush=True)
     running.telemetry.event("serving")
-    await until_signal()
+    async with reloading(keeper.reload, keeper.watch):
+        await until_signal()
     await running.stop()
     running.telemetry.event("stopped")

@@ -20,6 +20,7 @@ from services.edge import Edge
 from services.errors import Draining
 from services.interceptor import SignatureInterceptor
 from services.limits import Buckets, Gate
+from services.listed import Listed
 from services.listen import Address, bind
 from services.spans import NO_TRACES, Tracer
 from services.store.base import Tip
@@ -37,13 +38,22 @@ RETRY_MS = 2_000
 class PinnedKeys:
     """Keys of one role, and what nonces they used: `services.auth.Callers` and `FindKey`."""
 
-    def __init__(self, keys: Iterable[bytes], role: KeyRole) -> None:
-        self._keys = {device_id(ik_pk): KnownKey(ik_pk, frozenset({role})) for ik_pk in keys}
+    def __init__(self, keys: Iterable[Listed], role: KeyRole, clock: Clock) -> None:
+        self._roles = frozenset({role})
+        self._clock = clock
         self._nonces = NonceWindow(NONCES_MAX, NONCES_MAX)
+        self.pin(keys)
+
+    def pin(self, keys: Iterable[Listed]) -> None:
+        """These from now on; calls under way go on."""
+        self._keys = {device_id(row.key): row for row in keys}
 
     async def find(self, key_id: DeviceId) -> KnownKey | None:
-        """The key with this id."""
-        return self._keys.get(key_id)
+        """The key with this id, if it has not ended."""
+        row = self._keys.get(key_id)
+        if row is None or not row.is_valid(self._clock.wall_ms()):
+            return None
+        return KnownKey(row.key, self._roles)
 
     async def tip(self, account_id: AccountId, *, fresh: bool = False) -> Tip | None:
         """No account is known."""

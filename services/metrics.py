@@ -110,6 +110,18 @@ class CallMetrics:
             "rookery_spans_lost", "Spans of traces that the collector did not take.",
             registry=registry,
         )  # fmt: skip
+        reloads = Counter(
+            "rookery_reloads",
+            "Times that keys and lists were taken up anew, or were broken and were not.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._reloads = {outcome: reloads.labels(outcome) for outcome in ("done", "refused")}
+        self._reload_refused = Gauge(
+            "rookery_reload_refused",
+            "1 while the files of keys and settings are broken; those before are in force.",
+            registry=registry,
+        )
         self._methods: dict[str, str] = {}
         self._calls: dict[tuple[str, str, bool], Callable[[float], None]] = {}
 
@@ -134,6 +146,11 @@ class CallMetrics:
         if label is not OTHER:
             self._calls[method, reason, is_stream] = observe
         return observe
+
+    def reloaded(self, *, is_done: bool) -> None:
+        """The files of keys and lists were looked at anew."""
+        self._reloads["done" if is_done else "refused"].inc()
+        self._reload_refused.set(not is_done)
 
     def refused(self, reason: str) -> None:
         """A call outside of the methods that are served was refused."""

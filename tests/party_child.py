@@ -117,7 +117,7 @@ def main() -> None:
     config = party_config.load(
         None, os.environ, {"listen": arguments.listen, "database": arguments.database}
     )
-    asyncio.run(commands._run_party(_open(config)))
+    asyncio.run(commands._run_party(_open(config), arguments))
 
 
 if __name__ == "__main__":

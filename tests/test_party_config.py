@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from services.listed import Listed
 from services.party.config import PartyConfig, commented_toml, load, peers, publishers
 from services.settings import ConfigError
 from tests.mpc_samples import task
@@ -66,4 +67,4 @@ def test_a_task_costs_what_the_narrower_of_two_caps_allows() -> None:
     of = task()
     assert PartyConfig(task_micro_rho_max=1 << 60).cap_of(of) == of.caps.task_micro_rho
     assert PartyConfig(task_micro_rho_max=5).cap_of(of) == 5
-    assert publishers(PartyConfig(publishers=(KEY,))) == {bytes.fromhex(KEY)}
+    assert publishers(PartyConfig(publishers=(KEY,))) == (Listed(bytes.fromhex(KEY)),)

@@ -171,9 +171,10 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_keys_are_made_once_and_check_finds_them(
-    house: Path, capsys: pytest.CaptureFixture[str]
+    house: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`keys init` prints the key to pin; again it refuses; `check` says the same key."""
+    monkeypatch.setenv("ROOKERY_LISTEN", "127.0.0.1:0")
     assert cli.main(["check"]) == cli.FAILED
     assert cli.main(["keys", "init"]) == cli.OK
     printed = capsys.readouterr().out.split()[1]
@@ -209,7 +210,8 @@ def test_an_address_in_use_or_unusable_ends_with_a_line(
     """What can't be listened on is said, and the store is closed again."""
     assert cli.main(["serve", "--dev", "--listen", "192.0.2.1:1"]) == cli.FAILED
     assert capsys.readouterr().err.startswith("rookery-server: ")
-    assert cli.main(["check"]) == cli.OK
+    assert cli.main(["serve", "--dev", "--listen", "192.0.2.1:1"]) == cli.FAILED
+    assert "192.0.2.1:1" in capsys.readouterr().err
 
 
 def test_a_new_generation_wants_a_database(house: Path, capsys: pytest.CaptureFixture[str]) -> None:

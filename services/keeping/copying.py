@@ -26,7 +26,7 @@ def moment(path: Path) -> Iterator[sqlite3.Connection]:
     """The database as it is now, for reading only. KeepingError if it is none of ours."""
     if not path.is_file():
         raise KeepingError(f"{path}: is not there")
-    with reported(path), closing(_open(path, "ro")) as connection:
+    with reported(path), closing(connect(path, "ro")) as connection:
         connection.execute("BEGIN")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -56,7 +56,7 @@ def copy(
     many rows each table has. The copy's generation is a new one: whoever opens it, and however
     it came to be opened, is not at the service that clients knew."""
     tables = _count(source)
-    with reported(draft), closing(_open(draft, "rw")) as target:
+    with reported(draft), closing(connect(draft, "rw")) as target:
         source.backup(
             target,
             pages=PAGES_PER_STEP,
@@ -101,7 +101,8 @@ def notes_of(connection: sqlite3.Connection) -> dict[str, int | bytes]:
     return {name.removeprefix(_NOTES): value for name, value in rows}
 
 
-def _open(path: Path, mode: str) -> sqlite3.Connection:
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection to a file that is there, in autocommit mode; `ro` or `rw`."""
     connection = sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode={mode}", uri=True, isolation_level=None
     )

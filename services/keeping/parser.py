@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 _RUN = "services.keeping.command:"
+_CHECK = "services.keeping.checkcommand:"
 _KEYS = "services.keeping.keycommand:"
 OVERLAP_DAYS = 7.0
 Commands = argparse._SubParsersAction
@@ -21,7 +22,14 @@ class MakeCommand(Protocol):
 
 
 def add(commands: Commands[argparse.ArgumentParser], command: MakeCommand) -> None:
-    """backup, restore, keys."""
+    """check, backup, restore, keys."""
+    check = command(
+        commands, "check", "judge settings, store, clock and keys; change nothing", _CHECK + "check"
+    )
+    check.add_argument("--json", action="store_true", help="one JSON object a line")
+    check.add_argument("--deep", action="store_true", help="read all of the database")
+    check.add_argument("--peer", metavar="HOST:PORT", help="another server, to compare clocks with")
+    check.add_argument("--peer-ca", metavar="FILE", type=Path, help="it speaks TLS, under this CA")
     backup = command(
         commands, "backup", "copy the database while the service runs", _RUN + "backup"
     )

@@ -8,17 +8,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.config import Config, ConfigError
 from services.keeping import ring
 from services.keeping.current import Keys, Secrets, Trusted
 from services.keys import KeyFileError
+from services.metrics import CallMetrics
 from services.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 LOOK_S = 2.0
 RELOADED = frozenset(
@@ -40,56 +44,83 @@ def stamp(paths: Iterable[Path]) -> Stamp:
     return tuple(found)
 
 
+Load = Callable[[], Mapping[str, str]]
+
+
 class Reloader:
-    """Looks after the keys of one process."""
+    """Looks after the keys and lists of one process. `take` puts in force what its files say, all
+    of it or nothing, and returns what to log; `watched` are the files to look at."""
 
     def __init__(
         self,
-        keys: Keys,
-        config: Config,
-        load: Callable[[], Config],
+        take: Load,
+        watched: Callable[[], Iterable[Path]],
         telemetry: Telemetry,
-        *,
-        file: Path | None,
+        metrics: CallMetrics,
     ) -> None:
-        self._keys = keys
-        self._started = config
-        self._config = config
-        self._load = load
+        self._take = take
+        self._watched = watched
         self._telemetry = telemetry
-        self._file = file
-        self._seen = self._stamp()
+        self._metrics = metrics
+        self._seen = stamp(watched())
 
     def reload(self) -> bool:
         """Takes up what the files say now; False if they are broken."""
-        self._seen = self._stamp()
+        self._seen = stamp(self._watched())
         try:
-            config = self._load()
-            secrets, trusted = Secrets.read(config), Trusted.of(config)
+            fields = self._take()
         except (ConfigError, KeyFileError, OSError) as error:
+            self._metrics.reloaded(is_done=False)
             self._telemetry.event("reload_refused", why=str(error))
             return False
-        self._config = config
-        self._keys.secrets, self._keys.trusted = secrets, trusted
-        self._telemetry.event(
-            "reloaded",
-            server_key=secrets.server_key.public.hex()[:16],
-            waiting=", ".join(sorted(_changed(self._started, config) - RELOADED)),
-        )
+        self._metrics.reloaded(is_done=True)
+        self._telemetry.event("reloaded", **fields)
         return True
 
     async def watch(self) -> None:
         """Reloads whenever a file has changed."""
         while True:
             await asyncio.sleep(LOOK_S)
-            if self._stamp() != self._seen:
+            if stamp(self._watched()) != self._seen:
                 self.reload()
 
-    def _stamp(self) -> Stamp:
+
+class ServiceKeys:
+    """What of a service is taken up: its own keys, and the lists of keys that it trusts."""
+
+    def __init__(
+        self, keys: Keys, config: Config, load: Callable[[], Config], file: Path | None
+    ) -> None:
+        self._keys = keys
+        self._started = self._config = config
+        self._load = load
+        self._file = file
+
+    def take(self) -> Mapping[str, str]:
+        """See `Reloader`. ConfigError, KeyFileError."""
+        config = self._load()
+        secrets, trusted = Secrets.read(config), Trusted.of(config)
+        self._config = config
+        self._keys.secrets, self._keys.trusted = secrets, trusted
+        return {
+            "server_key": secrets.server_key.public.hex()[:16],
+            "waiting": waiting(self._started, config, RELOADED),
+        }
+
+    def watched(self) -> list[Path]:
+        """See `Reloader`."""
         identity, pepper = Path(self._config.identity_key_file), Path(self._config.pepper_file)
         successions = identity.with_name(identity.name + ring.SUCCESSIONS)
         own = [identity, successions, pepper, *ring.peppers_before(pepper)]
-        return stamp([*own, self._file] if self._file is not None else own)
+        return own if self._file is None else [*own, self._file]
+
+
+def waiting(before: DataclassInstance, after: DataclassInstance, taken: Set[str]) -> str:
+    """Names of settings that were changed and wait for the next start."""
+    changed = {
+        row.name for row in fields(before) if getattr(before, row.name) != getattr(after, row.name)
+    }
+    return ", ".join(sorted(changed - taken))
 
 
 @asynccontextmanager
@@ -104,9 +135,3 @@ async def reloading(reload: Callable[[], Any], watch: Callable[[], Any]) -> Asyn
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         loop.remove_signal_handler(signal.SIGHUP)
-
-
-def _changed(before: Config, after: Config) -> set[str]:
-    return {
-        row.name for row in fields(Config) if getattr(before, row.name) != getattr(after, row.name)
-    }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from crypto.primitives import KEY_BYTES
 from mpc.task import Task
-from services import otlp, settings
+from services import listed, otlp, settings
+from services.listed import Listed
 from services.party.links import LinkLimits
 from services.settings import ConfigError, Value, setting
 
@@ -52,7 +55,9 @@ class PartyConfig:
         (), "The other parties: public identity key (64 hex digits) @ host:port."
     )
     publishers: tuple[str, ...] = setting(
-        (), "Public keys (64 hex digits) of those whose tasks this party computes."
+        (),
+        "Public keys of those whose tasks this party computes: 64 hex digits, and maybe an end:"
+        " KEY until 2027-01-31.",
     )
 
     retention_days: float = setting(
@@ -192,9 +197,19 @@ def peers(config: PartyConfig) -> dict[bytes, str]:
     return found
 
 
-def publishers(config: PartyConfig) -> frozenset[bytes]:
+def publishers(config: PartyConfig) -> tuple[Listed, ...]:
     """Pinned public keys; ConfigError."""
-    return frozenset(_key("publishers", text) for text in config.publishers)
+    return listed.parse("publishers", config.publishers)
+
+
+def of_arguments(arguments: argparse.Namespace) -> PartyConfig:
+    """What `rookery-server party` was told, in whichever of the ways."""
+    given: dict[str, Value] = {
+        name: value
+        for name in ("listen", "database")
+        if (value := getattr(arguments, name)) is not None
+    }
+    return load(arguments.config, os.environ, given)
 
 
 def _key(name: str, text: str) -> bytes:

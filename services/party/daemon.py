@@ -75,6 +75,7 @@ class Daemon:
         self._peers = peers(config)
         self._drivers: dict[bytes, Driver] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._dialling: dict[bytes, asyncio.Task[None]] = {}
         self._channels: list[grpc.aio.Channel] = []
         limits = config.link_limits()
         self._options: list[tuple[str, int]] = [
@@ -117,7 +118,7 @@ class Daemon:
             tracer=self.tracer,
         )
         self.metrics.watch(
-            peers=len(self._peers),
+            peers=lambda: len(self._peers),
             links_up=lambda: len(self.links.up),
             jobs_running=lambda: len(self.jobs.pids),
         )
@@ -203,8 +204,7 @@ class Daemon:
         await self.scrape.start()
         self.address = await self._front.start()
         for ik, address in self._peers.items():
-            if self.links.dials(ik):
-                self._spawn(self._dial(ik, address))
+            self._dial_if_due(ik, address)
         self._spawn(self._sweep_often())
 
     async def stop(self) -> None:
@@ -219,6 +219,26 @@ class Daemon:
         await self.scrape.stop()
         self.store.close()
         await asyncio.to_thread(self.tracer.close)
+
+    def take(self, config: PartyConfig) -> None:
+        """Peers and publishers are these from now on. A peer that is not listed any more is let
+        go, and rounds with it can't end here; one that is new is dialled."""
+        pinned, listed = peers(config), publishers(config)
+        self._front.take_publishers(listed)
+        for ik in [ik for ik, address in self._peers.items() if pinned.get(ik) != address]:
+            del self._peers[ik]
+            dialling = self._dialling.pop(ik, None)
+            if dialling is not None:
+                dialling.cancel()
+            self.links.drop(ik, "closed")
+        for ik, address in pinned.items():
+            if ik not in self._peers:
+                self._peers[ik] = address
+                self._dial_if_due(ik, address)
+
+    def _dial_if_due(self, ik: bytes, address: str) -> None:
+        if self.links.dials(ik):
+            self._dialling[ik] = self._spawn(self._dial(ik, address))
 
     def _channel(
         self, address: str, tls: bool, ca_file: str, shown: tuple[str, str] = ("", "")
@@ -235,10 +255,11 @@ class Daemon:
         self._channels.append(channel)
         return channel
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """What should have gone on for ever, or come to its end, is not lost in silence."""
@@ -291,14 +312,18 @@ class Daemon:
         config = self.config
         channel = self._channel(address, config.peer_tls, config.peer_ca_file)
         wait_s = config.peer_beat_s
-        while True:
-            started_s = self._clock.monotonic_s()
-            self._tell_refusal(
-                await self.links.attach(DialledDuplex(channel), Side.DIALER, wanted=ik)
-            )
-            lived_s = self._clock.monotonic_s() - started_s
-            wait_s = config.peer_beat_s if lived_s > DIAL_S_MAX else min(2 * wait_s, DIAL_S_MAX)
-            await asyncio.sleep(wait_s)
+        try:
+            while True:
+                started_s = self._clock.monotonic_s()
+                self._tell_refusal(
+                    await self.links.attach(DialledDuplex(channel), Side.DIALER, wanted=ik)
+                )
+                lived_s = self._clock.monotonic_s() - started_s
+                wait_s = config.peer_beat_s if lived_s > DIAL_S_MAX else min(2 * wait_s, DIAL_S_MAX)
+                await asyncio.sleep(wait_s)
+        finally:
+            self._channels.remove(channel)
+            await channel.close()
 
     # Rounds
 

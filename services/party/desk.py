@@ -6,7 +6,7 @@ second round or manifest for a window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 from crypto.errors import CryptoError, FormatError
 from crypto.primitives import box_public
@@ -41,7 +41,7 @@ class Desk:
         store: PartyStore,
         key: PartyKey,
         config: PartyConfig,
-        peers: Iterable[bytes],
+        peers: Collection[bytes],
         *,
         random_bytes: Callable[[int], bytes],
         on_round: Callable[[bytes], None],
@@ -49,7 +49,7 @@ class Desk:
         self._store = store
         self._key = key
         self._config = config
-        self._peers = frozenset(peers)
+        self._peers = peers
         self._random = random_bytes
         self._on_round = on_round
 
@@ -124,7 +124,7 @@ class Desk:
             raise FormatError("round-window", "the round was prepared for another window")
         keys = {party.ik_pk: party.box_pk for party in manifest.parties}
         mine = keys.pop(self._key.public, None)
-        if mine is None or not self._peers >= keys.keys():
+        if mine is None or not all(ik in self._peers for ik in keys):
             raise FormatError("party-set", "the parties are not this one and its peers")
         if there.box_sk is not None and mine != box_public(there.box_sk):
             raise FormatError("party-keys", "another key of this party's stands in the manifest")

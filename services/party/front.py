@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from services.call import Clock, KeyRole, Route
 from services.front import KeyFront, PinnedKeys
+from services.listed import Listed
 from services.party.config import PartyConfig
 from services.party.duplex import LINK_METHOD, link_handler
 from services.party.links import Duplex
@@ -22,7 +23,7 @@ class Front(KeyFront):
         self,
         config: PartyConfig,
         routes: Iterable[Route],
-        publishers: Iterable[bytes],
+        publishers: Iterable[Listed],
         serve_link: Callable[[Duplex, str], Awaitable[None]],
         *,
         options: Iterable[tuple[str, int]],
@@ -30,14 +31,19 @@ class Front(KeyFront):
         clock: Clock,
         tracer: Tracer = NO_TRACES,
     ) -> None:
+        self._pinned = PinnedKeys(publishers, KeyRole.PUBLISHER, clock)
         super().__init__(
             config,
             SERVED,
             routes,
-            PinnedKeys(publishers, KeyRole.PUBLISHER),
+            self._pinned,
             options=options,
             telemetry=telemetry,
             clock=clock,
             tracer=tracer,
             others={LINK_METHOD: link_handler(serve_link)},
         )
+
+    def take_publishers(self, publishers: Iterable[Listed]) -> None:
+        """These are pinned from now on."""
+        self._pinned.pin(publishers)

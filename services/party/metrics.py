@@ -176,10 +176,14 @@ class PartyMetrics(CallMetrics):
     # What is looked up
 
     def watch(
-        self, *, peers: int, links_up: Callable[[], int], jobs_running: Callable[[], int]
+        self,
+        *,
+        peers: Callable[[], int],
+        links_up: Callable[[], int],
+        jobs_running: Callable[[], int],
     ) -> None:
         """Asked at each scrape."""
-        self._peers.set(peers)
+        self._peers.set_function(peers)
         self._links_up.set_function(lambda: float(links_up()))
         self._jobs_running.set_function(lambda: float(jobs_running()))
 

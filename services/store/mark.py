@@ -39,7 +39,7 @@ class Mark:
         meta = dict(
             connection.execute("SELECT name, value FROM meta WHERE name IN ('generation', 'beats')")
         )
-        told = self._read()
+        told = self.read()
         generation, count = meta["generation"], meta["beats"]
         if told is None:
             self.restored = count > 0
@@ -76,7 +76,8 @@ class Mark:
         self._count += 1
         self._write()
 
-    def _read(self) -> tuple[bytes, int] | None:
+    def read(self) -> tuple[bytes, int] | None:
+        """Generation and count as the file has them; None if there is none."""
         try:
             magic, generation, count = _LAYOUT.unpack(self._path.read_bytes())
         except (OSError, struct.error):

@@ -21,6 +21,7 @@ from services.call import Clock, KeyCall, KeyRole, KeyUnary, Route
 from services.errors import ClockSkew, Malformed, RateLimited
 from services.front import KeyFront, PinnedKeys
 from services.limits import Buckets
+from services.listed import Listed
 from services.store.errors import QuotaExceeded
 from services.sync.desk import parse
 from services.telemetry import Telemetry, configure
@@ -136,7 +137,7 @@ class Gateway:
             config,
             SERVED,
             desk.routes(),
-            PinnedKeys(pinned, KeyRole.SERVICE),
+            PinnedKeys(map(Listed, pinned), KeyRole.SERVICE, clock),
             options=[
                 ("grpc.max_receive_message_length", _REQUEST_BYTES_MAX),
                 ("grpc.so_reuseport", 0),
