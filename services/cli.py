@@ -79,6 +79,15 @@ def _parser() -> argparse.ArgumentParser:
         "--init", action="store_true", help="make the key that opens handles (mode 0600), and end"
     )
     keeping.add(commands, _command)
+    health = _command(
+        commands, "health", "ask a running process how it is", "services.probe:health"
+    )
+    health.add_argument(
+        "address", nargs="?", metavar="HOST:PORT", help="default: the setting listen"
+    )
+    health.add_argument(
+        "--service", default="", metavar="NAME", help="of the health service; default: the whole"
+    )
     _command(commands, "config", "print every setting with its default", "show_config")
     _command(
         commands,

@@ -20,6 +20,7 @@ import pytest
 from crypto import receipt, request
 from crypto.request import CallKind
 from rookery.v1 import accounts_pb2, sync_pb2
+from tests.certificates import certificate
 from tests.served import CREATE, PULL, PUSH, RECEIPT, nonce, push_request, wire_link
 from tests.worlds import World
 
@@ -253,3 +254,40 @@ def test_the_server_tells_its_version(tmp_path: Path) -> None:
         out, _ = started.communicate(timeout=30)
     assert started.returncode == 0
     assert out.startswith("rookery-server ")
+
+
+def health(folder: Path, *arguments: str, **environ: str) -> tuple[int, str]:
+    """What `rookery-server health` says."""
+    with process(folder, "health", *arguments, **environ) as asked:
+        _, said = asked.communicate(timeout=60)
+        return asked.returncode, said
+
+
+def test_a_container_engine_can_ask_how_a_process_is(tmp_path: Path) -> None:
+    """Exit 0 while it serves; a sentence and 1 where nobody does, or not yet, or not that."""
+    with process(tmp_path, "serve", "--dev", "--listen", "127.0.0.1:0", pow_bits="0") as started:
+        address = ready(started)["listening"]
+        assert health(tmp_path, address) == (0, "")
+        port = address.rpartition(":")[2]
+        assert health(tmp_path, listen=f"0.0.0.0:{port}") == (0, "")
+        code, said = health(tmp_path, address, "--service", "nobody")
+        assert (code, said) == (1, f"rookery-server: {address}: NOT_FOUND\n")
+        started.kill()
+        started.wait()
+        assert health(tmp_path, address) == (1, f"rookery-server: {address}: UNAVAILABLE\n")
+
+
+def test_with_a_certificate_the_handshake_is_what_is_asked(tmp_path: Path) -> None:
+    """The name in the certificate is not the address that is dialled."""
+    cert, key = certificate(tmp_path, "ours")
+    files = {"tls_cert_file": str(cert), "tls_key_file": str(key)}
+    with process(
+        tmp_path, "serve", "--dev", "--listen", "127.0.0.1:0", pow_bits="0", **files
+    ) as started:
+        address = ready(started)["listening"]
+        assert health(tmp_path, listen=address, **files) == (0, "")
+        started.kill()
+        started.wait()
+        code, said = health(tmp_path, listen=address, **files)
+        assert code == 1
+        assert "no TLS handshake" in said
