@@ -15,7 +15,7 @@ JOBS ?= auto --maxprocesses=4
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test soak bench load observability lint format types contracts proto proto-check \
-	proto-baseline vectors settings wheel lock venv node programs clean
+	proto-baseline vectors settings wheel lock image-locks venv node programs clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
@@ -109,6 +109,9 @@ lock: ## Resolve requirements.lock anew (needs uv; UPGRADE=--upgrade for newer v
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
 		--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE) \
 		pyproject.toml -o requirements.lock
+
+image-locks: venv ## What the image installs, out of requirements.lock
+	@$(BIN)/python .ci/image_locks.py
 
 clean: ## Remove all that was made
 	rm -rf $(VENV) .cache .*_cache .hypothesis dist

@@ -28,9 +28,21 @@ def entries(lock: str) -> dict[str, str]:
     return found
 
 
+# Some packages fill in for what the first releases of an interpreter lacked.
+INTERPRETERS: tuple[dict[str, str], ...] = (
+    {},
+    {"python_version": "3.11", "python_full_version": "3.11.0"},
+)
+
+
 def applies(need: Requirement, extras: frozenset[str]) -> bool:
-    """Whether a package asked for with these extras needs this one here."""
-    return need.marker is None or any(need.marker.evaluate({"extra": e}) for e in extras)
+    """Whether a package asked for with these extras needs this one here, or with the oldest
+    interpreter that is supported."""
+    return need.marker is None or any(
+        need.marker.evaluate({"extra": extra, **interpreter})
+        for extra in extras
+        for interpreter in INTERPRETERS
+    )
 
 
 def closure(requirements: list[str]) -> Iterator[str]:
@@ -53,9 +65,11 @@ def closure(requirements: list[str]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Writes the rows to standard output, in the order of the lock."""
+    """Writes the rows to standard output, in the order of the lock: of the project and of the
+    requirements that are named, or with `--only` of these alone."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = set(closure([*project["dependencies"], *sys.argv[1:]]))
+    named = [text for text in sys.argv[1:] if text != "--only"]
+    wanted = set(closure(named if "--only" in sys.argv else [*project["dependencies"], *named]))
     locked = entries((ROOT / "requirements.lock").read_text())
     if missing := wanted - locked.keys():
         sys.exit(f"runtime_lock: not in requirements.lock: {', '.join(sorted(missing))}")
