@@ -42,7 +42,7 @@ def test_its_base_is_given_and_it_runs_as_nobody_without_a_shell() -> None:
     rows = instructions()
     assert [rest for name, rest in rows if name == "FROM"] == ["${BASE} AS build", "${BASE}"]
     assert ("ARG", "BASE") in rows
-    last = {name: rest for name, rest in rows}
+    last = dict(rows)
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last["USER"])
     for name, rest in rows:
         if name in ("RUN", "CMD", "ENTRYPOINT"):
