@@ -295,7 +295,9 @@ def grpc_options(config: Config) -> Mapping[str, int]:
         # A phone that vanished without a word has no stream any more, and is to be woken: by
         # default the core asks every two hours.
         "grpc.keepalive_time_ms": 60_000,
-        "grpc.keepalive_timeout_ms": 20_000,
+        # This is what ends a connection that does not answer; the core of today does nothing
+        # when the time-out with `keepalive` in its name is over.
+        "grpc.http2.ping_timeout_ms": 20_000,
         # Else a stream that is never read buffers 4 MiB.
         "grpc.http2.bdp_probe": 0,
         "grpc.server.max_pending_requests": config.max_pending_requests,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from client.remoteerrors import RemoteError
 from client.wake import Waking
+from services import server
 from services.wake import waker
 from tests.served import serving
 from tests.shell_worlds import Watching, endpoint_of, fleet, put, shown, together
 from tests.store_worlds import RedisHouse
 from tests.wake_worlds import (
     KEY,
+    Tap,
     calm,
     gateway,
     phones,
@@ -100,6 +103,37 @@ async def test_a_device_whose_stream_ends_soon_after_ops_came_is_woken(
         await calm(service, platform)
         await watching.stop()
         await platform.poked("b")
+
+
+async def test_a_phone_that_vanished_with_its_stream_open_is_woken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No packet comes from it any more, and none says so: the service asks, and finds out."""
+    monkeypatch.setattr(waker, "RECONNECT_MS", 50)
+    usual = server.grpc_options
+    often = {"grpc.keepalive_time_ms": 1_000, "grpc.http2.ping_timeout_ms": 1_000}
+    monkeypatch.setattr(server, "grpc_options", lambda config: {**usual(config), **often})
+    async with (
+        phones() as platform,
+        gateway(platform) as told,
+        serving(tmp_path, **waking(tmp_path, told.address, wake_debounce_s=0.0)) as service,
+        fleet(endpoint_of(service)) as devices,
+        Tap(service.server.address) as tap,
+        fleet(replace(endpoint_of(service), targets=(tap.address,))) as far,
+    ):
+        a = await devices.first()
+        b = await far.another(a)
+        await register(b, "b")
+        watching = Watching(b)
+        await watching.until_live()
+        await calm(service, platform)
+        tap.frozen = True
+        put(a, "theme", "dark")
+        await a.sync_once()
+        await calm(service, platform)
+        await platform.poked("b")
+        assert shown(b) == {}
+        await watching.stop()
 
 
 async def test_a_handle_that_is_gone_is_dropped(tmp_path: Path) -> None:

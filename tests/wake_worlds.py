@@ -234,6 +234,8 @@ class Tap:
         self._target = host, int(port)
         self.address = ""
         self.sent = bytearray()
+        self.frozen = False
+        """Nothing comes through any more, and nobody is told."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Tap:
@@ -264,6 +266,8 @@ class Tap:
     ) -> None:
         try:
             while data := await source.read(1 << 16):
+                if self.frozen:
+                    await asyncio.Event().wait()
                 if kept:
                     self.sent += data
                 target.write(data)
