@@ -81,6 +81,11 @@ class Child:
     def __enter__(self) -> Self:
         return self
 
+    def kill(self) -> None:
+        """SIGKILL: says goodbye to nobody."""
+        self._process.kill()
+        self._process.wait()
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -100,8 +105,15 @@ def echo() -> Child:
     return Child([sys.executable, "-m", "bench.echo"])
 
 
-def service(folder: Path, *, profile: Path | None = None, **settings: str) -> Child:
-    """`rookery-server serve` on a fresh SQLite file, without rates, logs or work to prove."""
+def service(
+    folder: Path,
+    *,
+    profile: Path | None = None,
+    listen: str = "127.0.0.1:0",
+    **settings: str,
+) -> Child:
+    """`rookery-server serve` on the SQLite file of a folder, without rates, logs or work to
+    prove."""
     start = (
         ["-c", PROFILED.format(path=str(profile)), "rookery-server"]
         if profile
@@ -119,7 +131,7 @@ def service(folder: Path, *, profile: Path | None = None, **settings: str) -> Ch
         **settings,
     }
     database = str(folder / "rookery.db")
-    arguments = ["serve", "--dev", "--listen", "127.0.0.1:0", "--database", database]
+    arguments = ["serve", "--dev", "--listen", listen, "--database", database]
     return Child([sys.executable, *start, *arguments], env)
 
 

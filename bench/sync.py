@@ -182,7 +182,7 @@ async def latency(report: Report) -> None:
             load.channel(address) for address in (service.address, service.address, bare.address)
         )
         echo = load.unary(floor, ECHO)
-        frames = await _subscribed(reader, account)
+        frames = await subscribed(reader, account)
         deliveries, trips = [], []
         for request in requests:
             auth = ((METADATA_KEY, account.sign(PUSH, request)),)
@@ -208,7 +208,7 @@ async def latency(report: Report) -> None:
     report.goal("delivery p50 in echo round trips", p50 / trip, 4.0, at_most=True)
 
 
-async def _subscribed(one: grpc.aio.Channel, account: Account) -> AsyncIterator[bytes]:
+async def subscribed(one: grpc.aio.Channel, account: Account) -> AsyncIterator[bytes]:
     """Frames with ops of an account's stream, which has caught up."""
     request = sync_pb2.SubscribeRequest().SerializeToString()
     auth = ((METADATA_KEY, account.sign(SUBSCRIBE, request, CallKind.STREAM)),)
