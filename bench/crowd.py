@@ -59,17 +59,18 @@ class Crowd:
     _channels: dict[int, grpc.aio.Channel] = field(default_factory=dict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _all_live: asyncio.Event = field(default_factory=asyncio.Event)
+    _opening: asyncio.Semaphore = field(default_factory=asyncio.Semaphore)
     _gate: asyncio.Event = field(default_factory=asyncio.Event)
     """Open: who was cut off may try."""
 
     async def open(self, *, at_once: int = 64) -> None:
         """Opens all streams, so many at once, and waits until they are live."""
         self._gate.set()
-        for start in range(0, len(self.accounts), at_once):
-            numbers = range(start, min(start + at_once, len(self.accounts)))
-            self._tasks += [asyncio.create_task(self._live(number)) for number in numbers]
-            while any(number not in self.back_s for number in numbers):
-                await asyncio.sleep(0.01)
+        self._opening = asyncio.Semaphore(at_once)
+        for number in range(len(self.accounts)):
+            await self._opening.acquire()
+            self._tasks.append(asyncio.create_task(self._live(number)))
+        await self._all_live.wait()
 
     def forget(self, *, held: bool) -> None:
         """Counts anew. `held`: nobody tries before `release`."""
@@ -126,6 +127,8 @@ class Crowd:
         async for raw in frames:
             event = sync_pb2.SubscribeResponse.FromString(raw).event
             if event == sync_pb2.SubscribeResponse.EVENT_CAUGHT_UP:
+                if number not in self.back_s:
+                    self._opening.release()
                 self.back_s[number] = time.perf_counter()
                 if len(self.back_s) == len(self.accounts):
                     self._all_live.set()

@@ -151,7 +151,9 @@ async def running(folder: Path, **settings: str) -> AsyncIterator[tuple[Child, l
     """A relay and three parties."""
     publisher = Publisher("").public.hex()
     async with AsyncExitStack() as stack:
-        relay = stack.enter_context(processes.service(folder, ROOKERY_PUBLISHERS=publisher))
+        relay = stack.enter_context(
+            processes.service(folder, settings={"ROOKERY_PUBLISHERS": publisher})
+        )
         identities = [Identity(os.urandom(32), bytes(32)) for _ in range(3)]
         # Who has the lower key dials: those that are dialled begin, and are known by address.
         identities.sort(key=lambda one: one.ik_pk, reverse=True)

@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import psutil
@@ -81,6 +82,11 @@ class Child:
     def __enter__(self) -> Self:
         return self
 
+    def pin(self, cores: set[int]) -> None:
+        """Runs on these cores only, as a container with a limit does."""
+        for thread in self._info.threads():
+            os.sched_setaffinity(thread.id, cores)
+
     def kill(self) -> None:
         """SIGKILL: says goodbye to nobody."""
         self._process.kill()
@@ -110,7 +116,7 @@ def service(
     *,
     profile: Path | None = None,
     listen: str = "127.0.0.1:0",
-    **settings: str,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> Child:
     """`rookery-server serve` on the SQLite file of a folder, without rates, logs or work to
     prove."""

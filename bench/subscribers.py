@@ -105,7 +105,7 @@ async def storm(report: Report) -> None:
     for name, connections in (("own connections", room_for(count)), ("16 connections", 16)):
         accounts = [Account.make(AUDIENCE) for _ in range(count)]
         with tempfile.TemporaryDirectory() as folder:
-            service = processes.service(Path(folder), **DEFAULTS)
+            service = processes.service(Path(folder), settings=DEFAULTS)
             try:
                 await enrol(service, accounts)
                 crowd = Crowd(accounts, service.address, connections)
@@ -115,7 +115,7 @@ async def storm(report: Report) -> None:
                     crowd.forget(held=not jitter)
                     service.kill()
                     service = processes.service(
-                        Path(folder), listen=crowd.address, **DEFAULTS
+                        Path(folder), listen=crowd.address, settings=DEFAULTS
                     )
                     start = time.perf_counter()
                     crowd.release()

@@ -163,6 +163,13 @@ class Config:
     )  # fmt: skip
     pulls_max: int = setting(256, "Pulls at once.", at_least=0)
     streams_max: int = setting(20_000, "Open streams.", at_least=0)
+    queue_target_ms: int = setting(
+        250,
+        "While new calls wait longer than this to be taken up, a share of them is refused with"
+        " OVERLOADED. 0: never.",
+        at_least=0,
+        at_most=10_000,
+    )
     guests_max: int = setting(
         64, "Open calls that watch the health, or ask for reflection.", at_least=1
     )

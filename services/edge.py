@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 from crypto.ids import AccountId
 from crypto.request import CallKind
@@ -30,12 +31,14 @@ from services.errors import (
     DEFECT,
     Draining,
     Failure,
+    Overloaded,
     RequestError,
     Untaken,
     failure,
     row_of,
 )
 from services.limits import Buckets, Gate, rate_key
+from services.pressure import Pressure
 from services.telemetry import Telemetry
 
 
@@ -75,9 +78,12 @@ class Edge:
         telemetry: Telemetry,
         clock: Clock,
         farewell: Callable[[], Draining],
+        pressure: Pressure | None = None,
     ) -> None:
+        """`pressure`: says which calls are refused at once; none without it."""
         self.routes = {route.method: route for route in routes}
         self.draining = False
+        self.pressure = pressure or Pressure(0.0)
         telemetry.metrics.serve(self.routes)
         telemetry.metrics.watch_lanes(gates)
         telemetry.metrics.watch_draining(lambda: self.draining)
@@ -147,6 +153,13 @@ class Edge:
         finally:
             self._guests.__exit__(None, None, None)
 
+    def overloaded(self, method: str) -> Failure:
+        """What a call is answered of which nothing was read; counted."""
+        self._telemetry.call(
+            method, "OVERLOADED", elapsed_s=0.0, account=None, now_ms=self._clock.wall_ms()
+        )
+        return _overloaded(self.pressure.retry_ms())
+
     def unknown(self) -> None:
         """Somebody called what is not served."""
         self._telemetry.metrics.unknown()
@@ -197,6 +210,12 @@ class Edge:
         if row_of(error) is DEFECT:
             self._telemetry.defect(route.method, error)
         return failure(error)
+
+
+@cache
+def _overloaded(retry_ms: int) -> Failure:
+    """Made once for each of the few delays that there are: refusing must cost next to nothing."""
+    return failure(Overloaded(retry_ms))
 
 
 def _kind(route: Route) -> CallKind:

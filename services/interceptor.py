@@ -62,6 +62,8 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         handler = self._handlers.get(method)
         if handler is not None:
+            if self._edge.pressure.refuses():
+                return self._refusal(method)
             return handler
         if method == EXEMPT:
             return _lenient(await continuation(handler_call_details))
@@ -69,6 +71,15 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
             return self._bounded(_lenient(await continuation(handler_call_details)))
         self._edge.unknown()
         return None
+
+    def _refusal(self, method: str) -> Any:
+        """A handler that refuses without having read the message."""
+        answer = self._edge.overloaded(method)
+
+        async def behaviour(messages: Any, context: Any) -> None:
+            await context.abort(answer.code, answer.message, answer.trailing)
+
+        return grpc.stream_unary_rpc_method_handler(behaviour)
 
     def _bounded(self, handler: Any) -> Any:
         """The handler, as long as there is room for guests."""

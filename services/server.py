@@ -30,6 +30,7 @@ from services.limits import Buckets, Gate
 from services.listen import bind
 from services.metrics import Metrics
 from services.otlp import open_tracer
+from services.pressure import Pressure, Probe, own_address
 from services.rounds.keyring import Keyring
 from services.rounds.relay import relay_routes
 from services.scrape import Scrape
@@ -113,11 +114,15 @@ class Server:
             config, store, self.hub, telemetry=self.telemetry, metrics=metrics.wake, clock=clock
         )
         self.cursors = Cursors(store.secret, lambda: store.generation)
+        self.pressure = Pressure(config.queue_target_ms / 1000, monotonic_s=clock.monotonic_s)
+        self._probe: Probe | None = None
         desk = Desk(
             traced_store(store, tracer),
             self.cursors,
             clock,
-            lambda: max(gates[Lane.PUSH].backoff_ms, gates[Lane.PULL].backoff_ms),
+            lambda: max(
+                gates[Lane.PUSH].backoff_ms, gates[Lane.PULL].backoff_ms, self.pressure.backoff_ms
+            ),
         )
         self.push_gate = gates[Lane.PUSH]
         mailboxes = Buckets(
@@ -144,6 +149,7 @@ class Server:
             telemetry=self.telemetry,
             clock=clock,
             farewell=self.hub.farewell,
+            pressure=self.pressure,
         )
         metrics.watch_streams(lambda: len(self.hub), lambda: waits.inside)
         self.scrape = Scrape(config.metrics_listen, metrics, self._refresh)
@@ -209,6 +215,9 @@ class Server:
                 (*SERVED, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
             )
         self.address = bind(server, config)
+        own = own_address()
+        port = server.add_insecure_port(own)
+        self._probe = Probe(self.pressure, own.replace(":0", f":{port}"))
         await self.scrape.start()
         await server.start()
         self._grpc = server
@@ -230,6 +239,8 @@ class Server:
         await asyncio.sleep(self.config.drain_delay_s)
         self.edge.draining = True
         self.pairing.drain()
+        if self._probe is not None:
+            await self._probe.close()
         # Before server.stop, which would wait out its whole grace for open streams.
         await self.hub.drain(_STREAMS_LEAVE_S)
         await server.stop(self.config.drain_s)

@@ -113,7 +113,7 @@ def _target(chosen: argparse.Namespace, folder: Path) -> Iterator[seed.Target]:
         key = None if chosen.token_key is None else chosen.token_key.read_text().strip()
         yield seed.Target(endpoint, None if key is None else TokenKey(bytes.fromhex(key)))
         return
-    with processes.service(folder, ROOKERY_MAX_PENDING_REQUESTS="4000") as service:
+    with processes.service(folder, settings={"ROOKERY_MAX_PENDING_REQUESTS": "4000"}) as service:
         ready = service.ready
         endpoint = Endpoint.parse(service.address, ready["audience"], ready["server_key"])
         yield seed.Target(endpoint)
