@@ -158,7 +158,7 @@ class Config:
     )
 
     pushes_max: int = setting(
-        1_024, "Pushes at once; more are shed, not queued. 0: no bound, as below.",
+        256, "Pushes at once; more are shed, not queued. 0: no bound, as below.",
         group="At once", at_least=0,
     )  # fmt: skip
     pulls_max: int = setting(256, "Pulls at once.", at_least=0)

@@ -115,18 +115,21 @@ class Edge:
                 self._unsigned.take(rate_key(call.ip), started_s)
                 with self._gates[route.lane]:
                     return await route.handler(raw, call)
-            signed = await self._signed(route, raw, caller, call)
-            if isinstance(signed, SignedCall):
-                account = signed.account
+            # Room first: who is turned away must not cost a signature's verification.
             with self._gates[route.lane]:
-                return await route.run(raw, signed)
+                signed = await self._signed(route, raw, caller, call)
+                if isinstance(signed, SignedCall):
+                    account = signed.account
+                answer = await route.run(raw, signed)
+            self.pressure.served(route.lane, self._clock.monotonic_s() - started_s)
+            return answer
         except asyncio.CancelledError:
             reason = "CANCELLED"
             raise
         except Exception as error:  # noqa: BLE001 - the table says what each is
-            answer = self._failure(route, error)
-            reason = answer.reason
-            raise Refused(answer) from None
+            refusal = self._failure(route, error)
+            reason = refusal.reason
+            raise Refused(refusal) from None
         finally:
             self._telemetry.call(
                 route.method,
@@ -153,12 +156,15 @@ class Edge:
         finally:
             self._guests.__exit__(None, None, None)
 
-    def overloaded(self, method: str) -> Failure:
-        """What a call is answered of which nothing was read; counted."""
+    def overloaded(self, method: str) -> Failure | None:
+        """What a call is answered of which nothing is read; None if it may come in. Counted."""
+        lane = self.routes[method].lane if method in self.routes else None
+        if lane is None or not (self._gates[lane].is_full or self.pressure.refuses(lane)):
+            return None
         self._telemetry.call(
             method, "OVERLOADED", elapsed_s=0.0, account=None, now_ms=self._clock.wall_ms()
         )
-        return _overloaded(self.pressure.retry_ms())
+        return _overloaded(self.pressure.retry_ms(lane))
 
     def unknown(self) -> None:
         """Somebody called what is not served."""
@@ -173,8 +179,8 @@ class Edge:
                 raise Untaken(self._farewell().retry_ms)
             call = self._call(route, caller)
             call.check_live()
-            signed = await self._signed(route, raw, caller, call)
             with self._gates[route.lane]:
+                signed = await self._signed(route, raw, caller, call)
                 running = route.run(raw, signed, write)
                 # An idle stream keeps nothing of its opening.
                 del call, signed, caller, raw

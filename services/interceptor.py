@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from crypto.request import METADATA_KEY
 from services.call import Route, StreamRoute, UnaryRoute, Write
 from services.edge import Caller, Edge, Refused
-from services.errors import Malformed, failure
+from services.errors import Failure, Malformed, failure
 from services.limits import forwarded_ip, peer_ip
 from services.spans import NO_TRACES, TRACEPARENT, Tracer
 from services.traced import TracedEdge
@@ -62,24 +62,14 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         handler = self._handlers.get(method)
         if handler is not None:
-            if self._edge.pressure.refuses():
-                return self._refusal(method)
-            return handler
+            refusal = self._edge.overloaded(method)
+            return handler if refusal is None else _refusing(refusal)
         if method == EXEMPT:
             return _lenient(await continuation(handler_call_details))
         if method.startswith(GUESTS):
             return self._bounded(_lenient(await continuation(handler_call_details)))
         self._edge.unknown()
         return None
-
-    def _refusal(self, method: str) -> Any:
-        """A handler that refuses without having read the message."""
-        answer = self._edge.overloaded(method)
-
-        async def behaviour(messages: Any, context: Any) -> None:
-            await context.abort(answer.code, answer.message, answer.trailing)
-
-        return grpc.stream_unary_rpc_method_handler(behaviour)
 
     def _bounded(self, handler: Any) -> Any:
         """The handler, as long as there is room for guests."""
@@ -146,6 +136,15 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
                 traceparent = value
         ip = forwarded_ip(forwarded, self._ip_hops) if forwarded else None
         return Caller(ip or peer_ip(context.peer()), auth, context.time_remaining(), traceparent)
+
+
+def _refusing(answer: Failure) -> Any:
+    """A handler that does not even read the message."""
+
+    async def behaviour(messages: Any, context: Any) -> None:
+        await context.abort(answer.code, answer.message, answer.trailing)
+
+    return grpc.stream_unary_rpc_method_handler(behaviour)
 
 
 def _lenient(handler: Any) -> Any:

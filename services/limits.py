@@ -76,7 +76,7 @@ class Gate:
         self._jitter = jitter
 
     def __enter__(self) -> None:
-        if self.maximum and self.inside >= self.maximum:
+        if self.is_full:
             raise Overloaded(int(500 + 1500 * self._jitter()))
         self.inside += 1
 
@@ -87,6 +87,11 @@ class Gate:
         trace: TracebackType | None,
     ) -> None:
         self.inside -= 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next one would be turned away."""
+        return bool(self.maximum) and self.inside >= self.maximum
 
     @property
     def backoff_ms(self) -> int:

@@ -1,25 +1,28 @@
-"""How long a new call waits before this process takes it up, and how many are refused for it.
+"""How long calls wait in this process, and how many of the new ones are refused for it.
 
-Under more load than a process can bear, calls queue inside gRPC, where nothing of ours sees
-them, until their callers have given up. So the process calls itself now and then through a
-listener of its own and thereby stands in that queue: while that takes longer than wanted, a
-share of new calls is refused before anything of them is read. The share follows the delay and
-its trend (as in PIE, RFC 8033), so that the process stays just busy.
+Under more load than a process can bear, calls queue until their callers have given up: at the
+store's writer, which shows in how long even the quickest of them take, and inside gRPC, where
+nothing of ours sees them. So the process also calls itself now and then, through a listener of
+its own, and thereby stands in that queue. While calls wait longer than wanted, a share of the
+new ones is refused before anything of them is read. The share follows the delay and its trend
+(as in PIE, RFC 8033), so that the process stays just busy.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import platform
 import random
 import secrets
-import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.call import Lane
 
 INTERVAL_S: Final = 0.1
 """Between two looks at the queue."""
@@ -28,13 +31,36 @@ CALLS_MIN: Final = 16
 FORGET_S: Final = 5.0
 """A process that was as quiet for so long has no queue."""
 SHARE_MAX: Final = 0.98
-_BY_DELAY, _BY_TREND = 0.05, 0.4
+_BY_DELAY, _BY_TREND = 0.03, 0.15
 _RETRY_MS, _RETRY_STEP_MS = 1_000, 100
 _PROBE_S: Final = 30.0
 
 
+class Valve:
+    """What a lane refuses. `share` of its calls, from 0 up."""
+
+    __slots__ = ("delay_s", "share", "shortest_s")
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        self.delay_s = 0.0
+        self.shortest_s: float | None = None
+        """Of the calls that ended since the last look: in a standing queue all are long."""
+
+    def judge(self, target_s: float, queued_s: float) -> None:
+        """Follows how long calls wait, before they are taken up and after."""
+        served_s = self.delay_s if self.shortest_s is None else self.shortest_s
+        self.shortest_s = None
+        delay_s = max(served_s, queued_s)
+        off = min(2.0, delay_s / target_s - 1)
+        trend = max(-2.0, min(2.0, (delay_s - self.delay_s) / target_s))
+        self.delay_s = delay_s
+        change = _BY_DELAY * off + _BY_TREND * trend
+        self.share = max(0.0, min(SHARE_MAX, self.share + change))
+
+
 class Pressure:
-    """The share of new calls to refuse. Time is handed in. `target_s` 0: refuses none."""
+    """The share of new calls to refuse, by lane. `target_s` 0: refuses none."""
 
     def __init__(
         self,
@@ -43,8 +69,8 @@ class Pressure:
         monotonic_s: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.share = 0.0
-        self.delay_s = 0.0
+        self.valves = {lane: Valve() for lane in Lane}
+        self.queued_s = 0.0
         """How long the last call of our own waited, or has been waiting by now."""
         self.probe: Callable[[], None] | None = None
         """Sends a call to ourselves; `probed` when it is back. None: not yet, or no more."""
@@ -55,7 +81,7 @@ class Pressure:
         self._looked_s = monotonic_s()
         self._sent_s: float | None = None
 
-    def refuses(self) -> bool:
+    def refuses(self, lane: Lane) -> bool:
         """Whether the call that has just come is one to refuse."""
         if not self._target_s:
             return False
@@ -63,58 +89,51 @@ class Pressure:
         now_s = self._monotonic_s()
         if now_s - self._looked_s >= INTERVAL_S:
             self._look(now_s)
-        return self.share > 0 and self._jitter() < self.share
+        share = self.valves[lane].share
+        return share > 0 and self._jitter() < share
+
+    def served(self, lane: Lane, seconds: float) -> None:
+        """A call that was not refused took so long."""
+        valve = self.valves[lane]
+        if valve.shortest_s is None or seconds < valve.shortest_s:
+            valve.shortest_s = seconds
 
     def probed(self) -> None:
         """The call to ourselves came back, or failed, which takes it as long."""
-        now_s = self._monotonic_s()
         if self._sent_s is not None:
-            self._judge(now_s - self._sent_s, now_s)
+            self.queued_s = self._monotonic_s() - self._sent_s
         self._sent_s = None
 
-    def retry_ms(self) -> int:
+    def retry_ms(self, lane: Lane) -> int:
         """When a refused caller may come again: later the more are refused, and spread."""
-        longest = _RETRY_MS * (1 + 4 * self.share)
+        longest = _RETRY_MS * (1 + 4 * self.valves[lane].share)
         spread = int(longest * (0.5 + self._jitter()))
         return spread - spread % _RETRY_STEP_MS
 
     @property
     def backoff_ms(self) -> int:
         """The hint in every answer, as `Gate.backoff_ms`."""
-        return int(1000 * self.share)
+        return int(1000 * max(valve.share for valve in self.valves.values()))
 
     def _look(self, now_s: float) -> None:
+        if now_s - self._looked_s > FORGET_S:
+            self.valves = {lane: Valve() for lane in Lane}
+        self._looked_s = now_s
         if self._sent_s is not None:
             # Not back yet: it waits at least as long as it has waited.
-            if now_s - self._sent_s > self.delay_s:
-                self._judge(now_s - self._sent_s, now_s)
-            return
-        if now_s - self._looked_s > FORGET_S:
-            self._judge(0.0, now_s)
-            self.share = 0.0
-        if self._calls < CALLS_MIN and not self.share:
-            return
-        self._calls = 0
-        if self.probe is not None:
+            self.queued_s = max(self.queued_s, now_s - self._sent_s)
+        for valve in self.valves.values():
+            valve.judge(self._target_s, self.queued_s)
+        if self._sent_s is None and self.probe is not None and self._calls >= CALLS_MIN:
+            self._calls = 0
             self._sent_s = now_s
             self.probe()
-
-    def _judge(self, delay_s: float, now_s: float) -> None:
-        off = min(2.0, delay_s / self._target_s - 1)
-        trend = max(-2.0, min(2.0, (delay_s - self.delay_s) / self._target_s))
-        self.share += _BY_DELAY * off + _BY_TREND * trend
-        if delay_s < self._target_s / 2:
-            self.share -= 0.02
-        self.share = max(0.0, min(SHARE_MAX, self.share))
-        self.delay_s = delay_s
-        self._looked_s = now_s
 
 
 def own_address() -> str:
     """Where nobody but this machine can call: an address without a file where there is one."""
-    if sys.platform == "linux":
-        return f"unix-abstract:rookery-{secrets.token_hex(16)}"
-    return "127.0.0.1:0"
+    name = f"unix-abstract:rookery-{secrets.token_hex(16)}"
+    return name if platform.system() == "Linux" else "127.0.0.1:0"
 
 
 class Probe:
@@ -126,9 +145,8 @@ class Probe:
             address,
             options=[("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)],
         )
-        self._check: Callable[..., Awaitable[object]] = health_pb2_grpc.HealthStub(
-            self._channel
-        ).Check
+        stub: Any = health_pb2_grpc.HealthStub(self._channel)
+        self._check: Callable[..., Awaitable[object]] = stub.Check
         self._running: asyncio.Task[None] | None = None
         pressure.probe = self.send
 
