@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from crypto import enrol
+from services import keys
+from services.keeping import ring
 from services.store import mark
 from services.store.sqlite import SqliteStore
 from tests.served import refusal, serving
-from tests.service_process import run
+from tests.service_process import ServiceProcess, run
 from tests.worlds import World
 
 RUNBOOKS = Path(__file__).parents[1] / "docs" / "runbooks"
@@ -65,6 +68,36 @@ async def test_a_backup_is_taken_and_restored_by_the_run_book(tmp_path: Path) ->
     async with serving(tmp_path) as service:
         assert len((await service.pull(world)).ops) == 1
         assert (await refusal(service.pull(world, old))).reason == "GENERATION_CHANGED"
+
+
+async def test_keys_are_rotated_by_the_run_book(tmp_path: Path) -> None:
+    """Its commands, in its order, beside a service that runs: which takes each up by itself."""
+    (tmp_path / "rookery.toml").write_text('database = "service.db"\nlisten = "127.0.0.1:0"\n')
+    commands = await shown("rotate-keys.md", r"rookery-server .*")
+    assert [row.split()[1:3] for row in commands] == [
+        ["keys", "list"], ["keys", "rotate"], ["check", "--config"], ["keys", "rotate"],
+        ["keys", "retire"], ["keys", "rotate"], ["keys", "retire"],
+    ]  # fmt: skip
+    pepper = tmp_path / "rookery-server.pepper"
+    with ServiceProcess(tmp_path, "--config", "rookery.toml") as service:
+        first = service.endpoint.server_key
+        mark = enrol.pepper_mark(keys.read(pepper)).hex()
+        second = b""
+        for number, row in enumerate(commands):
+            if "retire identity" in row:
+                # The first key's overlap lasts; the second had none, but leads on from the first.
+                refused = await run(tmp_path, *row.replace("KEY", second.hex()).split()[1:])
+                assert "still count" in refused.err
+                continue
+            ended = await run(tmp_path, *row.replace("MARK", mark).split()[1:])
+            assert ended.code == 0, ended.out + ended.err
+            if number == 1:
+                [(_, step)] = ring.read_successions(
+                    tmp_path / "rookery-server.key", audience=service.endpoint.audience
+                )
+                assert step.old == first
+                second = step.new
+        assert await asyncio.to_thread(ring.peppers_before, pepper) == []
 
 
 async def shown(page: str, form: str) -> list[str]:

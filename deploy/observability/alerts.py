@@ -249,6 +249,17 @@ ALERTS = (
         fires_at="4h",
     ),
     Alert(
+        "RookeryReloadRefused",
+        "rookery_reload_refused == 1",
+        "2m",
+        "ticket",
+        "{{ $labels.instance }} of {{ $labels.job }} does not take up its keys or settings",
+        "reload-refused",
+        bad=_server("rookery_reload_refused", "0x5 1x55"),
+        good=_server("rookery_reload_refused", "0x5 1 0x54"),
+        labels=_ONE,
+    ),
+    Alert(
         "RookeryRoundsStuck",
         'min_over_time(rookery_rounds{state="closed"}[12h]) > 0',
         "1h",
