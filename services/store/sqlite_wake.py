@@ -83,6 +83,17 @@ def forget_expired(tx: Transaction, now_ms: int) -> None:
     tx.db.execute("DELETE FROM wake WHERE expires_ms <= ?", (now_ms,))
 
 
+def _to_mark(db: sqlite3.Connection, mark: Mark, entry: Entry, now_ms: int) -> list[int]:
+    """Those whose row would change: most pushes find that all is marked already."""
+    rows = db.execute(
+        "SELECT device_key FROM wake WHERE device_key BETWEEN ? AND ? AND expires_ms > ?"
+        " AND (due_ms IS NULL OR due_ms > ? OR claimed AND NOT again)",
+        (*_range(entry.account_n), now_ms, now_ms + HORIZON_MS),
+    ).fetchall()
+    devices, place = entry.tip.chain.devices, (1 << DEVICE_BITS) - 1
+    return [key for (key,) in rows if mark.concerns(devices[key & place].device_id)]
+
+
 def _mark(tx: Transaction, keys: Sequence[int], now_ms: int, pace: Pace) -> int | None:
     first: int | None = None
     for key in keys:
@@ -191,26 +202,16 @@ class SqliteWake:
 
     async def mark(self, marks: Sequence[Mark], *, now_ms: int, pace: Pace) -> int | None:
         """See `WakeStore.mark`."""
-        keys = [key for mark in marks for key in self._to_mark(mark, now_ms)]
+        found = [(mark, self._find(mark.account_id)) for mark in marks]
+        keys: list[int] = []
+        with self._reads() as db:
+            for mark, entry in found:
+                if entry is not None:
+                    keys += _to_mark(db, mark, entry, now_ms)
         if not keys:
             return None
         first: int | None = await self._submit(lambda tx: _mark(tx, keys, now_ms, pace))
         return first
-
-    def _to_mark(self, mark: Mark, now_ms: int) -> list[int]:
-        """Those whose row would change: most pushes find that all is marked already."""
-        entry = self._find(mark.account_id)
-        if entry is None:
-            return []
-        with self._reads() as db:
-            rows = db.execute(
-                "SELECT device_key FROM wake WHERE device_key BETWEEN ? AND ? AND expires_ms > ?"
-                " AND (due_ms IS NULL OR due_ms > ? OR claimed AND NOT again)",
-                (*_range(entry.account_n), now_ms, now_ms + HORIZON_MS),
-            ).fetchall()
-        devices = entry.tip.chain.devices
-        place = (1 << DEVICE_BITS) - 1
-        return [key for (key,) in rows if mark.concerns(devices[key & place].device_id)]
 
     async def claim(
         self, *, now_ms: int, lease_ms: int, claims_max: int
