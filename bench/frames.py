@@ -76,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._room = _WINDOW_BYTES
         self._waiting: deque[tuple[bytes, bytes, Answered]] = deque()
         self._answers: dict[int, Answered] = {}
+        self._gone = asyncio.Event()
 
     @classmethod
     async def open(cls, address: str) -> Connection:
@@ -91,10 +92,11 @@ class Connection(asyncio.Protocol):
         else:
             self._send(block, message, answered)
 
-    def close(self) -> None:
-        """Whatever is under way."""
+    async def close(self) -> None:
+        """Whatever is under way. A service that ends waits for those who do not."""
         if self._transport is not None:
             self._transport.close()
+            await self._gone.wait()
 
     def _send(self, block: bytes, message: bytes, answered: Answered) -> None:
         assert self._transport is not None
@@ -118,6 +120,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Nothing that is under way will be answered."""
+        self._gone.set()
         answers, self._answers = self._answers, {}
         for answered in answers.values():
             answered(CANCELLED, False)

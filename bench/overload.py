@@ -180,7 +180,7 @@ async def overload(report: Report) -> None:
         after = await generator.open_loop(first.goodput / 2, calm_s)
         second = await generator.lanes(LANES, peak_s)
         for connection in connections:
-            connection.close()
+            await connection.close()
     peak = (first.goodput + second.goodput) / 2
     worth = (first.worth + second.worth) / 2
     report.row("peak, before and after", calls_per_s=first.goodput, again=second.goodput,

@@ -135,7 +135,7 @@ async def test_a_flood_is_refused_in_words_and_passes(tmp_path: Path) -> None:
             await generator.lanes(16, 0.2)
             waiting &= {id(device) for device in devices if device.message}
         for connection in connections:
-            connection.close()
+            await connection.close()
 
 
 async def test_a_crowd_comes_back_after_a_kill(tmp_path: Path) -> None:
