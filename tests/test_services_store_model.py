@@ -235,7 +235,7 @@ def test_store_does_what_the_model_does(backend: str, redis_house: RedisHouse) -
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=25,
+            max_examples=10 if backend == "redis" else 25,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
 from crypto.ids import AccountId
 from crypto.op import STUB_BYTES, Verb
-from services.store import redis as redis_store
+from services.store import redis as redis_store, snapshot
 from services.store.base import Limits, Store
 from services.store.errors import (
     CallerUnknown,
@@ -20,6 +21,7 @@ from services.store.errors import (
     StoreUnavailable,
 )
 from services.store.redis import RedisStore
+from services.store.redis_keys import AccountKeys
 from services.store.redis_link import Link
 from tests.store_worlds import NOW_MS, Client, RedisHouse, RedisStores
 from tests.worlds import World
@@ -299,6 +301,18 @@ async def test_deletion_leaves_no_key(replica: Replica, link: Link) -> None:
     await client.push(world.op(1), by=1)
     await store.delete_account(world.account_id)
     await store.sweep(now_ms=NOW_MS + (1 << 40))
+    assert await keys_left(link) == []
+
+
+async def test_account_of_thousands_of_epochs_can_be_deleted(replica: Replica, link: Link) -> None:
+    """More keys than Lua passes on at once."""
+    client = await Client.create(await replica())
+    await client.push(client.world.op())
+    keys = AccountKeys(client.world.account_id)
+    known = await client.store.heads(client.world.account_id)
+    chain = replace(known[0], epoch=10_000)
+    await link.call("SET", keys.chain, snapshot.encode(chain))
+    assert await (await replica()).delete_account(client.world.account_id) is not None
     assert await keys_left(link) == []
 
 

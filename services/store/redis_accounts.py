@@ -49,7 +49,8 @@ DELETE = Script(
 if redis.call('HGET', KEYS[1], 'v') ~= ARGV[1] then return tell(ARGV[2]) end
 redis.call(ARGV[3], KEYS[3], '')
 if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('RENAME', KEYS[4], KEYS[5]) end
-redis.call('UNLINK', KEYS[1], KEYS[2], unpack(KEYS, 6))
+redis.call('UNLINK', KEYS[1], KEYS[2])
+for n = 6, #KEYS, 1000 do redis.call('UNLINK', unpack(KEYS, n, math.min(n + 999, #KEYS))) end
 return {1}
 """
 )
