@@ -1,4 +1,4 @@
-"""A real `SqliteStore` in the place of the model of the service, for phones of `client_worlds`.
+"""A real store in the place of the model of the service, for phones of `client_worlds`.
 
 Pushes go through the service's own check of a batch, cursors through its own tokens, and
 refusals through its own table, so that what the phones meet is the service without its wire.
@@ -7,6 +7,7 @@ refusals through its own table, so that what the phones meet is the service with
 from __future__ import annotations
 
 import asyncio
+import pickle
 import shutil
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -22,12 +23,15 @@ from crypto.receipt import Receipt, ServerKey
 from services.call import Clock, SignedCall
 from services.cursor import Cursors
 from services.errors import GenerationChanged, _text, failure, row_of
-from services.store.base import Batch, Limits, Tip
+from services.store.base import Batch, Limits, Store, Tip
 from services.store.errors import AccountAbsent
+from services.store.redis import RedisStore
+from services.store.redis_link import Link
 from services.store.sqlite import SqliteStore
 from services.sync.push import check, check_mark, first_forged
 from tests.client_worlds import Phone, Refused, Service
 from tests.judge_worlds import NOW_MS, seeded
+from tests.redis_process import RedisServer
 
 T = TypeVar("T")
 _PAGE_BYTES = 1 << 20
@@ -57,8 +61,11 @@ class RealService:
 
     def open(self) -> None:
         """Starts; says to nobody whether the file is the one it was."""
-        self.store = self.run(SqliteStore.open(self._path, limits=self.limits))
+        self.store = self.run(self._open())
         self.cursors = Cursors(self.store.secret, lambda: self.store.generation)
+
+    async def _open(self) -> Store:
+        return await SqliteStore.open(self._path, limits=self.limits)
 
     def stop(self) -> None:
         """Ends as at a restart."""
@@ -199,6 +206,40 @@ class RealService:
         self.run(self.store.sweep(now_ms=self.now_ms))
         self.stop()
         self.open()
+
+
+@dataclass
+class RedisService(RealService):
+    """The same, on a Redis server of this test's own."""
+
+    server: RedisServer
+
+    def __post_init__(self) -> None:
+        self.server.flush()
+        super().__post_init__()
+
+    async def _open(self) -> Store:
+        return await RedisStore.open(await Link.open(self.server.url), limits=self.limits)
+
+    def backup(self) -> Path:
+        """A copy of every key as it is now."""
+        self._backups += 1
+        copy = self.folder / f"backup{self._backups}"
+        with self.server.client() as client:
+            kept = [(key, max(0, client.pttl(key)), client.dump(key)) for key in client.scan_iter()]
+        copy.write_bytes(pickle.dumps(kept))
+        return copy
+
+    def restore(self, copy: Path) -> None:
+        """The keys of an older copy, as its operator puts them there: service ended, and a new
+        generation at the end."""
+        self.stop()
+        self.server.flush()
+        with self.server.client() as client:
+            for key, ttl_ms, value in pickle.loads(copy.read_bytes()):  # noqa: S301 - ours
+                client.restore(key, ttl_ms, value)
+        self.open()
+        self.run(self.store.new_generation())
 
 
 def _refused(error: Exception) -> Refused:

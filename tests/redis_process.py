@@ -5,6 +5,7 @@ Each server has a folder of its own, is ended by its pid, and starts again on wh
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 import signal
@@ -134,6 +135,11 @@ class RedisServer:
         """A blocking client of this server."""
         return redis.Redis(port=self.port, socket_timeout=PATIENCE_S)
 
+    def is_master(self) -> bool:
+        """Whether it is one now."""
+        with self.client() as client:
+            return bool(client.info("replication")["role"] == "master")
+
     def flush(self) -> None:
         """Forgets all data."""
         with self.client() as client:
@@ -146,6 +152,19 @@ class RedisServer:
     def stop(self) -> None:
         """SIGTERM: writes what it has."""
         self._end(signal.SIGTERM)
+
+    def written(self) -> int:
+        """Length of its log of writes."""
+        return self._log_of_writes().stat().st_size
+
+    def lose_after(self, length: int) -> None:
+        """Cuts its log of writes, as a power cut does with what was not synced."""
+        os.truncate(self._log_of_writes(), length)
+
+    def _log_of_writes(self) -> Path:
+        """The newest piece; before Redis 7 there was one."""
+        pieces = [*self.folder.glob("appendonlydir/*.incr.aof"), *self.folder.glob("*.aof")]
+        return max(pieces, key=lambda piece: piece.stat().st_mtime)
 
     def suspend(self) -> None:
         """SIGSTOP: it is there, and does not answer."""
@@ -307,6 +326,17 @@ class RedisCluster(_Group):
         """Returns when the replica of a master stands in its place."""
         with self.replicas[number].client() as client:
             until(lambda: client.info("replication")["role"] == "master")
+
+    def fail_over(self, number: int) -> None:
+        """Kills the master of a part; returns when its replica stands in its place, and it is
+        the replica of that."""
+        pair = (self.masters[number], self.replicas[number])
+        master, replica = sorted(pair, key=lambda server: not server.is_master())
+        master.kill()
+        with replica.client() as client:
+            until(lambda: client.info("replication")["role"] == "master")
+        master.start()
+        self.wait_ok((master, replica))
 
     def flush(self) -> None:
         """Forgets all data."""

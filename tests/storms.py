@@ -87,7 +87,11 @@ class Life:
 
 
 async def live_through(
-    endpoint: Endpoint, strike: Callable[[], object], *, households: int, strikes: int
+    endpoint: Endpoint,
+    strike: Callable[[], object],
+    *,
+    households: int,
+    strikes: int,
 ) -> None:
     """Everything that was said is there on every device in the end, every increment counted
     once."""

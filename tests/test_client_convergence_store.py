@@ -22,14 +22,14 @@ ACTIONS = [
     "set", "set", "remove", "score", "score", "member", "sync", "sync", "crash", "again",
     "page", "rotate", "step", "reload", "join", "checkpoint", "days", "sweep", "keep", "lose",
 ]  # fmt: skip
-_actions = st.lists(
+any_actions = st.lists(
     st.tuples(st.integers(0, 3), st.sampled_from(ACTIONS), st.integers(0, 12)), max_size=25
 )
 
 
 # Without backups: what one lacks of an epoch that some have left is theirs alone to give back.
 BEHIND = [name for name in ACTIONS if name not in ("keep", "lose", "checkpoint")]
-_behind = st.lists(
+behind_actions = st.lists(
     st.tuples(st.integers(0, 3), st.sampled_from([*BEHIND, "rotate"]), st.integers(0, 12)),
     max_size=25,
 )
@@ -42,7 +42,7 @@ class RealRun(Run):
 
     def __init__(self, count: int, folder: Path) -> None:
         limits = Limits(records_max=self.records_max, grace_ms=30 * DAY_MS)
-        self.real = RealService(folder, limits)
+        self.real = self._start(folder, limits)
         self.service = as_service(self.real)
         rand = SeededRand("make a")
         device = Device.create(recovery_secret=None, now_ms=NOW_MS, rand=rand)
@@ -54,6 +54,9 @@ class RealRun(Run):
         self.said = {}
         self.count = 0
         self.backup = self.real.backup()
+
+    def _start(self, folder: Path, limits: Limits) -> RealService:
+        return RealService(folder, limits)
 
     def _checkpoint(self, phone: Phone, number: int) -> None:
         """Everybody catches up, and what checkpoints cover is trimmed."""
@@ -141,7 +144,7 @@ def live(count: int, actions: list[tuple[int, str, int]], kind: type[RealRun] = 
 
 
 @examples(30)
-@given(count=COUNTS, actions=_actions)
+@given(count=COUNTS, actions=any_actions)
 def test_every_interleaving_converges_on_the_real_store(
     count: int, actions: list[tuple[int, str, int]]
 ) -> None:
@@ -157,7 +160,7 @@ def test_a_long_random_life_converges_on_the_real_store() -> None:
 
 
 @examples(30)
-@given(count=COUNTS, actions=_behind)
+@given(count=COUNTS, actions=behind_actions)
 def test_devices_that_are_left_behind_at_a_rotation_converge(
     count: int, actions: list[tuple[int, str, int]]
 ) -> None:
@@ -166,7 +169,7 @@ def test_devices_that_are_left_behind_at_a_rotation_converge(
 
 
 @examples(30)
-@given(count=COUNTS, actions=_behind)
+@given(count=COUNTS, actions=behind_actions)
 def test_a_full_account_converges_once_there_is_room(
     count: int, actions: list[tuple[int, str, int]]
 ) -> None:
