@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from services.outgoing import signed_metadata
 from services.settings import ConfigError
 from services.wake import gateway_config
 from services.wake.providers import Fcm, Loopback
+from services.wake.sender import GatewayDown, Sender, credentials
 from services.wake.verdict import GATEWAY_METHOD, HANDLES_MAX, Verdict
-from tests.served import AUDIENCE, Refusal, refusal
+from tests.certificates import certificate
+from tests.served import AUDIENCE, Refusal, config, refusal
 from tests.wake_worlds import (
     GATEWAY_AUDIENCE,
     KEY,
@@ -34,7 +37,8 @@ from tests.wake_worlds import (
     gateway,
     phones,
     token_of,
-)  # fmt: skip
+    waking,
+)
 
 DAY_MS = 86_400_000
 OK, GONE, RETRY = Verdict.OK, Verdict.GONE, Verdict.RETRY
@@ -271,3 +275,26 @@ def test_tokens_go_nowhere_without_tls(tmp_path: Path) -> None:
     for url in ("http://fcm.googleapis.com", "ftp://x", "nonsense"):
         with pytest.raises(ConfigError, match="fcm_url"):
             Fcm("p", tmp_path, url, threads=1, timeout_s=1)
+
+
+async def test_a_service_speaks_tls_to_its_gateway_and_only_to_one_it_trusts(
+    tmp_path: Path,
+) -> None:
+    """With a CA of its own, and a certificate to show; a gateway of another one is down."""
+    cert, key = certificate(tmp_path, "gateway")
+    other, _ = certificate(tmp_path, "other")
+    files = {"tls_cert_file": str(cert), "tls_key_file": str(key)}
+    shown = {"wake_tls_cert_file": str(cert), "wake_tls_key_file": str(key)}
+    async with phones() as platform, gateway(platform, **files) as told:
+        for trusted, is_good in ((cert, True), (other, False)):
+            tls = {"wake_tls": True, "wake_ca_file": str(trusted), **shown}
+            told_settings = config(tmp_path, **waking(tmp_path, told.address, **tls))
+            sender = Sender(told_settings, SERVICE_KEY, now_ms)
+            if is_good:
+                assert await sender([handle()]) == [OK]
+            else:
+                with pytest.raises(GatewayDown, match="UNAVAILABLE"):
+                    await sender([handle()])
+            await sender.close()
+    with pytest.raises(ConfigError, match="no PEM certificate"):
+        credentials(replace(told_settings, wake_tls_key_file=str(other)))
