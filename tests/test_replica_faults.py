@@ -18,6 +18,7 @@ from client.endpoint import Endpoint
 from client.sync import SyncedDevice
 from services.config import ACCEPTED_LOSS
 from services.store.base import Store
+from services.store.errors import StoreUnavailable
 from tests.redis_process import RedisCluster, RedisServer
 from tests.served import serving
 from tests.service_process import ServiceProcess
@@ -140,6 +141,8 @@ async def test_where_redis_may_lose_writes_it_is_noticed_and_clients_heal(tmp_pa
             redis.kill()
             redis.lose_after(synced)
             redis.start()
+            with pytest.raises(StoreUnavailable, match="may have lost writes"):
+                await position_of(store, one)
             assert await position_of(store, one) == position
             for device in (other, one, other):
                 await device.sync_once()
