@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from bench import aggregate, sync
+from bench import aggregate, sync, telemetry
 from bench.report import run
 
 if __name__ == "__main__":
-    sys.exit(run("python -m bench", __doc__, {**sync.PARTS, **aggregate.PARTS}, None))
+    sys.exit(
+        run("python -m bench", __doc__, {**sync.PARTS, **aggregate.PARTS, **telemetry.PARTS}, None)
+    )

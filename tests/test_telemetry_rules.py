@@ -14,9 +14,8 @@ import pytest
 import yaml
 
 from deploy.observability import alerts
-from deploy.observability.build import LABELS
-from services.metrics import STATUS_OF, CallMetrics, Metrics
-from services.party.metrics import PartyMetrics
+from deploy.observability.build import LABELS, PROCESSES
+from services.metrics import STATUS_OF, CallMetrics
 from tests.programs import program
 from tests.relay_worlds import BOXES
 from tests.served import UNARY
@@ -36,7 +35,7 @@ _NAME = re.compile(r"\b((?:rookery|process|python)[_:][a-z0-9_:]+|up)\b")
 def known() -> dict[str, dict[str, set[str]]]:
     """Every sample there can be: its labels, and their values as far as they are made at once."""
     found: dict[str, dict[str, set[str]]] = {}
-    for metrics in (Metrics(), PartyMetrics()):
+    for metrics in (made() for made in PROCESSES.values()):
         metrics.serve(METHODS)
         for method in METHODS:
             for reason in STATUS_OF:
@@ -216,7 +215,7 @@ def test_the_page_has_every_metric_and_every_alert() -> None:
     """docs/telemetry.md leaves none out."""
     page = (ROOT / "docs" / "telemetry.md").read_text()
     shown = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
-    for metrics in (Metrics(), PartyMetrics()):
+    for metrics in (made() for made in PROCESSES.values()):
         for family in metrics.registry.collect():
             if family.name.startswith("rookery_"):
                 name = family.name + ("_total" if family.type == "counter" else "")

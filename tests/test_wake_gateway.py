@@ -28,6 +28,7 @@ from services.wake.providers import Fcm, Loopback
 from services.wake.sender import GatewayDown, Sender, credentials
 from services.wake.verdict import GATEWAY_METHOD, HANDLES_MAX, Verdict
 from tests.certificates import certificate
+from tests.metered import scraped
 from tests.served import AUDIENCE, Refusal, config, refusal
 from tests.wake_worlds import (
     GATEWAY_AUDIENCE,
@@ -115,6 +116,21 @@ async def test_each_handle_has_a_verdict_in_its_place() -> None:
         )  # fmt: skip
         assert told == [OK, GONE, GONE, GONE, GONE, OK]
         assert sorted(platform.pokes) == ["a", "b", "lost"]
+
+
+async def test_verdicts_and_calls_are_counted() -> None:
+    """Two that are woken, one that is gone, in one call; no label says whom, or how."""
+    async with (
+        phones() as platform,
+        gateway(platform, metrics_listen="127.0.0.1:0") as told,
+        grpc.aio.insecure_channel(told.address) as channel,
+    ):
+        await Caller(channel).wake(handle(), handle("b"), handle(days=-1))
+        page = await scraped(told.gateway.scrape.address)
+    assert page["rookery_gateway_verdicts_total", (("verdict", "ok"),)] == 2
+    assert page["rookery_gateway_verdicts_total", (("verdict", "gone"),)] == 1
+    labels = (("method", "rookery.v1.Gateway/Wake"), ("status", "OK"))
+    assert page["rookery_call_seconds_count", labels] == 1
 
 
 async def test_strangers_and_wrong_signatures_all_get_one_answer() -> None:

@@ -22,6 +22,7 @@ from services import keys
 from services.telemetry import Telemetry, configure
 from services.wake import gateway_config
 from services.wake.gateway import Gateway
+from services.wake.gateway_metrics import GatewayMetrics
 from tests.served import AUDIENCE, Service
 from tests.service_process import environment
 
@@ -152,8 +153,10 @@ async def gateway(platform: Phones, **settings: Any) -> AsyncIterator[RunningGat
         **settings,
     }
     log = io.StringIO()
-    telemetry = Telemetry(configure("debug", "json", log), access_share=1.0)
-    running = Gateway(gateway_config.load(None, {}, told), KEY, telemetry=telemetry)
+    metrics = GatewayMetrics()
+    telemetry = Telemetry(configure("debug", "json", log), access_share=1.0, metrics=metrics)
+    config = gateway_config.load(None, {}, told)
+    running = Gateway(config, KEY, telemetry=telemetry, metrics=metrics)
     await running.start()
     try:
         yield RunningGateway(running, log)

@@ -283,6 +283,17 @@ ALERTS = (
         labels=_ONE | {"state": "expired"},
     ),
     Alert(
+        "RookeryWakeDrops",
+        "increase(rookery_wake_dropped_total[15m]) > 0",
+        "0m",
+        "ticket",
+        "More accounts write at once than {{ $labels.instance }} marks to be woken",
+        "wake-drops",
+        bad=_server("rookery_wake_dropped_total", "0x20 5x40"),
+        good=_server("rookery_wake_dropped_total", "5x60"),
+        labels=_ONE,
+    ),
+    Alert(
         "RookerySpansLost",
         "sum by (job) (rate(rookery_spans_lost_total[10m])) > 0",
         "30m",

@@ -119,6 +119,24 @@ SERVICE = {
             | rate("rookery_sweeps_total", "outcome"),
         ),
     ),
+    "Waking": (
+        Panel("Pokes by outcome", "none", rate("rookery_wake_pokes_total", "outcome")),
+        Panel(
+            "Waiting, dropped",
+            "none",
+            gauge("rookery_wake_waiting", "instance") | rate("rookery_wake_dropped_total"),
+        ),
+        Panel("The gateway is down", "none", gauge("rookery_wake_gateway_down", "instance")),
+        Panel(
+            "At the gateway: verdicts",
+            "none",
+            {
+                "sum by (verdict) (rate(rookery_gateway_verdicts_total[$__rate_interval]))": (
+                    "{{verdict}}"
+                )
+            },
+        ),
+    ),
     "Store": (
         Panel("Commit", "s", quantiles("rookery_store_commit_seconds")),
         Panel("Requests in a commit", "none", quantiles("rookery_store_commit_requests")),

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from deploy.observability import alerts, boards
 from services.metrics import CallMetrics, Metrics
 from services.party.metrics import PartyMetrics
+from services.wake.gateway_metrics import GatewayMetrics
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
@@ -95,8 +96,7 @@ def metric_table(name: str) -> Iterator[str]:
     yield "| metric | type | labels | |"
     yield "|---|---|---|---|"
     common = {family.name for family in CallMetrics().registry.collect()}
-    registry = {"CallMetrics": CallMetrics, "Metrics": Metrics, "PartyMetrics": PartyMetrics}[name]
-    for family in sorted(registry().registry.collect(), key=lambda one: one.name):
+    for family in sorted(PROCESSES[name]().registry.collect(), key=lambda one: one.name):
         own = name == "CallMetrics" or family.name not in common
         if own and family.name.startswith("rookery_"):
             shown = family.name + ("_total" if family.type == "counter" else "")
@@ -131,7 +131,10 @@ def _labels_of(registries: Iterable[CollectorRegistry]) -> dict[str, tuple[str, 
     return found
 
 
-LABELS = _labels_of([Metrics().registry, PartyMetrics().registry])
+PROCESSES: dict[str, type[CallMetrics]] = {
+    made.__name__: made for made in (CallMetrics, Metrics, PartyMetrics, GatewayMetrics)
+}
+LABELS = _labels_of(made().registry for made in PROCESSES.values())
 _TABLES = {"metrics": metric_table, "alerts": alert_table}
 
 

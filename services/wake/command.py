@@ -40,7 +40,11 @@ def gateway(arguments: argparse.Namespace) -> None:
 async def _run(config: GatewayConfig, key: GatewayKey) -> None:
     running = Gateway(config, key)
     await running.start()
-    ready = {"listening": running.address, "gateway_key": key.public.hex()}
+    ready = {
+        "listening": running.address,
+        "gateway_key": key.public.hex(),
+        **({"metrics": running.scrape.address} if running.scrape.address else {}),
+    }
     print(json.dumps(ready), flush=True)
     running.telemetry.event("serving")
     await until_signal()

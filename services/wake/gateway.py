@@ -22,10 +22,12 @@ from services.errors import ClockSkew, Malformed, RateLimited
 from services.front import KeyFront, PinnedKeys
 from services.limits import Buckets
 from services.listed import Listed
+from services.scrape import Scrape
 from services.store.errors import QuotaExceeded
 from services.sync.desk import parse
 from services.telemetry import Telemetry, configure
 from services.wake.gateway_config import GatewayConfig, callers
+from services.wake.gateway_metrics import GatewayMetrics
 from services.wake.providers import Provider, providers
 from services.wake.verdict import GATEWAY_METHOD, HANDLES_MAX, Verdict
 
@@ -46,7 +48,9 @@ class Desk:
         pushes_max: int,
         timeout_s: float,
         clock: Clock,
+        metrics: GatewayMetrics,
     ) -> None:
+        self._metrics = metrics
         self._key = key
         self._audiences = audiences
         self._platforms = platforms
@@ -72,6 +76,7 @@ class Desk:
         verdicts = await asyncio.gather(
             *(self._poke(handle, audience, call.now_ms) for handle in handles)
         )
+        self._metrics.judged(verdicts)
         info = wire.data(1, wire.server_info(self._clock.wall_ms(), 0, 0))
         # Packed: each of them is one byte.
         return info + wire.data(2, bytes(verdicts))
@@ -99,6 +104,10 @@ class Desk:
         return True
 
 
+async def _nothing() -> None:
+    """All that a gateway shows is counted as it happens."""
+
+
 def check_handles(handles: Sequence[bytes]) -> None:
     """Malformed for none or a wrong length, QuotaExceeded for too many."""
     if len(handles) > HANDLES_MAX:
@@ -111,11 +120,21 @@ class Gateway:
     """One process of the gateway."""
 
     def __init__(
-        self, config: GatewayConfig, key: GatewayKey, *, telemetry: Telemetry | None = None
+        self,
+        config: GatewayConfig,
+        key: GatewayKey,
+        *,
+        telemetry: Telemetry | None = None,
+        metrics: GatewayMetrics | None = None,
     ) -> None:
+        """`metrics`: the object that `telemetry` counts in."""
         clock = Clock.system()
+        metrics = metrics or GatewayMetrics()
         self.key = key
-        self.telemetry = telemetry or Telemetry(configure(config.log_level, config.log_format))
+        self.telemetry = telemetry or Telemetry(
+            configure(config.log_level, config.log_format), metrics=metrics
+        )
+        self.scrape = Scrape(config.metrics_listen, metrics, _nothing)
         self.address = ""
         self._platforms = providers(config)
         pinned = callers(config)
@@ -132,6 +151,7 @@ class Gateway:
             pushes_max=config.pushes_max,
             timeout_s=config.push_timeout_s,
             clock=clock,
+            metrics=metrics,
         )
         self._front = KeyFront(
             config,
@@ -149,10 +169,12 @@ class Gateway:
 
     async def start(self) -> None:
         """Listens; `address` says where."""
+        await self.scrape.start()
         self.address = await self._front.start()
 
     async def stop(self) -> None:
         """Idempotent."""
         await self._front.stop()
+        await self.scrape.stop()
         for provider in self._platforms.values():
             provider.close()

@@ -64,6 +64,11 @@ class GatewayConfig:
     )
     log_format: str = setting("json", "json or text.", one_of=("json", "text"))
 
+    metrics_listen: str = setting(
+        "", "Address and port of Prometheus metrics (GET /metrics, no TLS). Empty: none.",
+        group="Telemetry",
+    )  # fmt: skip
+
 
 def load(
     file: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Value] | None = None
