@@ -88,6 +88,18 @@ def _parser() -> argparse.ArgumentParser:
     health.add_argument(
         "--service", default="", metavar="NAME", help="of the health service; default: the whole"
     )
+    moving = _command(
+        commands,
+        "migrate-store",
+        "move a store between SQLite and Redis while no service runs; goes on when run again",
+        "services.moving.command:migrate_store",
+    )
+    for option, dest in (("--from", "source"), ("--to", "target")):
+        moving.add_argument(
+            option, dest=dest, required=True, metavar="URL|FILE",
+            help="a path, or a URL as in redis_url",
+        )  # fmt: skip
+    moving.add_argument("--json", action="store_true", help="one JSON object a line")
     _command(commands, "config", "print every setting with its default", "show_config")
     _command(
         commands,

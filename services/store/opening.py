@@ -41,11 +41,7 @@ async def open_store(
 async def _open_redis(config: Config, observer: StoreObserver, *, must_exist: bool) -> RedisStore:
     link = await Link.open(
         config.redis_url,
-        Promise(
-            replicas_min=config.redis_replicas_min,
-            persistence=config.redis_persistence,
-            accepts_loss=config.redis_accept_loss == ACCEPTED_LOSS,
-        ),
+        promise_of(config),
         password_file=config.redis_password_file,
         ca_file=config.redis_ca_file,
         make=not must_exist,
@@ -53,6 +49,15 @@ async def _open_redis(config: Config, observer: StoreObserver, *, must_exist: bo
     )
     return await RedisStore.open(
         link, limits=config.limits(), nonces_account_max=config.nonces_account_max
+    )
+
+
+def promise_of(config: Config) -> Promise:
+    """What the settings say of writes to Redis."""
+    return Promise(
+        replicas_min=config.redis_replicas_min,
+        persistence=config.redis_persistence,
+        accepts_loss=config.redis_accept_loss == ACCEPTED_LOSS,
     )
 
 

@@ -273,6 +273,10 @@ class RedisStore:
         )
         return self._known.check_nonce(status)
 
+    async def finish_deletions(self) -> None:
+        """Those that a crash interrupted, however short ago: nobody else uses the store."""
+        await self._chains.sweep(settled_ms=0)
+
     async def sweep(self, *, now_ms: int) -> None:
         """See `Store.sweep`."""
         self._check_open()

@@ -174,9 +174,9 @@ class Chains:
             await self._link.run(RELEASE, (subject(row),), (account_id, token))
         await self._link.call("HDEL", gone(shard(account_id)), account_id)
 
-    async def sweep(self) -> None:
+    async def sweep(self, *, settled_ms: int = SETTLED_MS) -> None:
         """Finishes deletions that a crash interrupted."""
-        before_ms = time.time_ns() // 1_000_000 - SETTLED_MS
+        before_ms = time.time_ns() // 1_000_000 - settled_ms
         for number in range(SHARDS):
             flat = await self._link.call("HGETALL", gone(number))
             for raw_id, intent in zip(flat[::2], flat[1::2], strict=True):

@@ -26,7 +26,7 @@ to poke, by when; `gone{0}` to `gone{15}`, deletions under way.
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 from crypto.ids import AccountId, DeviceId
 
@@ -39,6 +39,12 @@ MAIL_BODIES = b"{mail}b"
 def tag(raw: bytes) -> bytes:
     """A hash tag of any bytes."""
     return b"{" + urlsafe_b64encode(raw).rstrip(b"=") + b"}"
+
+
+def untag(key: bytes) -> bytes:
+    """What a key's hash tag was made of."""
+    text = key[key.index(b"{") + 1 : key.index(b"}")]
+    return urlsafe_b64decode(text + b"=" * (-len(text) % 4))
 
 
 def nonces(owner: bytes, now_ms: int) -> tuple[bytes, bytes, bytes]:

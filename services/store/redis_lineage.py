@@ -219,7 +219,7 @@ class Lineage:
 
     async def _read(self, line: Sequence[Entry] = ()) -> bytes:
         generation, secret = secrets.token_bytes(8), self.secret or secrets.token_bytes(32)
-        schema, generation, self.secret, raw = await self._eval(
+        schema, generation, self.secret, raw = await self.eval(
             _MAKE, (META,), SCHEMA, generation, secret, _pack(line)
         )
         if schema != SCHEMA:
@@ -233,10 +233,10 @@ class Lineage:
 
     async def _change(self, raw: bytes, line: Line, fresh: bytes) -> bool:
         return bool(
-            await self._eval(_CHANGE, (META, CHANNEL), raw, _pack(line), fresh, self.publish)
+            await self.eval(_CHANGE, (META, CHANNEL), raw, _pack(line), fresh, self.publish)
         )
 
-    async def _eval(self, text: bytes, keys: tuple[bytes, ...], *args: bytes) -> Any:
+    async def eval(self, text: bytes, keys: tuple[bytes, ...], *args: bytes) -> Any:
         """Runs a script where the meta key is, over a connection that nobody judges: it is
         used while others are judged."""
         server = await self._where.owner(META)

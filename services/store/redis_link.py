@@ -11,13 +11,17 @@ where the generation changed on the way, it raises StoreUnavailable: the caller 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
+import os
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Self
 
 from redis import exceptions
 from redis.asyncio.connection import Connection
 
+from services.store import redis_tenancy as tenancy
 from services.store.errors import StoreUnavailable
 from services.store.observer import UNOBSERVED, Fault, Renewal, Retry, StoreObserver
 from services.store.redis_address import Address, Host
@@ -75,6 +79,9 @@ class Link:
         self._looking: asyncio.Task[None] | None = None
         self._jitter = random.SystemRandom().random
         self._closed = False
+        self._own = os.urandom(16)
+        self._serves = True
+        self._leased_until = math.inf
         self.publish_command = b"PUBLISH"
         """What a script calls to be heard by `subscribe`; SPUBLISH in a cluster of Redis 7."""
 
@@ -88,9 +95,10 @@ class Link:
         ca_file: str = "",
         make: bool = True,
         observer: StoreObserver = UNOBSERVED,
+        serves: bool = True,
     ) -> Self:
         """Checks every master. StoreUnavailable says what is wrong, and what to change; also if
-        there is no store and it is not to be made."""
+        there is no store and it is not to be made, or, for who serves it, if it is moved."""
         link = cls(
             Address.parse(url),
             promise or Promise(),
@@ -98,6 +106,7 @@ class Link:
             ca_file=ca_file,
             observer=observer,
         )
+        link._serves = serves
         end = asyncio.get_running_loop().time() + PATIENCE_S
         try:
             while True:
@@ -126,6 +135,7 @@ class Link:
                 raise StoreUnavailable("redis_url: there is no store of Rookery's")
             await self._check_empty()
         await self._lineage.open(masters)
+        await self._enter()
         # Each master is judged now: later it would be while the first caller waits.
         for server in self._topology.masters:
             await server.give(await server.take())
@@ -269,6 +279,8 @@ class Link:
             if self._closed:
                 raise StoreUnavailable("the store is closed")
             try:
+                if loop.time() > self._leased_until:
+                    await self._enter()
                 server = (
                     self._topology.server(instead) if instead else await self._topology.owner(key)
                 )
@@ -307,6 +319,27 @@ class Link:
         except (NotDone, StoreUnavailable):
             return  # the next try finds the same, or better
 
+    async def scan(self, match: bytes) -> AsyncIterator[bytes]:
+        """Every key like that, some of them perhaps twice."""
+        for server in self._topology.masters:
+            cursor = b"0"
+            while True:
+                connection = await self._greeted(server)
+                try:
+                    command = (b"SCAN", cursor, b"MATCH", match, b"COUNT", 1_000)
+                    cursor, names = judge((await ask(connection, command))[0])
+                finally:
+                    await server.give(connection)
+                for name in names:
+                    yield name
+                if cursor == b"0":
+                    break
+
+    @property
+    def lineage(self) -> Lineage:
+        """For `services.store.redis_tenancy`."""
+        return self._lineage
+
     # --- being told ---
 
     async def subscribe(self, channel: bytes, heard: Heard) -> None:
@@ -323,6 +356,13 @@ class Link:
 
     # --- looking after it ---
 
+    async def _enter(self) -> None:
+        """The lease of who serves the store. StoreUnavailable if it is moved."""
+        if self._serves:
+            now = asyncio.get_running_loop().time()
+            await tenancy.enter(self._lineage, self._own)
+            self._leased_until = now + tenancy.LEASE_S - tenancy.MARGIN_S
+
     async def _greet(self, host: Host, connection: Connection) -> None:
         await self._lineage.admit(host, connection)
 
@@ -334,6 +374,7 @@ class Link:
     async def _look_once(self) -> None:
         try:
             await self._lineage.reread()
+            await self._enter()
         except (NotDone, MaybeDone, StoreUnavailable):
             return  # the next look, or the next connection, finds out
 
@@ -362,6 +403,9 @@ class Link:
             await asyncio.gather(self._looking, return_exceptions=True)
         if self._pokes is not None:
             await self._pokes.close()
+        if self._leased_until < math.inf:
+            with contextlib.suppress(NotDone, MaybeDone, StoreUnavailable):
+                await tenancy.leave(self._lineage, self._own)
         await self._topology.close()
 
 

@@ -114,6 +114,7 @@ class SqliteStore:
             writes = schema.connect(file, cache_kib=_WRITER_CACHE_KIB)
             try:
                 schema.migrate(writes)
+                schema.check_stays(writes)
                 mark = Mark(file)
                 mark.judge(writes)
                 reads = schema.connect(file, cache_kib=_READER_CACHE_KIB, read_only=True)

@@ -371,6 +371,20 @@ def bring_up(
             raise
 
 
+def check_stays(connection: sqlite3.Connection) -> None:
+    """StoreUnavailable if the store is moved elsewhere, or was."""
+    row = connection.execute("SELECT value FROM meta WHERE name = 'moving'").fetchone()
+    if row is None:
+        return
+    if row[0].startswith(b"gone"):
+        raise StoreUnavailable(
+            "this store was moved elsewhere, and its clients with it: use the new one"
+        )
+    raise StoreUnavailable(
+        "rookery-server migrate-store is at work on this store, or was interrupted: run it again"
+    )
+
+
 def read_meta(connection: sqlite3.Connection, name: str) -> bytes:
     """One of the values that live as long as the file."""
     row: tuple[bytes] = connection.execute(

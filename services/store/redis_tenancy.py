@@ -1,0 +1,86 @@
+"""Who may use a store in Redis: many processes that serve it, or one that moves it elsewhere.
+
+Each process that serves holds a lease of half a minute, renewed every few seconds; one whose
+lease ended asks for another before it sends anything. `rookery-server migrate-store` takes the
+store while nobody holds one, and from then on nobody gets one. Both are one step in one slot.
+"""
+
+from __future__ import annotations
+
+from services.store.errors import StoreUnavailable
+from services.store.redis_lineage import META, Lineage
+
+SERVING = b"serving{meta}"
+LEASE_S = 30
+MARGIN_S = 5
+"""A process takes its lease for over so much earlier."""
+
+_NOW = b"local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
+_ENTER = (
+    _NOW
+    + b"""
+local moving = redis.call('HGET', KEYS[1], 'moving')
+if moving then return moving end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now))
+redis.call('ZADD', KEYS[2], string.format('%.0f', now + ARGV[2]), ARGV[1])
+return false
+"""
+)
+_LEAVE = b"return redis.call('ZREM', KEYS[2], ARGV[1])"
+_SEIZE = (
+    _NOW
+    + b"""
+local serving = redis.call('ZCOUNT', KEYS[2], string.format('(%.0f', now), '+inf')
+if serving > 0 then return {serving, ''} end
+local moving = redis.call('HGET', KEYS[1], 'moving')
+if not moving or moving == ARGV[1] then redis.call('HSET', KEYS[1], 'moving', ARGV[1]) end
+return {0, moving or ARGV[1]}
+"""
+)
+_SETTLE = b"""
+if redis.call('HGET', KEYS[1], 'moving') ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then redis.call('HDEL', KEYS[1], 'moving')
+else redis.call('HSET', KEYS[1], 'moving', ARGV[2]) end
+if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'generation', ARGV[3], 'secret', ARGV[4]) end
+return 1
+"""
+_KEYS = (META, SERVING)
+
+
+async def enter(lineage: Lineage, own: bytes) -> None:
+    """Takes or renews a lease. StoreUnavailable if the store is moved or was."""
+    moving = await lineage.eval(_ENTER, _KEYS, own, b"%d" % (LEASE_S * 1000))
+    if moving is None:
+        return
+    if moving.startswith(b"gone"):
+        raise StoreUnavailable(
+            "this store was moved elsewhere, and its clients with it: use the new one"
+        )
+    raise StoreUnavailable(
+        "rookery-server migrate-store is at work on this store, or was interrupted: run it again"
+    )
+
+
+async def leave(lineage: Lineage, own: bytes) -> None:
+    """Gives the lease back."""
+    await lineage.eval(_LEAVE, _KEYS, own)
+
+
+async def seize(lineage: Lineage, mark: bytes) -> bytes:
+    """Marks the store as being moved; the mark that it has. StoreUnavailable while it is
+    served."""
+    serving, standing = await lineage.eval(_SEIZE, _KEYS, mark)
+    if serving:
+        raise StoreUnavailable(
+            f"{serving} processes serve this store: stop them first (one that was killed counts"
+            f" for {LEASE_S} seconds)"
+        )
+    return bytes(standing)
+
+
+async def settle(
+    lineage: Lineage, mark: bytes, after: bytes, generation: bytes = b"", secret: bytes = b""
+) -> bool:
+    """Changes the mark, to none if `after` is empty; False if it was another one."""
+    done: int = await lineage.eval(_SETTLE, _KEYS, mark, after, generation, secret)
+    return bool(done)
