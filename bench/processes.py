@@ -132,6 +132,9 @@ def service(
         "ROOKERY_IP_UNSIGNED_PER_S": "0",
         "ROOKERY_STREAMS_PER_ACCOUNT_MAX": "100000",
         "ROOKERY_MAX_PENDING_REQUESTS": "20000",
+        # What is measured is the work, not how it is refused.
+        "ROOKERY_QUEUE_TARGET_MS": "0",
+        "ROOKERY_PUSHES_MAX": "1024",
         "ROOKERY_IDENTITY_KEY_FILE": str(folder / "server.key"),
         "ROOKERY_PEPPER_FILE": str(folder / "server.pepper"),
         **settings,

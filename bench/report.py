@@ -18,6 +18,8 @@ class Report:
     """Figures as they come, for people and for programs."""
 
     quick: bool
+    store: str = "sqlite"
+    """Where the service keeps what is pushed, in parts that look at that."""
     figures: dict[str, Any] = field(default_factory=dict)
 
     def row(self, name: str, **values: float) -> None:
@@ -53,11 +55,14 @@ def run(
     parser.add_argument("parts", nargs="*", default=list(parts), help=", ".join(parts))
     parser.add_argument("--quick", action="store_true", help="fewer rounds, noisier figures")
     parser.add_argument("--json", action="store_true", help="one object on standard output")
+    parser.add_argument(
+        "--store", choices=("sqlite", "redis"), default="sqlite", help="where pushes go"
+    )
     chosen = parser.parse_args(arguments)
     unknown = set(chosen.parts) - set(parts)
     if unknown:
         parser.error(f"unknown part: {', '.join(sorted(unknown))}")
-    report = Report(chosen.quick)
+    report = Report(chosen.quick, chosen.store)
     report.figures["machine"] = f"{platform.platform()}, Python {platform.python_version()}"
     for name in chosen.parts:
         running = parts[name](report)

@@ -27,7 +27,12 @@ from crypto.request import METADATA_KEY
 SUBSCRIBERS, FEW = 5_000, 20
 POKES = 200
 BACK_WITHIN_S = 120.0
-DEFAULTS = {"ROOKERY_MAX_PENDING_REQUESTS": "4000"}
+DEFAULTS = {
+    "ROOKERY_MAX_PENDING_REQUESTS": "4000",
+    "ROOKERY_QUEUE_TARGET_MS": "250",
+    "ROOKERY_PUSHES_MAX": "256",
+}
+"""Of what `processes.service` turns off, what a flood meets at a service as it is."""
 
 
 def room_for(connections: int) -> int:

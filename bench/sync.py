@@ -7,6 +7,7 @@ processes of their own; a ratio is the median of its rounds. `--json` prints one
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pstats
 import statistics
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 
 import grpc.aio
 
-from bench import floors, load, processes, streams
+from bench import floors, load, processes, redis, streams
 from bench.accounts import PULL, PUSH, SUBSCRIBE, Account, batches, sealed_pushes
 from bench.echo import CANNED, ECHO, PUT
 from bench.report import Part, Report, run
@@ -47,51 +48,68 @@ def _interleaved(made: list[tuple[Account, list[bytes]]]) -> list[Batch]:
     return [flat[lane * each + call] for call in range(each) for lane in range(len(made))]
 
 
+CALLS = {(1, 1): 400, (1, 32): 100, (10, 1): 200, (10, 32): 60, (100, 1): 60, (100, 32): 24}
+"""Calls of each lane, by batch and lanes."""
+
+
 async def pushes(report: Report) -> None:
     """Durable push at batch 1, 10, 100 with 1 and 32 calls in flight."""
-    calls_of = {(1, 1): 400, (1, 32): 100, (10, 1): 200, (10, 32): 60, (100, 1): 60, (100, 32): 24}
-    for (batch, lanes), calls in calls_of.items():
+    for (batch, lanes), calls in CALLS.items():
         calls = max(4, calls // 4) if report.quick else calls
-        ratios: dict[str, list[float]] = {"sqlite": [], "echo": [], "lower": []}
-        rates: dict[str, list[float]] = {"push": [], "sqlite": [], "echo": []}
+        ratios: dict[str, list[float]] = {"store": [], "echo": [], "lower": []}
+        rates: dict[str, list[float]] = {"push": [], "store": [], "echo": []}
         cpu: dict[str, list[float]] = {"push": [], "echo": []}
         for _ in range(1 if report.quick else 3):
             made = _seal(lanes, calls, batch)
-            with (
-                tempfile.TemporaryDirectory() as folder,
-                processes.echo() as bare,
-                processes.service(Path(folder)) as service,
-            ):
+            with contextlib.ExitStack() as stack:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                bare = stack.enter_context(processes.echo())
+                settings = {}
+                if report.store == "redis":
+                    kept = stack.enter_context(redis.running(folder / "redis"))
+                    settings["ROOKERY_REDIS_URL"] = kept.url
+                service = stack.enter_context(processes.service(folder, settings=settings))
                 await load.create_accounts(service, [account for account, _ in made])
                 echoed = await load.echo(bare, made)
                 pushed = await load.push(service, made)
-            floor = floors.bare_sqlite_insert(
-                _interleaved(made), batches_per_commit=min(lanes, GROUP_MAX)
-            )
-            inserted = floor.ops / floor.seconds
+            inserted = await _floor(report.store, made, lanes)
             rates["push"].append(pushed.calls_per_s * batch)
             rates["echo"].append(echoed.calls_per_s * batch)
-            rates["sqlite"].append(inserted)
+            rates["store"].append(inserted)
             cpu["push"].append(pushed.cpu_us)
             cpu["echo"].append(echoed.cpu_us)
-            ratios["sqlite"].append(rates["push"][-1] / inserted)
+            ratios["store"].append(rates["push"][-1] / inserted)
             ratios["echo"].append(rates["push"][-1] / rates["echo"][-1])
             ratios["lower"].append(rates["push"][-1] / min(inserted, rates["echo"][-1]))
         middle = {name: statistics.median(values) for name, values in ratios.items()}
         report.row(
             f"push batch {batch}, {lanes} in flight",
             ops_per_s=statistics.median(rates["push"]),
-            sqlite_ops_per_s=statistics.median(rates["sqlite"]),
+            **{f"{report.store}_ops_per_s": statistics.median(rates["store"])},
             echo_ops_per_s=statistics.median(rates["echo"]),
-            of_sqlite=middle["sqlite"],
+            **{f"of_{report.store}": middle["store"]},
             of_echo=middle["echo"],
             cpu_us_a_call=statistics.median(cpu["push"]),
             echo_cpu_us_a_call=statistics.median(cpu["echo"]),
         )
-        if (batch, lanes) == (100, 32):
+        if (batch, lanes) == (100, 32) and report.store == "redis":
+            report.goal("push 100 x 32 of bare scripts", middle["store"], 0.4)
+        elif (batch, lanes) == (100, 32):
             report.goal("push 100 x 32 of the lower floor", middle["lower"], 0.6)
-        if (batch, lanes) == (1, 32):
+        elif (batch, lanes) == (1, 32) and report.store == "sqlite":
             report.goal("push 1 x 32 of the echo", middle["echo"], 0.5)
+
+
+async def _floor(store: str, made: list[tuple[Account, list[bytes]]], lanes: int) -> float:
+    """Ops a second that go straight into what the store is built on."""
+    if store == "redis":
+        with tempfile.TemporaryDirectory() as folder, redis.running(Path(folder)) as bare:
+            floor = await redis.bare_scripts(bare, _interleaved(made), lanes=lanes)
+    else:
+        floor = floors.bare_sqlite_insert(
+            _interleaved(made), batches_per_commit=min(lanes, GROUP_MAX)
+        )
+    return floor.ops / floor.seconds
 
 
 async def _read(one: grpc.aio.Channel, account: Account) -> tuple[list[bytes], list[bytes]]:

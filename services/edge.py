@@ -116,12 +116,14 @@ class Edge:
                 with self._gates[route.lane]:
                     return await route.handler(raw, call)
             # Room first: who is turned away must not cost a signature's verification.
-            with self._gates[route.lane]:
+            gate = self._gates[route.lane]
+            with gate:
                 signed = await self._signed(route, raw, caller, call)
                 if isinstance(signed, SignedCall):
                     account = signed.account
                 answer = await route.run(raw, signed)
-            self.pressure.served(route.lane, self._clock.monotonic_s() - started_s)
+                took_s = self._clock.monotonic_s() - started_s if gate.is_crowded else 0.0
+            self.pressure.served(route.lane, took_s)
             return answer
         except asyncio.CancelledError:
             reason = "CANCELLED"

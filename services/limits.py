@@ -94,6 +94,11 @@ class Gate:
         return bool(self.maximum) and self.inside >= self.maximum
 
     @property
+    def is_crowded(self) -> bool:
+        """Whether a quarter of it is taken: who takes long now does so behind others."""
+        return bool(self.maximum) and 4 * self.inside >= self.maximum
+
+    @property
     def backoff_ms(self) -> int:
         """0 up to half full, then rising to a second: the hint in every answer."""
         if not self.maximum or 2 * self.inside <= self.maximum:

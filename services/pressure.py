@@ -26,6 +26,8 @@ from services.call import Lane
 
 INTERVAL_S: Final = 0.1
 """Between two looks at the queue."""
+LOOKS_LATE: Final = 5
+"""A stall is no overload: nobody is refused before calls have been late for so many looks."""
 CALLS_MIN: Final = 16
 """Fewer calls since the last look than this need no other."""
 FORGET_S: Final = 5.0
@@ -39,10 +41,12 @@ _PROBE_S: Final = 30.0
 class Valve:
     """What a lane refuses. `share` of its calls, from 0 up."""
 
-    __slots__ = ("delay_s", "share", "shortest_s")
+    __slots__ = ("delay_s", "late", "share", "shortest_s")
 
     def __init__(self) -> None:
         self.share = 0.0
+        self.late = 0
+        """Looks in a row at which calls waited too long."""
         self.delay_s = 0.0
         self.shortest_s: float | None = None
         """Of the calls that ended since the last look: in a standing queue all are long."""
@@ -55,6 +59,9 @@ class Valve:
         off = min(2.0, delay_s / target_s - 1)
         trend = max(-2.0, min(2.0, (delay_s - self.delay_s) / target_s))
         self.delay_s = delay_s
+        self.late = self.late + 1 if delay_s > target_s else 0
+        if not self.share and self.late < LOOKS_LATE:
+            return
         change = _BY_DELAY * off + _BY_TREND * trend
         self.share = max(0.0, min(SHARE_MAX, self.share + change))
 
@@ -93,7 +100,8 @@ class Pressure:
         return share > 0 and self._jitter() < share
 
     def served(self, lane: Lane, seconds: float) -> None:
-        """A call that was not refused took so long."""
+        """A call that was not refused took so long; 0 if it was not behind others: a store that
+        is slow with few calls is not sped up by refusing them."""
         valve = self.valves[lane]
         if valve.shortest_s is None or seconds < valve.shortest_s:
             valve.shortest_s = seconds

@@ -13,10 +13,11 @@ from bench.accounts import Account
 from bench.crowd import Crowd
 from bench.frames import Connection
 from bench.overload import Device, Generator
-from bench.subscribers import enrol
+from bench.subscribers import DEFAULTS, enrol
 from bench.sync import AUDIENCE
 from services.call import Lane
-from services.pressure import CALLS_MIN, FORGET_S, INTERVAL_S, SHARE_MAX, Pressure
+from services.limits import Gate
+from services.pressure import CALLS_MIN, FORGET_S, INTERVAL_S, LOOKS_LATE, SHARE_MAX, Pressure
 from tests.served import PUSH, push_request, refusal, serving
 
 TARGET_S = 0.2
@@ -77,6 +78,30 @@ def test_pushes_that_wait_are_refused_and_pulls_are_not() -> None:
     assert scene.share(Lane.PUSH) == 0.0
 
 
+def test_a_stall_refuses_nobody() -> None:
+    """Calls that were late for a moment are no overload."""
+    scene = Scene()
+    for _ in range(20):
+        scene.rounds(LOOKS_LATE - 1, pushes_s=TARGET_S * 10, probe_s=0.001)
+        scene.rounds(1, pushes_s=0.002, probe_s=0.001)
+        assert scene.share(Lane.PUSH) == 0.0
+
+
+async def test_a_slow_store_with_few_calls_refuses_nobody(tmp_path: Path) -> None:
+    """Who takes long without anybody before them counts as quick: see `Gate.is_crowded`."""
+    gate = Gate(8, lambda: 0.5)
+    seen = []
+    with gate:
+        seen.append(gate.is_crowded)
+        with gate:
+            seen.append(gate.is_crowded)
+    assert seen == [False, True]
+    async with serving(tmp_path) as service:
+        world = await service.account("alone")
+        await service.push(world, world.op())
+        assert service.server.pressure.valves[Lane.PUSH].shortest_s == 0.0
+
+
 def test_a_queue_in_front_of_the_process_is_everybodys() -> None:
     """A call to itself that does not come back counts for as long as it waits, in every lane."""
     scene = Scene()
@@ -123,7 +148,7 @@ async def test_a_flood_is_refused_in_words_and_passes(tmp_path: Path) -> None:
     """More than a process wants to bear: it takes some, refuses the rest with RetryInfo and
     nothing else, and afterwards everybody gets in."""
     devices = [Device(Account.make(AUDIENCE)) for _ in range(150)]
-    with processes.service(tmp_path, settings={"ROOKERY_PUSHES_MAX": "16"}) as service:
+    with processes.service(tmp_path, settings={**DEFAULTS, "ROOKERY_PUSHES_MAX": "16"}) as service:
         await enrol(service, [device.account for device in devices])
         connections = [await Connection.open(service.address) for _ in range(16)]
         generator = Generator(service, devices, connections)
@@ -142,14 +167,14 @@ async def test_a_crowd_comes_back_after_a_kill(tmp_path: Path) -> None:
     """All at one moment: each is live again, and no error was other than those that a client
     tries again."""
     accounts = [Account.make(AUDIENCE) for _ in range(100)]
-    service = processes.service(tmp_path)
+    service = processes.service(tmp_path, settings=DEFAULTS)
     try:
         await enrol(service, accounts)
         crowd = Crowd(accounts, service.address, len(accounts), jitter=False)
         await crowd.open()
         crowd.forget(held=True)
         service.kill()
-        service = processes.service(tmp_path, listen=crowd.address)
+        service = processes.service(tmp_path, listen=crowd.address, settings=DEFAULTS)
         crowd.release()
         await crowd.all_back(within_s=100)
         seen: Counter[str] = crowd.outcomes

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import processes
+from bench.subscribers import DEFAULTS
 from client.endpoint import Endpoint, EndpointError
 from client.remoteerrors import RemoteError
 from crypto.enrol import TokenKey
@@ -113,7 +114,7 @@ def _target(chosen: argparse.Namespace, folder: Path) -> Iterator[seed.Target]:
         key = None if chosen.token_key is None else chosen.token_key.read_text().strip()
         yield seed.Target(endpoint, None if key is None else TokenKey(bytes.fromhex(key)))
         return
-    with processes.service(folder, settings={"ROOKERY_MAX_PENDING_REQUESTS": "4000"}) as service:
+    with processes.service(folder, settings=DEFAULTS) as service:
         ready = service.ready
         endpoint = Endpoint.parse(service.address, ready["audience"], ready["server_key"])
         yield seed.Target(endpoint)
