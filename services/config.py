@@ -243,10 +243,13 @@ class Config:
     wake_key_file: str = setting(
         "rookery-server.wake", "Key that signs calls of the gateway; readable by its owner only."
     )
-    wake_debounce_s: float = setting(60.0, "A device is poked at most once in so long.", at_least=0)
-    wake_spread_s: float = setting(
-        2.0, "Pokes are put off by up to so long, each device's by itself.", at_least=0
+    wake_debounce_s: float = setting(
+        60.0, "A device is poked at most once in so long.", at_least=0, at_most=3_600
     )
+    wake_spread_s: float = setting(
+        2.0, "Pokes are put off by up to so long, each device's by itself.",
+        at_least=0, at_most=600,
+    )  # fmt: skip
     wake_handle_days: int = setting(
         90, "Wake handles that are not renewed are forgotten after so long.", at_least=1
     )

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from crypto.ids import AccountId, DeviceId
 
-HORIZON_MS = 3_600_000
+HORIZON_MS = 7_200_000
 """Nothing is ever due later than this from now: what seems so was written by a clock that was
 wrong."""
 
