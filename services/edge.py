@@ -86,6 +86,7 @@ class Edge:
         self.pressure = pressure or Pressure(0.0)
         telemetry.metrics.serve(self.routes)
         telemetry.metrics.watch_lanes(gates)
+        telemetry.metrics.watch_pressure(self.pressure)
         telemetry.metrics.watch_draining(lambda: self.draining)
         self._authenticator = authenticator
         self._contexts = {

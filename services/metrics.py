@@ -28,6 +28,7 @@ from prometheus_client import (
 from services.call import Lane
 from services.errors import DEFECT, TABLE
 from services.limits import Gate
+from services.pressure import Pressure
 from services.store.observer import Fault, Renewal, Retry
 from services.store.rounds import Phase
 from services.wake.metrics import WakeMetrics
@@ -91,6 +92,17 @@ class CallMetrics:
         self._in_flight_max = Gauge(
             "rookery_calls_in_flight_max",
             "How many a lane takes before it sheds; 0: no bound.",
+            ["lane"],
+            registry=registry,
+        )
+        self._queued = Gauge(
+            "rookery_queue_delay_seconds",
+            "How long the newest call of the process to itself waited to be taken up.",
+            registry=registry,
+        )
+        self._shed = Gauge(
+            "rookery_shed_share",
+            "Which share of new calls is refused because calls wait too long.",
             ["lane"],
             registry=registry,
         )
@@ -166,6 +178,12 @@ class CallMetrics:
         for lane, gate in gates.items():
             self._in_flight.labels(lane.value).set_function(_inside(gate))
             self._in_flight_max.labels(lane.value).set(gate.maximum)
+
+    def watch_pressure(self, pressure: Pressure) -> None:
+        """How long calls wait is asked at each scrape."""
+        self._queued.set_function(lambda: pressure.queued_s)
+        for lane in Lane:
+            self._shed.labels(lane.value).set_function(_share(pressure, lane))
 
     def watch_draining(self, is_draining: Callable[[], bool]) -> None:
         """Whether it drains is asked at each scrape."""
@@ -310,6 +328,11 @@ _OUTCOME: Final = {True: "done", False: "failed"}
 
 def _inside(gate: Gate) -> Callable[[], float]:
     return lambda: float(gate.inside)
+
+
+def _share(pressure: Pressure, lane: Lane) -> Callable[[], float]:
+    # Its valves are made anew after a quiet while.
+    return lambda: pressure.valves[lane].share
 
 
 def _version() -> str:

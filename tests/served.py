@@ -320,6 +320,8 @@ def config(path: Path, **settings: Any) -> Config:
         "ip_failures_per_s": 0.0,
         "ip_mailboxes_per_s": 0.0,
         "access_log_share": 1.0,
+        # Tests move the clock, and share their machine: neither is more load than it bears.
+        "queue_target_ms": 0,
         "drain_s": 5.0,
     }
     return load(None, {}, easy | settings)

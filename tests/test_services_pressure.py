@@ -126,7 +126,7 @@ def test_a_quiet_process_neither_asks_itself_nor_remembers() -> None:
 async def test_a_refused_call_was_not_looked_at(tmp_path: Path) -> None:
     """Neither its signature, so that a flood costs no verification, nor its nonce: the same
     bytes are taken once there is room."""
-    async with serving(tmp_path) as service:
+    async with serving(tmp_path, queue_target_ms=250) as service:
         world = await service.account("patient")
         payload = push_request(world.op()).SerializeToString()
         auth = service.auth(world.authors[0].identity, world, PUSH, payload)

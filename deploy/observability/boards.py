@@ -77,6 +77,14 @@ _CALLS = (
         gauge("rookery_calls_in_flight", "lane") | gauge("rookery_calls_in_flight_max", "lane"),
     ),
     Panel(
+        "How long calls wait; share that is shed for it",
+        "none",
+        {
+            "max by (instance) (rookery_queue_delay_seconds{@})": "{{instance}} seconds",
+            "max by (instance, lane) (rookery_shed_share{@})": "{{instance}} {{lane}} share",
+        },
+    ),
+    Panel(
         "Streams that ended",
         "reqps",
         rate("rookery_stream_seconds_count", "method", "status")
