@@ -163,3 +163,19 @@ def test_the_gateway_makes_its_key_and_prints_its_settings(tmp_path: Path) -> No
         assert stat.S_IMODE((tmp_path / "gateway.key").stat().st_mode) == 0o600
         assert cli.main(["gateway", "--init"]) == 1
         assert cli.main(["gateway", "--show-config"]) == 0
+
+
+def test_a_service_that_has_its_keys_is_given_one_for_waking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`keys init` would refuse, for the others are there: `keys make wake` makes this one, and
+    `keys list` shows what the gateway is to pin."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["keys", "init"]) == 0
+    monkeypatch.setenv("ROOKERY_WAKE_GATEWAY", "127.0.0.1:7463")
+    assert cli.main(["keys", "make", "wake"]) == 0
+    made = capsys.readouterr().out.split()[-1]
+    assert len(bytes.fromhex(made)) == 32
+    assert cli.main(["keys", "make", "wake"]) == 1
+    assert cli.main(["keys", "list"]) == 0
+    assert made in capsys.readouterr().out

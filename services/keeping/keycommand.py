@@ -109,6 +109,7 @@ def rows_of(config: Config, now_ms: int) -> Iterator[Row]:
     """Every key that the configuration names."""
     yield from _identity_rows(config, now_ms)
     yield from _pepper_rows(config)
+    yield from _wake_rows(config)
     trusted = Trusted.of(config)
     for kind, rows in (
         ("token issuer", trusted.issuers),
@@ -146,6 +147,12 @@ def _pepper_rows(config: Config) -> Iterator[Row]:
         yield _row("pepper", mark, "before: accounts under it count", file)
 
 
+def _wake_rows(config: Config) -> Iterator[Row]:
+    if config.wake_gateway:
+        path = Path(config.wake_key_file)
+        yield _row("wake", sign_keypair(keys.read(path))[0], "signs calls of the gateway", path)
+
+
 def _listed_row(kind: str, row: Listed, now_ms: int) -> Row:
     if row.until_ms is None:
         state = "trusted"
@@ -169,7 +176,8 @@ def _find(start: str, known: Iterable[bytes]) -> bytes:
 
 
 def _path(config: Config, which: str) -> Path:
-    return Path(config.pepper_file if which == "pepper" else config.identity_key_file)
+    files = {"identity": config.identity_key_file, "pepper": config.pepper_file}
+    return Path({**files, "wake": config.wake_key_file}[which])
 
 
 def _id(which: str, secret: bytes) -> str:

@@ -53,7 +53,7 @@ def _add_keys(commands: Commands[argparse.ArgumentParser], command: MakeCommand)
     shown = command(commands, "list", "public halves, marks, ages and ends", _KEYS + "show")
     shown.add_argument("--json", action="store_true", help="one JSON object a line")
     make = command(commands, "make", "make one key that is not there (mode 0600)", _KEYS + "make")
-    make.add_argument("which", choices=("identity", "pepper"))
+    make.add_argument("which", choices=("identity", "pepper", "wake"))
     rotate = command(
         commands,
         "rotate",
