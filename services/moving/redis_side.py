@@ -6,13 +6,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import struct
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 
-from crypto import op
 from crypto.ids import AccountId
-from crypto.link import SignedLink
+from services.moving.redis_filling import (
+    HASHES_PER_CHUNK,
+    Boxes,
+    Filling,
+    fields_of,
+    position_name,
+)
 from services.moving.rows import Row, Rows
 from services.store import (
     packed,
@@ -20,39 +23,31 @@ from services.store import (
     redis_tenancy as tenancy,
     snapshot,
 )
-from services.store.account_state import HASH_START_BYTES, Mark
-from services.store.base import Limits, StoredLink
+from services.store.account_state import HASH_START_BYTES
+from services.store.base import Limits
 from services.store.errors import StoreUnavailable
-from services.store.judge_chain import pack_grants, unpack_grants
+from services.store.judge_chain import pack_grants
 from services.store.redis import RedisStore
 from services.store.redis_chains import _TOKEN
-from services.store.redis_keys import AccountKeys, due, shard, subject, to_wake, untag
+from services.store.redis_keys import AccountKeys, due, shard, subject, untag
 from services.store.redis_lineage import META
 from services.store.redis_link import Link
 from services.store.redis_ops import _RUN, _VALUE_HEAD_BYTES, BLOCK_BITS
-from services.store.redis_read import pack_link, unpack_link
+from services.store.redis_read import unpack_link
 from services.store.redis_round_keys import RoundKeys
 from services.store.redis_round_scripts import GIVE
 from services.store.redis_rounds import NOTED_MS, RedisRounds, read_result
 from services.store.redis_state import (
-    HEAD,
-    Account,
     decode,
-    head_field,
     new_account,
-    pack_ends,
-    pack_marks,
-    passed_field,
 )
 from services.store.redis_wake import _ROW as _WAKE
 from services.store.rounds import RoundRow, TaskRow
 
-FIELDS_AT_ONCE = 128
 CALLS_AT_ONCE = 32
+BOXES_AT_ONCE = 64
 SCAN_COUNT = 512
 _STATE_OF_ACCOUNT = b"{" + b"?" * 43 + b"}s"
-_POSITION = struct.Struct(">I")
-_CHUNK = 64
 
 
 class RedisSide:
@@ -164,7 +159,7 @@ class RedisSide:
         for block in blocks:
             first = int.from_bytes(block, "big") << BLOCK_BITS
             positions = range(first, first + (1 << BLOCK_BITS))
-            names = [_POSITION.pack(position) for position in positions]
+            names = [position_name(position) for position in positions]
             values = await self._link.call("HMGET", keys.ops, *names)
             for position, value in zip(positions, values, strict=True):
                 if value is not None:
@@ -203,7 +198,7 @@ class RedisSide:
         account.position, account.lamport_max, account.records, account.records_before = tail
         await self._link.call("UNLINK", *keys.everything(chain.epoch))
         await self._link.call("SET", keys.chain, raw_chain)
-        filling = _Filling(self._link, account)
+        filling = Filling(self._link, account)
         async for row in rows:
             await filling.take(row)
         await filling.end()
@@ -212,7 +207,7 @@ class RedisSide:
             await self._link.call("HSET", subject(subject_row), account_id, token)
         if account.marks:
             await self._link.call("ZADD", due(shard(account.chain.account)), 0, account_id)
-        await self._link.call("HSET", keys.state, *_fields(account))
+        await self._link.call("HSET", keys.state, *fields_of(account))
 
     # --- joint aggregates, from ---
 
@@ -248,7 +243,9 @@ class RedisSide:
             yield "contribution", round_id, who[:32], value[:32], position
         for party in range(1, len(row.parties) + 1):
             at = 0
-            while boxes := await self._link.call("LRANGE", keys.boxes(party), at, at + _CHUNK - 1):
+            while boxes := await self._link.call(
+                "LRANGE", keys.boxes(party), at, at + HASHES_PER_CHUNK - 1
+            ):
                 for box in boxes:
                     at += 1
                     if box:
@@ -283,7 +280,7 @@ class RedisSide:
         row, state = round_keys.unpack_round(raw), await self._state(round_id)
         await self._link.call("UNLINK", *keys.content(len(row.parties)))
         gone_ms = row.until_ms + Limits().results_ms + NOTED_MS
-        boxes = _Boxes(self._link, keys)
+        boxes = Boxes(self._link, keys)
         given: list[Row] = []
         async for kind, _, *values in rows:
             if kind == "contribution":
@@ -309,7 +306,7 @@ class RedisSide:
             incarnation = await self._link.run(
                 GIVE, (account.state, account.given), (row.round_id, gone_ms, 0)
             )
-            return account_id + incarnation, digest + _POSITION.pack(position)
+            return account_id + incarnation, digest + position_name(position)
 
         pairs = await asyncio.gather(*(one(*values) for values in given))
         if pairs:
@@ -322,164 +319,8 @@ _NUMBERS = (b"sealed", b"over", b"position", b"held")
 
 def _trimmed(name: bytes, chunk: bytes) -> Iterator[tuple[bytes, int, bytes]]:
     """What a chunk of `trimmed` says: device, dev_seq, hash."""
-    device_id, first = name[:-8], int.from_bytes(name[-8:], "big") * _CHUNK
-    for place in range(_CHUNK):
+    device_id, first = name[:-8], int.from_bytes(name[-8:], "big") * HASHES_PER_CHUNK
+    for place in range(HASHES_PER_CHUNK):
         start = chunk[HASH_START_BYTES * place : HASH_START_BYTES * (place + 1)]
         if any(start):
             yield device_id, first + place, start
-
-
-def _fields(account: Account) -> list[bytes | int]:
-    flat: list[bytes | int] = [
-        b"v", account.version, b"h", account.chain.head, b"t", account.tail,
-        b"e", pack_ends(account.ends), b"i", account.incarnation,
-        b"m", pack_marks(account.marks), b"u", account.subject_row,
-    ]  # fmt: skip
-    for device_id, head in account.heads.items():
-        flat += [head_field(account.index[device_id]), HEAD.pack(*head)]
-    for device, position in account.passed.items():
-        flat += [passed_field(account.index[bytes(device)]), position]
-    return flat
-
-
-class _Filling:
-    """An account that is written, row by row."""
-
-    def __init__(self, link: Link, account: Account) -> None:
-        self._link = link
-        self._account = account
-        self._waiting: dict[tuple[bytes, bytes], list[bytes | int]] = defaultdict(list)
-        self._blocks: Counter[int] = Counter()
-        self._chunk = b""
-        self._slots = bytearray()
-        self._first_due_ms = 0
-
-    async def take(self, row: Row) -> None:
-        """One more. Ops come in order, and so do the hashes of those that were trimmed."""
-        kind, _, *values = row
-        await getattr(self, f"_take_{kind}")(*values)
-
-    async def end(self) -> None:
-        """Writes what waits."""
-        await self._end_chunk()
-        for block, count in self._blocks.items():
-            name = block.to_bytes(4, "big")
-            await self._put(b"HSET", self._account.keys.blocks, name, count)
-        for command, key in list(self._waiting):
-            await self._flush(command, key)
-        if self._first_due_ms:
-            account_id = self._account.chain.account
-            await self._link.call(
-                "ZADD", to_wake(shard(account_id)), self._first_due_ms, account_id
-            )
-
-    async def _put(self, command: bytes, key: bytes, *pair: bytes | int) -> None:
-        waiting = self._waiting[command, key]
-        waiting += pair
-        if len(waiting) >= 2 * FIELDS_AT_ONCE:
-            await self._flush(command, key)
-
-    async def _flush(self, command: bytes, key: bytes) -> None:
-        waiting = self._waiting.pop((command, key), None)
-        if waiting:
-            await self._link.call(command, key, *waiting)
-
-    async def _take_link(self, seq: int, raw: bytes, sig: bytes, pop: bytes, grants: bytes) -> None:
-        row = StoredLink(SignedLink(raw, sig, pop), unpack_grants(grants))
-        name = seq.to_bytes(4, "big")
-        await self._put(b"HSET", self._account.keys.links, name, pack_link(row.link, row.grants))
-
-    async def _take_end(self, epoch: int, ended_ms: int) -> None:
-        self._account.ends[epoch] = ended_ms
-
-    async def _take_device(self, index: int, dev_seq: int, op_hash: bytes, passed: int) -> None:
-        device_id = self._account.chain.devices[index].device_id
-        if dev_seq:
-            self._account.heads[bytes(device_id)] = (dev_seq, op_hash)
-        if passed:
-            self._account.passed[device_id] = passed
-
-    async def _take_mark(self, *values: int) -> None:
-        self._account.marks.append(Mark(*values))
-
-    async def _take_op(self, position: int, end: int, raw: bytes) -> None:
-        sealed = op.parse_any(raw)
-        value = b"".join((
-            bytes((end - position,)), sealed.op_hash[:HASH_START_BYTES], sealed.ct_hash,
-            packed.pack((raw,)),
-        ))  # fmt: skip
-        self._blocks[position >> BLOCK_BITS] += 1
-        await self._put(b"HSET", self._account.keys.ops, _POSITION.pack(position), value)
-
-    async def _take_winner(self, epoch: int, tag: bytes, position: int) -> None:
-        name = self._account.keys.winners(epoch)
-        await self._put(b"HSET", name, tag, _POSITION.pack(position))
-
-    async def _take_superseded(self, at: int, position: int) -> None:
-        await self._put(b"ZADD", self._account.keys.superseded, at, _POSITION.pack(position))
-
-    async def _take_run(self, *values: int) -> None:
-        await self._put(b"ZADD", self._account.keys.runs, 0, _RUN.pack(*values))
-
-    async def _take_trimmed(self, index: int, dev_seq: int, start: bytes) -> None:
-        device_id = self._account.chain.devices[index].device_id
-        name = bytes(device_id) + (dev_seq // _CHUNK).to_bytes(8, "big")
-        if name != self._chunk:
-            await self._end_chunk()
-            self._chunk, self._slots = name, bytearray(_CHUNK * HASH_START_BYTES)
-        at = dev_seq % _CHUNK * HASH_START_BYTES
-        self._slots[at : at + HASH_START_BYTES] = start
-
-    async def _end_chunk(self) -> None:
-        if self._chunk:
-            await self._put(b"HSET", self._account.keys.trimmed, self._chunk, bytes(self._slots))
-        self._chunk = b""
-
-    async def _take_wake(
-        self, index: int, handle: bytes, expires_ms: int, due_ms: int, *rest: int
-    ) -> None:
-        sent_ms, turn, claimed, again, tries = rest
-        device_id = bytes(self._account.chain.devices[index].device_id)
-        row = _WAKE.pack(expires_ms, due_ms, sent_ms, turn, tries, claimed, again)
-        await self._put(b"HSET", self._account.keys.handles, device_id, handle)
-        await self._put(b"HSET", self._account.keys.waking, device_id, row)
-        if due_ms and (not self._first_due_ms or due_ms < self._first_due_ms):
-            self._first_due_ms = due_ms
-
-
-class _Boxes:
-    """Boxes of a round that are written by position; of those that were deleted, nothing."""
-
-    def __init__(self, link: Link, keys: RoundKeys) -> None:
-        self._link = link
-        self._keys = keys
-        self._ends: Counter[int] = Counter()
-        self._waiting: dict[int, list[bytes]] = defaultdict(list)
-
-    async def take(self, party: int, position: int, data: bytes) -> None:
-        """One more of a party."""
-        await self._fill(party, position - 1)
-        await self._push(party, (data,))
-
-    async def end(self, parties: int, position: int) -> None:
-        """The lists are as long as the round has positions."""
-        for party in range(1, parties + 1):
-            await self._fill(party, position)
-            await self._flush(party)
-
-    async def _fill(self, party: int, until: int) -> None:
-        while (missing := until - self._ends[party]) > 0:
-            await self._push(party, (b"",) * min(missing, FIELDS_AT_ONCE))
-
-    async def _push(self, party: int, some: Iterable[bytes]) -> None:
-        waiting = self._waiting[party]
-        before = len(waiting)
-        waiting += some
-        self._ends[party] += len(waiting) - before
-        if len(waiting) >= FIELDS_AT_ONCE:
-            await self._flush(party)
-
-    async def _flush(self, party: int) -> None:
-        waiting: Sequence[bytes] = self._waiting.pop(party, ())
-        if waiting:
-            await self._link.call("RPUSH", self._keys.boxes(party), *waiting)
