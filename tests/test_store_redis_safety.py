@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -130,6 +131,23 @@ async def test_a_managed_redis_is_taken_at_its_operator_s_word(
                 await opens(url, password_file=str(password))
         finally:
             client.acl_deluser("managed")
+
+
+async def test_the_permissions_that_the_documentation_names_are_enough(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """A user with the rules of docs/redis.md opens the store and works on it."""
+    page = (Path(__file__).parent.parent / "docs" / "redis.md").read_text()
+    [rules] = re.findall(r"`(\+@all [^`]+)`", page)
+    redis_server.flush()
+    (tmp_path / "password").write_text("hush")
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "rookery", "on", ">hush", *rules.split())
+        try:
+            url = f"redis://rookery@{redis_server.address}"
+            await opens(url, password_file=str(tmp_path / "password"))
+        finally:
+            client.acl_deluser("rookery")
 
 
 @asynccontextmanager
