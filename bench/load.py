@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, cast
 
 import grpc.aio
@@ -58,9 +59,16 @@ def unary(one: grpc.aio.Channel, method: str) -> Unary:
     return cast(Unary, one.unary_unary(method))
 
 
-async def run_lanes(child: Child, method: str, lanes: Sequence[Sequence[Call]]) -> Timing:
-    """Sends every lane's calls in order, all lanes at once, over four connections."""
-    channels = [channel(child.address) for _ in range(min(4, len(lanes)))]
+Dial = Callable[[], grpc.aio.Channel]
+
+
+async def run_lanes(
+    child: Child, method: str, lanes: Sequence[Sequence[Call]], dial: Dial | None = None
+) -> Timing:
+    """Sends every lane's calls in order, all lanes at once, over four connections; `dial` makes
+    one that does not lead straight to the child."""
+    dial = dial or partial(channel, child.address)
+    channels = [dial() for _ in range(min(4, len(lanes)))]
     calls = [unary(one, method) for one in channels]
 
     async def lane(number: int, requests: Sequence[Call]) -> None:
@@ -89,11 +97,12 @@ def signed(account: Account, method: str, requests: Sequence[bytes]) -> list[Cal
     return [(request, ((METADATA_KEY, account.sign(method, request)),)) for request in requests]
 
 
-async def push(child: Child, made: Sequence[tuple[Account, list[bytes]]]) -> Timing:
+async def push(
+    child: Child, made: Sequence[tuple[Account, list[bytes]]], dial: Dial | None = None
+) -> Timing:
     """Pushes each account's requests in a lane of its own."""
-    return await run_lanes(
-        child, PUSH, [signed(account, PUSH, requests) for account, requests in made]
-    )
+    lanes = [signed(account, PUSH, requests) for account, requests in made]
+    return await run_lanes(child, PUSH, lanes, dial)
 
 
 async def echo(child: Child, made: Sequence[tuple[Account, list[bytes]]]) -> Timing:

@@ -28,7 +28,7 @@ def test_the_linter_has_nothing_to_say() -> None:
 
 def test_it_installs_what_is_locked() -> None:
     """Out of date: `make image-locks`. Nothing but pinned wheels is installed."""
-    check = [sys.executable, ROOT / ".ci/image_locks.py", "--check"]
+    check = [sys.executable, str(ROOT / ".ci/image_locks.py"), "--check"]
     done = subprocess.run(check, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     installs = [rest for name, rest in instructions() if name == "RUN" and "install" in rest]
