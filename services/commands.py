@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from services import keys
 from services.config import Config, ConfigError, commented_toml, of_arguments
-from services.keeping import checkcommand
 from services.keeping.errors import KeepingError
 from services.keeping.reload import Reloader, ServiceKeys, reloading
 from services.keys import KeyFileError
@@ -159,6 +158,8 @@ def party(arguments: argparse.Namespace) -> None:
     from services.party import config as party_config, daemon
 
     if arguments.check:
+        from services.keeping import checkcommand
+
         checkcommand.check_party(arguments)
         return
     if arguments.show_config:

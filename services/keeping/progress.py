@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
 Tell = Callable[[int, int], None]
 """Of how much how much is done."""
 
@@ -15,6 +12,15 @@ Tell = Callable[[int, int], None]
 @contextmanager
 def bar(title: str) -> Iterator[Tell]:
     """Draws on standard error for the time of the block, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
