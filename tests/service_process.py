@@ -129,15 +129,10 @@ class Ended:
 
 async def command(service: ServiceProcess, *arguments: str, **variables: str) -> Ended:
     """`rookery-server` with these arguments, on the service's database and keys."""
-    return await run(service.folder, *arguments, ROOKERY_DATABASE="service.db", **variables)
-
-
-async def run(folder: Path, *arguments: str, **variables: str) -> Ended:
-    """`rookery-server` with these arguments, in a folder."""
     started = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services.cli", *arguments,
-        cwd=folder,
-        env=environment(**variables),
+        cwd=service.folder,
+        env=environment(ROOKERY_DATABASE="service.db", **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )  # fmt: skip

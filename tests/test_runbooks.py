@@ -7,17 +7,18 @@ import contextlib
 import re
 import sqlite3
 import subprocess
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
 
 from crypto import enrol
-from services import keys
+from services import cli, keys
 from services.keeping import ring
 from services.store import mark
 from services.store.sqlite import SqliteStore
 from tests.served import refusal, serving
-from tests.service_process import ServiceProcess, run
+from tests.service_process import ServiceProcess
 from tests.worlds import World
 
 RUNBOOKS = Path(__file__).parents[1] / "docs" / "runbooks"
@@ -46,31 +47,40 @@ async def test_a_backup_restored_by_the_run_book_is_noticed(
         assert len((await service.pull(world)).ops) == 1
 
 
-async def test_a_backup_is_taken_and_restored_by_the_run_book(tmp_path: Path) -> None:
+def here(command: str) -> Awaitable[int]:
+    """A command of a page, in this folder; its exit code."""
+    return asyncio.to_thread(cli.main, command.split()[1:])
+
+
+async def test_a_backup_is_taken_and_restored_by_the_run_book(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The commands of the page, in its order: the first while a service runs, the second after
     it ended. What was pushed in between is gone, cursors are void, and the old file is aside."""
     world = World.create("restore")
     (tmp_path / "backups").mkdir()
     (tmp_path / "rookery.toml").write_text('database = "rookery.db"\n')
-    assert (await run(tmp_path, "keys", "init", "--config", "rookery.toml")).code == 0
+    monkeypatch.chdir(tmp_path)
+    assert await here("rookery-server keys init --config rookery.toml") == 0
     take, put_back, renew = await shown("restore.md", r"rookery-server .*")
     async with serving(tmp_path) as service:
         await service.create(world)
         await service.push(world, world.op())
-        assert (await run(tmp_path, *take.split()[1:])).code == 0
+        assert await here(take) == 0
         await service.push(world, world.op(key="later"))
         old = (await service.pull(world)).cursor
-        assert (await run(tmp_path, *put_back.split()[1:])).code == 1
+        assert await here(put_back) == 1
     for command in (put_back, renew):
-        ended = await run(tmp_path, *command.split()[1:])
-        assert ended.code == 0, ended.err
+        assert await here(command) == 0
     assert await asyncio.to_thread(lambda: list(tmp_path.glob("rookery.db.before-*")))
     async with serving(tmp_path) as service:
         assert len((await service.pull(world)).ops) == 1
         assert (await refusal(service.pull(world, old))).reason == "GENERATION_CHANGED"
 
 
-async def test_keys_are_rotated_by_the_run_book(tmp_path: Path) -> None:
+async def test_keys_are_rotated_by_the_run_book(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its commands, in its order, beside a service that runs: which takes each up by itself."""
     (tmp_path / "rookery.toml").write_text('database = "service.db"\nlisten = "127.0.0.1:0"\n')
     commands = await shown("rotate-keys.md", r"rookery-server .*")
@@ -78,6 +88,7 @@ async def test_keys_are_rotated_by_the_run_book(tmp_path: Path) -> None:
         ["keys", "list"], ["keys", "rotate"], ["check", "--config"], ["keys", "rotate"],
         ["keys", "retire"], ["keys", "rotate"], ["keys", "retire"],
     ]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
     pepper = tmp_path / "rookery-server.pepper"
     with ServiceProcess(tmp_path, "--config", "rookery.toml") as service:
         first = service.endpoint.server_key
@@ -86,11 +97,10 @@ async def test_keys_are_rotated_by_the_run_book(tmp_path: Path) -> None:
         for number, row in enumerate(commands):
             if "retire identity" in row:
                 # The first key's overlap lasts; the second had none, but leads on from the first.
-                refused = await run(tmp_path, *row.replace("KEY", second.hex()).split()[1:])
-                assert "still count" in refused.err
+                assert await here(row.replace("KEY", second.hex())) == 1
+                assert "still count" in capsys.readouterr().err
                 continue
-            ended = await run(tmp_path, *row.replace("MARK", mark).split()[1:])
-            assert ended.code == 0, ended.out + ended.err
+            assert await here(row.replace("MARK", mark)) == 0, capsys.readouterr()
             if number == 1:
                 [(_, step)] = ring.read_successions(
                     tmp_path / "rookery-server.key", audience=service.endpoint.audience

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from services import cli
 from services.keeping import copying
 from services.keeping.backup import KeyFiles, Restored, backup, restore
 from services.keeping.errors import KeepingError
@@ -21,8 +22,8 @@ from services.store.errors import StoreUnavailable
 from services.store.sqlite import SqliteStore
 from tests.redis_process import RedisServer
 from tests.served import serving
-from tests.service_process import ServiceProcess, command, run
-from tests.shell_worlds import Fleet, fleet, put, rules, shown
+from tests.service_process import ServiceProcess, command
+from tests.shell_worlds import Fleet, endpoint_of, fleet, put, rules, shown
 from tests.store_worlds import Client
 
 
@@ -276,40 +277,49 @@ async def test_a_copy_with_fewer_rows_is_found_out(tmp_path: Path, key_files: Ke
         copying.verify(target, {**counts, "account": 2})
 
 
-async def test_a_redis_that_was_put_back_heals_after_a_new_generation(tmp_path: Path) -> None:
+async def test_a_redis_that_was_put_back_heals_after_a_new_generation(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Its files are copied, it goes on, they are put back: `new-generation` tells clients. `backup`
     says so, and `check` judges the server."""
-    folder = tmp_path / "redis"
-    place = tmp_path / "service"
-    place.mkdir()
+    folder, copy = tmp_path / "redis", tmp_path / "copy"
+    monkeypatch.chdir(tmp_path)
     with RedisServer(folder) as redis:
-        variables = {"ROOKERY_REDIS_URL": redis.url}
-        with ServiceProcess(place, **variables) as service:
-            async with fleet(service.endpoint) as devices:
-                a = await devices.first()
-                put(a, "kept", 1)
-                await a.sync_once()
-                service.stop()
-                redis.stop()
-                await asyncio.to_thread(shutil.copytree, folder, tmp_path / "copy")
-                redis.start()
-                service.start()
-                put(a, "lost", 2)
-                await a.sync_once()
-                refused = await run(place, "backup", str(tmp_path / "b.db"), **variables)
-                assert refused.code == 1
-                assert "`rookery-server new-generation`" in refused.err
-                service.stop()
-                redis.kill()
-                await asyncio.to_thread(shutil.rmtree, folder)
-                await asyncio.to_thread(shutil.copytree, tmp_path / "copy", folder)
-                redis.start()
-                renewed = await run(place, "new-generation", **variables)
-                assert renewed.code == 0, renewed.err
-                told = await run(place, "check", ROOKERY_LISTEN="127.0.0.1:0", **variables)
-                assert told.code == 0, told.out
-                assert "Redis answers" in told.out
-                service.start()
-                await a.sync_once()
-                assert not rules(a)
-                assert shown(await devices.another(a)) == {"ui/kept": 1, "ui/lost": 2}
+        monkeypatch.setenv("ROOKERY_REDIS_URL", redis.url)
+        monkeypatch.setenv("ROOKERY_LISTEN", "127.0.0.1:0")
+        async with (
+            serving(tmp_path, redis_url=redis.url) as service,
+            fleet(endpoint_of(service)) as devices,
+        ):
+            a = await devices.first()
+            put(a, "kept", 1)
+            await a.sync_once()
+        redis.stop()
+        await asyncio.to_thread(shutil.copytree, folder, copy)
+        redis.start()
+        async with (
+            serving(tmp_path, redis_url=redis.url) as service,
+            fleet(endpoint_of(service)) as devices,
+        ):
+            a = devices.again(a)
+            put(a, "lost", 2)
+            await a.sync_once()
+            assert await asyncio.to_thread(cli.main, ["backup", "b.db"]) == 1
+            assert "`rookery-server new-generation`" in capsys.readouterr().err
+        redis.kill()
+        await asyncio.to_thread(shutil.rmtree, folder)
+        await asyncio.to_thread(shutil.copytree, copy, folder)
+        redis.start()
+        for command_line in (["new-generation"], ["keys", "init"], ["check"]):
+            assert await asyncio.to_thread(cli.main, command_line) == 0
+        assert "Redis answers" in capsys.readouterr().out
+        async with (
+            serving(tmp_path, redis_url=redis.url) as service,
+            fleet(endpoint_of(service)) as devices,
+        ):
+            a = devices.again(a)
+            await a.sync_once()
+            assert not rules(a)
+            assert shown(await devices.another(a)) == {"ui/kept": 1, "ui/lost": 2}

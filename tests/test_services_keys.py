@@ -24,7 +24,7 @@ from services.keys import KeyFileError
 from services.server import Secrets
 from services.settings import ConfigError
 from tests.served import AUDIENCE, CREATE, Service, refusal, serving, wire_link
-from tests.service_process import ServiceProcess, command, run
+from tests.service_process import ServiceProcess, command
 from tests.shell_worlds import fleet, put, rules, shown
 from tests.worlds import World
 
@@ -281,7 +281,7 @@ async def test_keys_are_rotated_under_load_and_no_call_fails(tmp_path: Path) -> 
         last = [row for row in service.events if row["event"] == "reloaded"][-1]
         assert last["waiting"] == "records_max"
         assert whole.strip() not in (tmp_path / "service.log").read_text()
-    listing = await run(tmp_path, "keys", "list", "--json", **variables)
+        listing = await command(service, "keys", "list", "--json", **variables)
     rows = [json.loads(line) for line in listing.out.splitlines()]
     assert [row["kind"] for row in rows] == ["identity"] * 3 + ["pepper"] * 2
     assert rows[0]["id"] == public(key).hex()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from services.config import ACCEPTED_LOSS, Config, ConfigError
 from services.store.base import Store
 from services.store.observer import UNOBSERVED, StoreObserver
-from services.store.redis import RedisStore
-from services.store.redis_link import Link, Promise
 from services.store.sqlite import SqliteStore
 from services.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from services.store.redis import RedisStore
+    from services.store.redis_link import Promise
 
 
 async def open_store(
@@ -39,6 +42,10 @@ async def open_store(
 
 
 async def _open_redis(config: Config, observer: StoreObserver, *, must_exist: bool) -> RedisStore:
+    # Here: importing Redis takes half of the time in which a process without it starts.
+    from services.store.redis import RedisStore
+    from services.store.redis_link import Link
+
     link = await Link.open(
         config.redis_url,
         promise_of(config),
@@ -54,6 +61,8 @@ async def _open_redis(config: Config, observer: StoreObserver, *, must_exist: bo
 
 def promise_of(config: Config) -> Promise:
     """What the settings say of writes to Redis."""
+    from services.store.redis_link import Promise
+
     return Promise(
         replicas_min=config.redis_replicas_min,
         persistence=config.redis_persistence,
