@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from crypto.op import SealedOp, Verb
-from services.store.base import Limits
+from services.store.base import Limits, Store
 from services.store.errors import StoreError
 from tests.store_model import Model
 from tests.store_worlds import (
@@ -43,7 +43,8 @@ KEYS = st.sampled_from("abcdefgh")
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """One account with three devices; every call is made to the store and to the model."""
+    """One account with three devices; every call is made to the store and to the model. Where a
+    store has replicas, calls take turns between two of them."""
 
     backend: str
     house: RedisHouse
@@ -51,12 +52,21 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
+        self.replicas: list[Store] = []
         self.folder = tempfile.TemporaryDirectory()
         self.stores: Stores = BACKENDS[self.backend](Path(self.folder.name), self.house)
 
     def run(self, call: Coroutine[object, object, T]) -> T:
-        """Runs a call to its end."""
+        """Runs a call to its end, at the replica whose turn it is."""
+        if self.replicas:
+            self.replicas.reverse()
+            self.client.store = self.replicas[0]
         return self.loop.run_until_complete(call)
+
+    def open(self) -> list[Store]:
+        """Opens the store; its replicas."""
+        count = 1 if self.backend == "sqlite" else 2
+        return [self.run(self.stores(limits=LIMITS)) for _ in range(count)]
 
     def teardown(self) -> None:
         self.run(self.stores.close())
@@ -65,8 +75,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize()
     def create(self) -> None:
-        store = self.run(self.stores(limits=LIMITS))
-        self.client = self.run(Client.create(store, "machine", devices=3))
+        opened = self.open()
+        self.client = self.run(Client.create(opened[0], "machine", devices=3))
+        self.replicas = opened
         self.world = self.client.world
         self.model = Model(self.world.chain, LIMITS)
         self.sent: list[SealedOp] = []
@@ -182,8 +193,11 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """Closes the store and opens it again."""
-        self.run(self.client.store.close())
-        self.client.store = self.run(self.stores(limits=LIMITS))
+        closing, self.replicas = self.replicas, []
+        for store in closing:
+            self.run(store.close())
+        self.replicas = self.open()
+        self.client.store = self.replicas[0]
 
     @rule(ops_max=st.integers(1, 9))
     def read(self, ops_max: int) -> None:
@@ -217,7 +231,7 @@ class StoreMachine(RuleBasedStateMachine):
         """Tip and heads are the model's after every step."""
         if not hasattr(self, "client"):
             return
-        tip = self.run(self.client.store.tip(self.world.account_id))
+        tip = self.run(self.client.store.tip(self.world.account_id, fresh=True))
         assert tip is not None
         assert (tip.chain, tip.position, tip.lamport_max) == (
             self.model.chain,
