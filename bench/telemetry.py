@@ -56,7 +56,9 @@ async def metrics_cost(report: Report) -> None:
     made = sealed_pushes((AUDIENCE, LANES, calls, 1))
     with (
         tempfile.TemporaryDirectory() as folder,
-        processes.service(Path(folder), ROOKERY_METRICS_LISTEN="127.0.0.1:0") as service,
+        processes.service(
+            Path(folder), settings={"ROOKERY_METRICS_LISTEN": "127.0.0.1:0"}
+        ) as service,
     ):
         await load.create_accounts(service, [account for account, _ in made])
         pushed = await load.push(service, made)
@@ -95,7 +97,7 @@ async def traces_cost(report: Report) -> None:
                 made = sealed_pushes((AUDIENCE, LANES, calls, 1))
                 with (
                     tempfile.TemporaryDirectory() as folder,
-                    processes.service(Path(folder), profile=None, **more) as service,
+                    processes.service(Path(folder), settings=more) as service,
                 ):
                     await load.create_accounts(service, [account for account, _ in made])
                     cpu[name].append((await load.push(service, made)).cpu_us)
