@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from bench import aggregate, mesh, sync, telemetry
+from bench import aggregate, growth, mesh, overload, subscribers, sync, telemetry
 from bench.report import run
 
-PARTS = {**sync.PARTS, **aggregate.PARTS, **telemetry.PARTS, **mesh.PARTS}
+MODULES = (sync, aggregate, telemetry, mesh, subscribers, overload, growth)
+PARTS = {name: part for module in MODULES for name, part in module.PARTS.items()}
 
 if __name__ == "__main__":
     sys.exit(run("python -m bench", __doc__, PARTS, None))
