@@ -250,6 +250,36 @@ async def test_a_target_with_other_data_is_left_alone(tmp_path: Path, url: str) 
         SqliteSide(tmp_path / "nothing.db", filled=False)
 
 
+class Interrupted(RedisSide):
+    """A target whose mover is killed when the source has been retired already."""
+
+    async def finish(self, mark: bytes, generation: bytes, secret: bytes) -> None:
+        """Never comes to it."""
+        raise KeyboardInterrupt
+
+
+async def test_a_move_that_ended_between_the_two_goes_on(tmp_path: Path, url: str) -> None:
+    """The source is left and the target has not begun: nobody serves either, and the same
+    command ends it."""
+    path = tmp_path / "store.db"
+    store: Store = await SqliteStore.open(path)
+    client = await Client.create(store)
+    await client.push(client.world.op())
+    log = await client.pull()
+    await store.close()
+    target = Interrupted(await Link.open(url, serves=False), url)
+    with pytest.raises(KeyboardInterrupt):
+        await moved(SqliteSide(path, filled=False), target)
+    with pytest.raises(StoreUnavailable, match="moved elsewhere"):
+        await SqliteStore.open(path)
+    with pytest.raises(StoreUnavailable, match="migrate-store is at work"):
+        await Link.open(url)
+    await moved(SqliteSide(path, filled=False), await redis_side(url, filled=True))
+    client.store = await RedisStore.open(await Link.open(url))
+    assert await client.pull() == log
+    await client.store.close()
+
+
 def _command(source: str, target: str) -> list[str]:
     arguments = ["migrate-store", "--from", source, "--to", target, "--json"]
     return [sys.executable, "-m", "services.cli", *arguments]
@@ -262,7 +292,8 @@ def _killed_after(lines: int, source: str, target: str) -> bool:
     ) as process:
         assert process.stdout is not None
         for _ in range(lines):
-            assert "part" in json.loads(process.stdout.readline())
+            if "ok" in json.loads(process.stdout.readline()):
+                return process.wait() != 0
         process.kill()
     return process.returncode == -signal.SIGKILL
 
@@ -270,9 +301,9 @@ def _killed_after(lines: int, source: str, target: str) -> bool:
 @pytest.mark.parametrize(
     ("back", "kills"),
     [
-        (False, (1, 8)),
-        pytest.param(False, range(1, 23), marks=pytest.mark.soak),
-        pytest.param(True, range(1, 23), marks=pytest.mark.soak),
+        (False, (3,)),
+        pytest.param(False, range(1, 20, 3), marks=pytest.mark.soak),
+        pytest.param(True, range(1, 20, 3), marks=pytest.mark.soak),
     ],
 )
 def test_a_move_that_is_killed_goes_on(

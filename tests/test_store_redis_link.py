@@ -13,7 +13,7 @@ from redis.crc import key_slot
 
 from services.store.errors import StoreUnavailable
 from services.store.redis_link import Link, Promise, Script
-from tests.redis_process import SLOTS, RedisCluster, RedisPair, RedisServer
+from tests.redis_process import SLOTS, RedisCluster, RedisPair, RedisServer, until
 
 APPEND = Script("""
 local n = redis.call('RPUSH', KEYS[1], ARGV[1])
@@ -238,6 +238,28 @@ async def test_a_store_that_was_killed_while_nobody_looked_is_judged_at_the_next
             assert link.generation != first
 
 
+async def test_what_a_replica_lacks_is_not_acknowledged_when_it_is_sent_again(
+    tmp_path: Path,
+) -> None:
+    """A write that no replica confirmed is refused; sent again it changes nothing at the master,
+    and is refused all the same, until the replica has it."""
+    once = Script("return redis.call('SETNX', KEYS[1], ARGV[1])")
+    with RedisServer(tmp_path / "a") as master:
+        follow = ("--replicaof", "127.0.0.1", str(master.port))
+        with RedisServer(tmp_path / "b", *follow) as replica:
+            with replica.client() as client:
+                until(lambda: client.info("replication")["master_link_status"] == "up")
+            async with linked(master.url, Promise(replicas_min=1)) as link:
+                assert await link.run(once, (b"k{a}",), (b"v",)) == 1
+                replica.suspend()
+                for _ in range(2):
+                    with pytest.raises(StoreUnavailable, match="too few replicas"):
+                        await link.run(once, (b"k{b}",), (b"v",))
+                replica.resume()
+                assert await link.run(once, (b"k{b}",), (b"v",)) == 0
+
+
+@pytest.mark.soak
 async def test_a_failover_keeps_what_replicas_had_to_confirm(tmp_path: Path) -> None:
     """Sentinel promotes the replica: with `redis_replicas_min` every acknowledged write is
     there and the generation stays; who listens is called."""
@@ -269,7 +291,7 @@ async def test_a_failover_that_nobody_promised_for_changes_the_generation(tmp_pa
             assert link.generation != generation
 
 
-@pytest.mark.parametrize("replicas_min", [0, 1])
+@pytest.mark.parametrize("replicas_min", [pytest.param(0, marks=pytest.mark.soak), 1])
 async def test_a_promoted_replica_of_a_cluster_has_what_it_had_to_confirm(
     tmp_path: Path, replicas_min: int
 ) -> None:

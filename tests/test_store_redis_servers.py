@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.redis_process import RedisCluster, RedisPair, RedisServer
 
 
@@ -18,6 +20,7 @@ def test_a_killed_server_starts_again_on_what_it_synced(tmp_path: Path) -> None:
             assert client.get("k") == b"v"
 
 
+@pytest.mark.soak
 def test_sentinel_promotes_the_replica(tmp_path: Path) -> None:
     """The replica of a killed master becomes the master."""
     with RedisPair(tmp_path) as pair:
@@ -25,6 +28,7 @@ def test_sentinel_promotes_the_replica(tmp_path: Path) -> None:
         pair.wait_promoted()
 
 
+@pytest.mark.soak
 def test_a_cluster_promotes_the_replica(tmp_path: Path) -> None:
     """The replica of a killed master takes its slots, and the cluster is whole again."""
     with RedisCluster(tmp_path, replicas=1, timeout_ms=1_000) as cluster:
