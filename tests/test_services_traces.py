@@ -21,7 +21,7 @@ from client.steps import Push as PushStep
 from client.tracing import Tracing
 from client.transport import Signer, Transport
 from services.config import Config, load
-from services.otlp import ROUND_NS, Otlp
+from services.otlp import ROUND_NS, Otlp, open_tracer
 from services.settings import ConfigError
 from services.spans import SPANS_MAX, Part, Tracer, asked, current
 from tests.certificates import certificate
