@@ -60,7 +60,7 @@ bench: venv ## Measure, each ratio against its floor
 
 SCENARIO ?= smoke
 
-observability: venv ## Write rules, dashboards and the tables of docs/telemetry.md anew
+observability: venv ## Write rules, dashboards and the tables of docs/operations.md anew
 	@$(BIN)/python -m deploy.observability.build
 
 load: venv ## Load-test a service started for it, or TARGET=… (deploy/load/README.md)

@@ -2,7 +2,7 @@
 
 A label's value comes from a closed set of the program's own words: methods that are served,
 status codes, reasons of `services.errors.TABLE`, states and causes that are enums. Nothing of
-a caller, an account, a device, a task or an address is ever one. `docs/telemetry.md` lists all.
+a caller, an account, a device, a task or an address is ever one. `docs/operations.md` lists all.
 
 Label children are made once; what is left for a call is one look into a dictionary and one
 observation (`python -m bench.telemetry` says what that costs).

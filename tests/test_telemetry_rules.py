@@ -95,7 +95,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def test_what_is_committed_is_what_is_made() -> None:
-    """Rules, their tests, dashboards and the tables of docs/telemetry.md are current."""
+    """Rules, their tests, dashboards and the tables of docs/operations.md are current."""
     subprocess.run(
         [sys.executable, "-m", "deploy.observability.build", "--check"], cwd=ROOT, check=True
     )
@@ -212,8 +212,8 @@ def test_metrics_that_run_books_ask_for_exist() -> None:
 
 
 def test_the_page_has_every_metric_and_every_alert() -> None:
-    """docs/telemetry.md leaves none out."""
-    page = (ROOT / "docs" / "telemetry.md").read_text()
+    """docs/operations.md leaves none out."""
+    page = (ROOT / "docs" / "operations.md").read_text()
     shown = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
     for metrics in (made() for made in PROCESSES.values()):
         for family in metrics.registry.collect():

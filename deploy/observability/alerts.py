@@ -1,7 +1,7 @@
 """Every alert and recording rule, with what makes it fire and what does not.
 
 The table is written out by `build.py`: as rules for Prometheus, as unit tests for promtool,
-and as a table for docs/telemetry.md.
+and as a table for docs/operations.md.
 """
 
 from __future__ import annotations

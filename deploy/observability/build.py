@@ -1,4 +1,4 @@
-"""Write what stands in this folder and in docs/telemetry.md's tables anew: `python -m
+"""Write what stands in this folder and in docs/operations.md's tables anew: `python -m
 deploy.observability.build [--check]`.
 
 Rules, their unit tests and dashboards are made of `alerts.py` and `boards.py`; the tables of
@@ -25,7 +25,7 @@ from services.wake.gateway_metrics import GatewayMetrics
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
 HEAD = "# Made by build.py of what alerts.py says. Don't edit.\n"
-PAGE = ROOT / "docs" / "telemetry.md"
+PAGE = ROOT / "docs" / "operations.md"
 TABLE = re.compile(r"(<!-- (metrics|alerts): (\w+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
@@ -88,7 +88,7 @@ def _filled(summary: str, labels: dict[str, str], series: alerts.Series) -> str:
     return text.replace("{{ $value }}", first.partition("x")[0])
 
 
-# --- docs/telemetry.md ---
+# --- docs/operations.md ---
 
 
 def metric_table(name: str) -> Iterator[str]:
