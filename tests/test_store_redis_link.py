@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -196,6 +197,29 @@ async def test_nothing_is_lost_of_a_killed_server_that_syncs_always(tmp_path: Pa
             assert link.generation == generation
         async with linked(server.url) as link:
             assert link.generation == generation
+
+
+async def test_many_that_listen_are_all_called_after_a_loss(tmp_path: Path) -> None:
+    """A thousand channels, subscribed while the server is killed and starts again, are heard."""
+    with RedisServer(tmp_path) as server:
+        async with linked(server.url) as link:
+            bells = {f"{number}": Bell() for number in range(1_000)}
+
+            async def listen(name: str) -> None:
+                with contextlib.suppress(StoreUnavailable):
+                    await link.subscribe(f"poke{{{name}}}".encode(), bells[name])
+
+            await asyncio.gather(*map(listen, list(bells)[:500]))
+            late = asyncio.gather(*map(listen, list(bells)[500:]))
+            await asyncio.sleep(0)
+            server.kill()
+            server.start()
+            await late
+            for name in list(bells)[:500]:
+                await bells[name].wait()
+            for name, bell in bells.items():
+                await append(link, name)
+                await bell.wait()
 
 
 @pytest.mark.parametrize("fsync", ["everysec", "none"])

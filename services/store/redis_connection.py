@@ -23,6 +23,8 @@ from services.store.redis_address import Address, Host
 CONNECT_S = 2.0
 REPLY_S = 5.0
 CONNECTIONS_PER_SERVER = 32
+TURN_S = 3.0
+"""A call waits so long for a connection; by then a server that is there has answered many."""
 Argument = bytes | str | int
 Command = Sequence[Argument]
 Greet = Callable[[Host, Connection], Awaitable[None]]
@@ -182,7 +184,7 @@ class Server:
 
     async def take(self) -> Connection:
         """A connection that was greeted; the one that was given back last. NotDone."""
-        await self._room.acquire()
+        await self._enter()
         try:
             while self._idle:
                 connection = self._idle.pop()
@@ -200,6 +202,16 @@ class Server:
             self._room.release()
             raise
         return connection
+
+    async def _enter(self) -> None:
+        if not self._room.locked():
+            await self._room.acquire()
+            return
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._room.acquire()
+        except TimeoutError:
+            raise NotDone("too many wait for Redis") from None
 
     async def give(self, connection: Connection) -> None:
         """Takes it back; one that was lost is forgotten."""

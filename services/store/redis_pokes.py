@@ -7,6 +7,7 @@ nothing is heard, so everybody whose channel was on it is called once it is back
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -155,7 +156,11 @@ class _Ear:
                 self._tasks = [loop.create_task(self._listen()), loop.create_task(self._beat())]
         confirmed = asyncio.get_running_loop().create_future()
         self._asked.append(confirmed)
-        await self._send(self._subscribe, channel)
+        if not await self._send(self._subscribe, channel) and not confirmed.done():
+            # Lost, and whoever listened has told those who asked before.
+            with contextlib.suppress(ValueError):
+                self._asked.remove(confirmed)
+            raise NotDone("the connection to Redis was lost", moved=True)
         await confirmed
         self.channels.add(channel)
 
@@ -165,16 +170,18 @@ class _Ear:
             self.channels.discard(channel)
             await self._send(self._unsubscribe, channel)
 
-    async def _send(self, *command: bytes) -> None:
+    async def _send(self, *command: bytes) -> bool:
+        """False if the connection is lost; whoever listens finds out."""
         connection = self._connection
         if connection is None or not connection.is_connected:
-            return  # whoever listens finds out
+            return False
         try:
             await connection.send_packed_command(
                 connection.pack_command(*command), check_health=False
             )
         except _LOST:
-            return
+            return False
+        return True
 
     async def close(self) -> None:
         """Ends the connection."""
