@@ -112,7 +112,8 @@ async def test_a_service_that_is_killed_with_somebody_due_pokes_when_it_is_back(
     tmp_path: Path,
 ) -> None:
     """The gateway is away, the service is killed: what was marked is in the store."""
-    async with house(tmp_path) as all_:
+    # Killed with a claim in its hands, it leaves it to its lease: two time-outs.
+    async with house(tmp_path, ROOKERY_WAKE_TIMEOUT_S="1") as all_:
         a = await all_.devices.first()
         b = await all_.devices.another(a)
         all_.gateway.kill()

@@ -85,7 +85,7 @@ class Waker:
         self._hub = hub
         self._send = send
         self._batch_max = batch_max
-        self._lease_ms = int(2_000 * timeout_s) + 10_000
+        self._lease_ms = int(2_000 * timeout_s) + 2_000
         self._telemetry = telemetry
         self._clock = clock
         self._chance = chance or random.SystemRandom()
