@@ -53,7 +53,7 @@ def test_every_refusal_has_a_row() -> None:
 
     foreseen = kinds(errors.RequestError) | kinds(store_errors.StoreError)
     foreseen -= {errors.RequestError, store_errors.StoreError}
-    missing = [kind for kind in foreseen if kind not in errors.TABLE]
+    missing = [kind for kind in foreseen if not errors.TABLE.keys() & set(kind.__mro__)]
     assert missing == []
     assert errors.failure(ChainError("seq", "x")).code is grpc.StatusCode.INVALID_ARGUMENT
     assert errors.failure(OpenError()).reason == "MALFORMED"
