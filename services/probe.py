@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ssl
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -33,10 +34,10 @@ def health(arguments: argparse.Namespace) -> None:
         _shakes_hands(address)
         return
     with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
-        ask = health_pb2_grpc.HealthStub(channel).Check
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service=arguments.service)
         try:
-            status = ask(request, timeout=_SECONDS).status
+            status = stub.Check(request, timeout=_SECONDS).status
         except grpc.RpcError as error:
             raise NotHealthy(f"{address}: {error.code().name}") from None
     if status != health_pb2.HealthCheckResponse.SERVING:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from client import keyfile
 from services.call import Clock
+from services.listed import Listed
 from services.party.config import PartyConfig
 from services.party.desk import Desk
 from services.party.front import Front
@@ -60,7 +61,7 @@ async def counter(
     front = Front(
         config,
         desk.routes(),
-        [one.public for one in publishers],
+        [Listed(one.public) for one in publishers],
         no_link,
         options=(),
         telemetry=Telemetry(configure("error", "json")),

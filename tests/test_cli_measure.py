@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from client.cli.session import ENDPOINT_ROW
 from client.localkey import KeyFile
 from client.measure.participant import Participant
+from client.sync import ENDPOINT_ROW
 from client.vault import FileVault
 from crypto.field import FIELD31
 from mpc.kinds import Histogram
