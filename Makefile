@@ -9,8 +9,9 @@ PACKAGES := $(wildcard crypto mpc services client)
 TYPED := $(PACKAGES) proto/rookery $(wildcard bench deploy) tests .ci
 # Relative paths would follow a test into its working folder.
 export NODE_PATH := $(CURDIR)/.cache/node_modules
-# Four at most: a test that waits for a server's answer must not wait for a core.
-JOBS ?= auto --maxprocesses=4
+# One more than there are cores, for a third of a run is waiting; four at most: a test that
+# waits for a server's answer must not wait for a core.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
