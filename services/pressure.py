@@ -34,6 +34,7 @@ FORGET_S: Final = 5.0
 """A process that was as quiet for so long has no queue."""
 SHARE_MAX: Final = 0.98
 _BY_DELAY, _BY_TREND = 0.03, 0.15
+_FADE: Final = 0.8
 _RETRY_MS, _RETRY_STEP_MS = 1_000, 100
 _PROBE_S: Final = 30.0
 
@@ -41,7 +42,7 @@ _PROBE_S: Final = 30.0
 class Valve:
     """What a lane refuses. `share` of its calls, from 0 up."""
 
-    __slots__ = ("delay_s", "late", "share", "shortest_s")
+    __slots__ = ("delay_s", "late", "served_s", "share", "shortest_s")
 
     def __init__(self) -> None:
         self.share = 0.0
@@ -50,12 +51,15 @@ class Valve:
         self.delay_s = 0.0
         self.shortest_s: float | None = None
         """Of the calls that ended since the last look: in a standing queue all are long."""
+        self.served_s = 0.0
+        """The same as of the last look; it fades while no call ends, or a lane of which none does
+        (streams) would refuse for ever."""
 
     def judge(self, target_s: float, queued_s: float) -> None:
         """Follows how long calls wait, before they are taken up and after."""
-        served_s = self.delay_s if self.shortest_s is None else self.shortest_s
+        self.served_s = _FADE * self.served_s if self.shortest_s is None else self.shortest_s
         self.shortest_s = None
-        delay_s = max(served_s, queued_s)
+        delay_s = max(self.served_s, queued_s)
         off = min(2.0, delay_s / target_s - 1)
         trend = max(-2.0, min(2.0, (delay_s - self.delay_s) / target_s))
         self.delay_s = delay_s
@@ -126,13 +130,16 @@ class Pressure:
     def _look(self, now_s: float) -> None:
         if now_s - self._looked_s > FORGET_S:
             self.valves = {lane: Valve() for lane in Lane}
+            self.queued_s = 0.0
         self._looked_s = now_s
         if self._sent_s is not None:
             # Not back yet: it waits at least as long as it has waited.
             self.queued_s = max(self.queued_s, now_s - self._sent_s)
         for valve in self.valves.values():
             valve.judge(self._target_s, self.queued_s)
-        if self._sent_s is None and self.probe is not None and self._calls >= CALLS_MIN:
+        # A queue that was there is looked at again however few calls come: it may be gone.
+        asks = self._calls >= CALLS_MIN or self.queued_s > self._target_s
+        if self._sent_s is None and self.probe is not None and asks:
             self._calls = 0
             self._sent_s = now_s
             self.probe()

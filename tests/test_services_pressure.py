@@ -123,6 +123,35 @@ def test_a_quiet_process_neither_asks_itself_nor_remembers() -> None:
     assert scene.share(Lane.PUSH) == 0.0
 
 
+def test_a_lane_without_a_call_that_ends_recovers_with_the_queue() -> None:
+    """Streams never end as calls do, and nobody may pull for a while: what a lane refuses is
+    judged by the queue of now, not by the longest that there ever was."""
+    scene = Scene()
+    scene.rounds(20, pushes_s=0.002, probe_s=None)
+    assert all(scene.share(lane) > 0.3 for lane in Lane)
+    scene.rounds(100, pushes_s=0.002, probe_s=0.001)
+    assert [scene.share(lane) for lane in Lane] == [0.0] * len(Lane)
+    assert scene.pressure.backoff_ms == 0
+
+
+def test_an_old_queue_refuses_nobody_after_a_pause() -> None:
+    """The last call to itself took long, and then nobody came: it says nothing of now."""
+    for pause_s in (FORGET_S * 2, FORGET_S / 2):
+        scene = Scene()
+        scene.rounds(2, pushes_s=0.002, probe_s=TARGET_S * 10)
+        scene.now_s += pause_s
+        refused = 0
+        for _ in range(4 * CALLS_MIN):
+            probes = scene.probes
+            refused += scene.pressure.refuses(Lane.PUSH)
+            scene.pressure.served(Lane.PUSH, 0.002)
+            if scene.probes > probes:
+                scene.now_s += 0.001
+                scene.pressure.probed()
+            scene.now_s += 0.5
+        assert not refused
+
+
 async def test_a_refused_call_was_not_looked_at(tmp_path: Path) -> None:
     """Neither its signature, so that a flood costs no verification, nor its nonce: the same
     bytes are taken once there is room."""
