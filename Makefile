@@ -51,7 +51,7 @@ demo: venv ## Show the whole system at work
 	@$(BIN)/rookery demo $(DEMO_ARGS)
 
 test: venv node programs ## Run the tests
-	@$(BIN)/python -m pytest -n $(JOBS) --dist=loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 soak: venv node programs ## Run the tests that take minutes: load, faults, reconnect storms
 	@$(BIN)/python -m pytest -m soak --timeout=0 $(ARGS)

@@ -24,6 +24,21 @@ def pytest_report_header() -> str:
     return programs.version("redis-server")
 
 
+# Begun first: one that is left for the end has a worker go on alone.
+LONGEST = (
+    "test_cli_profile", "test_party_rounds", "test_party_restarts", "test_two_processes",
+    "test_cli_measure", "test_walkthrough", "test_demo", "test_cli_task_rounds",
+    "test_replica_faults", "test_client_killed", "test_telemetry_leaks", "test_client_remake",
+    "test_deploy_edge", "test_cli_device", "test_mpc_circuit", "test_cli_join", "test_soak",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order of `LONGEST`, then the others."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One Redis, `appendfsync always`, for all tests of a process; none of them may end it.
