@@ -92,9 +92,10 @@ async def live_through(
     *,
     households: int,
     strikes: int,
+    on_settled: Callable[[], object] = lambda: None,
 ) -> None:
     """Everything that was said is there on every device in the end, every increment counted
-    once."""
+    once. `on_settled`: called when all have settled, before the storm."""
     town = Spread(endpoint, seed=7)
     homes = [await town.settle(Person(number, "r", {})) for number in range(households)]
     lives = [
@@ -104,6 +105,7 @@ async def live_through(
         ]
         for number, home in enumerate(homes)
     ]
+    on_settled()
     storm = Storm(strike, strikes)
     async with asyncio.TaskGroup() as group:
         group.create_task(storm.rage())
