@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from client.demo.people import Household, Town
 from client.demo.ratings import Person
@@ -16,6 +18,10 @@ from client.sync import SyncedDevice
 from client.transport import Transport
 
 SYNCS_BETWEEN_STRIKES = 12
+LOST = {"CHAIN_GAP", "GENERATION_CHANGED", "DEVICE_FORKED"}
+"""What a service answers to somebody who holds more than it does. Clients heal then, and in the
+end nothing is missing: so it is these words that tell whether anything was lost on the way."""
+EVERY_CALL = {"ROOKERY_ACCESS_LOG_SHARE": "1"}
 
 
 @dataclass(slots=True)
@@ -129,3 +135,11 @@ async def agree(home: Household, lives: Sequence[Life]) -> None:
         assert total == sum(said.values())
         assert device.core.status.edits_waiting == 0
         assert [notice for notice in device.core.notices if notice.kind.value == "alarm"] == []
+
+
+def losses(folder: Path) -> set[str]:
+    """Which of them replicas said to anybody, by their log."""
+    # Two processes write to it: where a line ends is not to be relied on.
+    said = set(re.findall(r'"reason": "(\w+)"', (folder / "service.log").read_text("utf-8")))
+    assert "OK" in said
+    return said & LOST

@@ -5,7 +5,6 @@ Short slices run with all tests, the long runs by `make soak`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -24,7 +23,7 @@ from tests.redis_process import RedisCluster, RedisServer
 from tests.served import serving
 from tests.service_process import ServiceProcess
 from tests.shell_worlds import endpoint_of, fleet, put, rules, shown
-from tests.storms import live_through
+from tests.storms import EVERY_CALL, live_through, losses
 
 
 @contextmanager
@@ -64,20 +63,6 @@ def in_turn(*strikes: Callable[[], None]) -> Callable[[], None]:
     """Another one each time."""
     turns = cycle(strikes)
     return lambda: next(turns)()
-
-
-LOST = {"CHAIN_GAP", "GENERATION_CHANGED", "DEVICE_FORKED"}
-"""What a service answers to somebody who holds more than it does. Clients heal then, and in the
-end nothing is missing: so it is these words that tell whether anything was lost on the way."""
-EVERY_CALL = {"ROOKERY_ACCESS_LOG_SHARE": "1"}
-
-
-def losses(folder: Path) -> set[str]:
-    """Which of them replicas said to anybody, by their log."""
-    # Two processes write to it: where a line ends is not to be relied on.
-    said = set(re.findall(r'"reason": "(\w+)"', (folder / "service.log").read_text("utf-8")))
-    assert "OK" in said
-    return said & LOST
 
 
 async def storm_on_one_server(folder: Path, *, households: int, strikes: int) -> None:

@@ -12,18 +12,19 @@ from hypothesis import HealthCheck, given, settings
 
 from tests import test_client_convergence as convergence
 from tests.service_process import ServiceProcess
-from tests.storms import live_through
+from tests.storms import EVERY_CALL, live_through, losses
 
 
 async def soak(folder: Path, *, households: int, kills: int) -> None:
     """A service on SQLite that is killed and started."""
-    with ServiceProcess(folder) as service:
+    with ServiceProcess(folder, **EVERY_CALL) as service:
 
         def strike() -> None:
             service.kill()
             service.start()
 
         await live_through(service.endpoint, strike, households=households, strikes=kills)
+    assert losses(folder) == set()
 
 
 async def test_a_storm_of_kills_loses_nothing(tmp_path: Path) -> None:
