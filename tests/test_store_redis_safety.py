@@ -196,9 +196,12 @@ NOBODY = "0" * 40
 ALL = Promise(replicas_min=1)
 
 
-def entry(host: str, run: str, replid: str, *, replicas: int = 0, synced: bool = True) -> Entry:
-    """A master as somebody saw it."""
-    return Entry(host, 1, run, replid, replicas, synced)
+def entry(
+    host: str, run: str, replid: str, *, replicas: str = "", synced: bool = True, at: str = ""
+) -> Entry:
+    """A master as somebody saw it, with replicas at these addresses."""
+    seen = tuple(f"{name}:1" for name in replicas)
+    return Entry(host, 1, run, replid, len(seen), synced, seen, at)
 
 
 @pytest.mark.parametrize(
@@ -215,24 +218,42 @@ def entry(host: str, run: str, replid: str, *, replicas: int = 0, synced: bool =
         ((entry("a", "r1", "p1"),), entry("a", "r2", "p2"), "p1", Promise(), True),
         ((entry("a", "r1", "p1", synced=False),), entry("a", "r2", "p2"), "p1", ALL, False),
         # Behind one address a replica may have taken over.
-        ((entry("a", "r1", "p1", replicas=1),), entry("a", "r2", "p2"), "p1", Promise(), False),
-        ((entry("a", "r1", "p1", replicas=1),), entry("a", "r2", "p2"), "p1", ALL, True),
+        ((entry("a", "r1", "p1", replicas="b"),), entry("a", "r2", "p2"), "p1", Promise(), False),
+        (
+            (entry("a", "r1", "p1", replicas="b"),), entry("a", "r2", "p2", at="b:1"),
+            "p1", ALL, True,
+        ),
+        ((entry("a", "r1", "p1", replicas="b"),), entry("a", "r2", "p2"), "p1", ALL, False),
         # A replica took over.
-        ((entry("a", "r1", "p1", replicas=1),), entry("b", "r2", "p2"), "p1", Promise(), False),
-        ((entry("a", "r1", "p1", replicas=1),), entry("b", "r2", "p2"), "p1", ALL, True),
-        ((entry("a", "r1", "p1", replicas=2),), entry("b", "r2", "p2"), "p1", ALL, False),
+        ((entry("a", "r1", "p1", replicas="b"),), entry("b", "r2", "p2"), "p1", Promise(), False),
+        ((entry("a", "r1", "p1", replicas="b"),), entry("b", "r2", "p2"), "p1", ALL, True),
+        # One that joined when nobody looked: WAIT may have counted the other one. Or one that
+        # is found with it afterwards, and was not known before.
+        ((entry("a", "r1", "p1", replicas="c"),), entry("b", "r2", "p2"), "p1", ALL, False),
+        (
+            (entry("a", "r1", "p1", replicas="b"),), entry("b", "r2", "p2", replicas="c"),
+            "p1", ALL, False,
+        ),
+        # The one whose place it took follows it.
+        (
+            (entry("a", "r1", "p1", replicas="b"),), entry("b", "r2", "p2", replicas="a"),
+            "p1", ALL, True,
+        ),
+        # What was written before replicas had names in it.
+        ((Entry("a", 1, "r1", "p1", 1, True),), entry("b", "r2", "p2"), "p1", ALL, False),
+        ((entry("a", "r1", "p1", replicas="bc"),), entry("b", "r2", "p2"), "p1", ALL, False),
         # It started again, and then a replica took over that had not been with it since.
         (
-            (replace(entry("a", "r2", "p2", replicas=1), older="p1"),), entry("b", "r3", "p3"),
+            (replace(entry("a", "r2", "p2", replicas="b"), older="p1"),), entry("b", "r3", "p3"),
             "p1", ALL, True,
         ),
         # It went there and back, and nobody saw the step between.
-        ((entry("a", "r1", "p1", replicas=1),), entry("a", "r1", "p3"), "p2", ALL, False),
-        ((entry("a", "r1", "p1", replicas=1),), entry("a", "r3", "p3"), "p2", ALL, False),
+        ((entry("a", "r1", "p1", replicas="b"),), entry("a", "r1", "p3"), "p2", ALL, False),
+        ((entry("a", "r1", "p1", replicas="b"),), entry("a", "r3", "p3"), "p2", ALL, False),
         # A server that nobody knows; where the operator gives a word, what it may mean holds.
         ((entry("a", "r1", "p1"),), entry("b", "r2", "p2"), NOBODY, ALL, False),
         (
-            (entry("a", "r1", "p1", replicas=2),), entry("a", "r2", "p2"), "p1",
+            (entry("a", "r1", "p1", replicas="bc"),), entry("a", "r2", "p2"), "p1",
             Promise(persistence="synced"), True,
         ),
     ],
@@ -254,3 +275,11 @@ def test_the_other_masters_of_a_cluster_stay_in_the_line() -> None:
     new = entry("a", "r9", "p9")
     line, kept = follow((entry("a", "r1", "p1"), *others), new, NOBODY, Promise())
     assert (line, kept) == ((*others, replace(new, older="p1")), True)
+
+
+def test_a_line_of_before_replicas_had_names_is_read() -> None:
+    """It says how many there were, and not which."""
+    old = {"host": "a", "port": 1, "run": "r", "replid": "p", "replicas": 1, "synced": True}
+    read = Entry.parse({**old, "older": "q"})
+    assert (read.replicas, read.seen, read.older) == (1, (), "q")
+    assert Entry.parse({**old, "seen": ["b:1"]}).seen == ("b:1",)

@@ -150,6 +150,13 @@ async def ask(connection: Connection, *commands: Command) -> list[Any]:
     return answers
 
 
+def peer(connection: Connection) -> str:
+    """`IP:PORT` at the other end; empty if it is closed."""
+    writer = connection._writer
+    name = None if writer is None else writer.get_extra_info("peername")
+    return "" if name is None else f"{name[0]}:{name[1]}"
+
+
 def judge(answer: Any) -> Any:
     """The answer, unless it is a refusal: NotDone, StoreUnavailable, or a ResponseError, which
     is a defect of ours."""

@@ -5,8 +5,9 @@ to a process that is not in it is judged before it is used:
 
 * the same server, started again: nothing is lost if each write had been synced before it was
   acknowledged (`appendonly yes`, `appendfsync always`);
-* a replica that took over: nothing is lost if each write had been on all replicas before
-  (`redis_replicas_min`);
+* a replica that took over: nothing is lost if it is one of those that the master was last seen
+  with, and each write had been on all of these before (`redis_replicas_min`). Redis counts
+  whoever confirms: a replica that joined since may have been counted instead of them;
 * anything else, or neither promised: acknowledged writes may be gone. The generation is
   renewed, so that clients compare heads and push again what is missing.
 
@@ -28,7 +29,7 @@ from redis.asyncio.connection import Connection
 
 from services.store.errors import StoreUnavailable
 from services.store.redis_address import Address, Host
-from services.store.redis_connection import Connections, NotDone, ask, judge
+from services.store.redis_connection import Connections, NotDone, ask, judge, peer
 from services.store.redis_safety import Info, Promise, is_synced
 
 META = b"meta{meta}"
@@ -84,14 +85,42 @@ class Entry:
     replid: str
     replicas: int
     synced: bool
+    seen: tuple[str, ...] = ()
+    """Which replicas it had: `IP:PORT`, as Redis names them."""
+    at: str = ""
+    """`IP:PORT` at the other end of the connection: `host` may be a name."""
     older: str = ""
     """What `replid` was before it started again: a replica that took over from there has all
     that was acknowledged, because nothing could be without it since."""
 
     @classmethod
-    def of(cls, host: Host, info: Info, *, synced: bool) -> Entry:
-        """What is to be remembered of a server."""
-        return cls(host[0], host[1], info.run_id, info.replid, info.replicas, synced)
+    async def of(cls, host: Host, info: Info, connection: Connection, promise: Promise) -> Entry:
+        """What is to be remembered of the server at the other end."""
+        synced = await is_synced(connection, promise)
+        at = peer(connection)
+        return cls(*host, info.run_id, info.replid, info.replicas, synced, info.seen, at)
+
+    @classmethod
+    def parse(cls, row: dict[str, Any]) -> Entry:
+        """As it stands in the store; a version before this one did not write `seen`."""
+        return cls(**{**row, "seen": tuple(row.get("seen", ()))})
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What a master may call it."""
+        return frozenset((f"{self.host}:{self.port}", self.at))
+
+    def leaves_all_to(self, new: Entry, promise: Promise) -> bool:
+        """Whether that one, which was its replica and takes over, has all that was
+        acknowledged."""
+        if promise.persistence == "synced":
+            return True
+        known = self.names | frozenset(self.seen)
+        return (
+            promise.failover_keeps(max(self.replicas, len(self.seen)))
+            and not new.names.isdisjoint(self.seen)
+            and known.issuperset(new.seen)
+        )
 
 
 Line = tuple[Entry, ...]
@@ -117,12 +146,14 @@ def follow(line: Line, new: Entry, replaced: str, promise: Promise) -> tuple[Lin
         kept = replaced == _NOBODY and before.synced
     elif took is here and took.run != new.run:
         # Behind one address: started again from its own file, or another one took over.
-        kept = took.synced and (took.replicas == 0 or promise.failover_keeps(took.replicas))
+        kept = took.synced and (took.replicas == 0 or took.leaves_all_to(new, promise))
     else:
-        kept = promise.failover_keeps(took.replicas)
+        kept = took.leaves_all_to(new, promise)
     if kept and before is here and before is not same and before is not None:
         # Its replicas come back to it, if one of them does not take over.
-        new = replace(new, older=before.replid, replicas=max(new.replicas, before.replicas))
+        seen = tuple(sorted({*new.seen, *before.seen}))
+        replicas = max(new.replicas, before.replicas)
+        new = replace(new, older=before.replid, replicas=replicas, seen=seen)
     rest = tuple(entry for entry in line if entry not in (before, here))
     return (*rest, new), kept
 
@@ -160,10 +191,16 @@ class Lineage:
         entries: list[Entry] = []
         for host, info in masters:
             async with self._connections.visit(host) as connection:
-                synced = await is_synced(connection, self._promise)
-            entries.append(Entry.of(host, info, synced=synced))
+                entries.append(await Entry.of(host, info, connection, self._promise))
         async with self._lock:
             await self._read(entries)
+
+    @property
+    def awaits_replicas(self) -> bool:
+        """Whether a master was last seen without a replica that its writes wait for, so that
+        it is soon to be looked at again."""
+        waits = self._promise.replicas_min
+        return any(len(entry.seen) < max(waits, entry.replicas) for entry in self._line if waits)
 
     async def admit(self, host: Host, connection: Connection) -> Info:
         """Judges the server at the other end. NotDone if it is no master."""
@@ -190,7 +227,7 @@ class Lineage:
 
     async def look(self, host: Host, connection: Connection, info: Info) -> None:
         """Takes the server into the line as it is now; renews the generation if it must be."""
-        entry = Entry.of(host, info, synced=await is_synced(connection, self._promise))
+        entry = await Entry.of(host, info, connection, self._promise)
         async with self._lock:
             while True:
                 raw = await self._read()
@@ -227,7 +264,7 @@ class Lineage:
                 f"the store has schema {schema.decode()}; this version knows {SCHEMA.decode()}:"
                 " start the version that wrote it, or a later one"
             )
-        self._line = tuple(Entry(**entry) for entry in json.loads(raw))
+        self._line = tuple(Entry.parse(row) for row in json.loads(raw))
         self._take_generation(generation)
         return bytes(raw)
 

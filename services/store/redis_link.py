@@ -43,7 +43,7 @@ from services.store.redis_topology import Topology
 
 PATIENCE_S = 3.0
 WAIT_MS = 1_000
-LOOK_S = 10.0
+LOOK_S, SOON_S = 10.0, 1.0
 _ASKING = (b"ASKING",)
 _FIRST_PAUSE_S, _PAUSE_MAX_S = 0.01, 0.3
 
@@ -382,7 +382,7 @@ class Link:
         """Replicas come and go, and settings change: what a crash may lose is judged by what
         was so before it."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(SOON_S if self._lineage.awaits_replicas else LOOK_S)
             await self._look_once()
             for server in self._topology.masters:
                 try:

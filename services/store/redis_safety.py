@@ -8,6 +8,8 @@ that this is accepted; then the generation changes where it may have happened
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +41,8 @@ class Promise:
     accepts_loss: bool = False
 
     def failover_keeps(self, replicas: int) -> bool:
-        """Whether a replica that takes over from a master with so many of them has all that
-        was acknowledged: whichever is chosen, it had each write before."""
+        """Whether one of so many replicas has all that was acknowledged when it takes over:
+        whichever is chosen, it had each write before."""
         return self.persistence == "synced" or 0 < replicas <= self.replicas_min
 
 
@@ -56,6 +58,8 @@ class Info:
     replid_before: str
     """Of the master whose place this one took; zeros if it took none."""
     replicas: int
+    seen: tuple[str, ...]
+    """Its replicas that have all it sent so far, but for what is on the way: `IP:PORT`."""
     evicts: bool
 
     @classmethod
@@ -75,8 +79,17 @@ class Info:
             replid=said["master_replid"],
             replid_before=said["master_replid2"],
             replicas=int(said["connected_slaves"]),
+            seen=tuple(sorted(_online(said))),
             evicts=said.get("maxmemory_policy", "noeviction") != "noeviction",
         )
+
+
+def _online(said: dict[str, str]) -> Iterator[str]:
+    for name, value in said.items():
+        if re.fullmatch(r"slave\d+", name):
+            row = dict(part.split("=", 1) for part in value.split(","))
+            if row["state"] == "online":
+                yield f"{row['ip']}:{row['port']}"
 
 
 _SECTIONS = (b"server", b"replication", b"memory")
