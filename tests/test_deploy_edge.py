@@ -17,6 +17,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2
 
 from tests.mesh_processes import EDGE, PARTIES, Mesh, Proxy, channel, refused
+from tests.redis_process import RedisServer
 from tests.scripted import Seen, scripted
 from tests.served import AUDIENCE, CREATE, PULL, Moment, Refusal, Service, config, serving
 from tests.service_process import ServiceProcess
@@ -68,23 +69,23 @@ class Replicas:
 
 @asynccontextmanager
 async def replicas(mesh: Mesh, tmp_path: Path, **edge: str) -> AsyncIterator[Replicas]:
-    """Each holds the same account."""
+    """On one Redis, with an account."""
     world = World.create("edge")
     async with AsyncExitStack() as stack:
+        redis = stack.enter_context(RedisServer(tmp_path / "redis"))
         processes, sidecars = [], []
-        for name in ("a", "b"):
-            folder = tmp_path / name
-            folder.mkdir()
+        for _ in range(2):
             process = ServiceProcess(
-                folder,
+                tmp_path,
+                ROOKERY_REDIS_URL=redis.url,
                 ROOKERY_AUDIENCE=AUDIENCE,
                 ROOKERY_POW_BITS="0",
                 ROOKERY_DRAIN_DELAY_S="1.5",
             )
             processes.append(stack.enter_context(process))
             sidecars.append(await mesh.sidecar(process.listen))
-            async with grpc.aio.insecure_channel(process.listen) as direct:
-                await caller(folder, direct).create(world)
+        async with grpc.aio.insecure_channel(processes[0].listen) as direct:
+            await caller(tmp_path, direct).create(world)
         proxy = await mesh.edge(*sidecars, **edge)
         dialled = await stack.enter_async_context(channel(proxy, mesh))
         yield Replicas(processes, sidecars, proxy, caller(tmp_path, dialled), world)
