@@ -78,7 +78,7 @@ def test_a_rotation_that_is_cut_off_goes_on(
     class Cut(Exception):
         """The power failed."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise Cut
 
     with monkeypatch.context() as cut:

@@ -193,7 +193,8 @@ def retire_pepper(path: Path, mark: bytes) -> None:
 
 
 def _write_successions(path: Path, statements: Sequence[bytes]) -> None:
-    files.write_whole(path.with_name(path.name + SUCCESSIONS), b"".join(map(_line, statements)))
+    lines = b"".join(map(_line, statements))
+    files.write_whole(path.with_name(path.name + SUCCESSIONS), lines, like=path)
 
 
 def _line(data: bytes) -> bytes:

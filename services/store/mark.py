@@ -18,6 +18,8 @@ import struct
 import time
 from pathlib import Path
 
+from services import owner
+
 BEAT_S = 1.0
 _LAYOUT = struct.Struct(">4s8sQ")
 _MAGIC = b"RKM1"
@@ -87,7 +89,7 @@ class Mark:
     def _write(self) -> None:
         """Twenty bytes over the old ones. One that gets lost makes the mark older, no more."""
         with contextlib.suppress(OSError):
-            file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+            file = owner.open_private(self._path, os.O_WRONLY)
             try:
                 os.pwrite(file, _LAYOUT.pack(_MAGIC, self._generation, self._count), 0)
             finally:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from services import owner
 from services.store.errors import StoreUnavailable
 from services.store.observer import Fault
 from services.store.packed import pack
@@ -253,7 +254,7 @@ def lock_file(path: Path) -> int:
     """
     if sqlite3.sqlite_version_info < SQLITE_MIN:
         raise StoreUnavailable(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer")
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = owner.open_private(path.with_name(path.name + ".lock"), os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -265,9 +266,10 @@ def lock_file(path: Path) -> int:
 
 
 def make_private(path: Path) -> None:
-    """Makes the file, if need be, for its owner alone. -wal and -shm take after it."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    path.chmod(0o600)
+    """Makes the file, if need be, for its owner alone. -wal and -shm take after it, in their
+    owner too if root makes them."""
+    os.close(owner.open_private(path, os.O_RDWR))
+    path.chmod(owner.PRIVATE)
 
 
 def connect(path: Path, *, cache_kib: int, read_only: bool = False) -> sqlite3.Connection:
