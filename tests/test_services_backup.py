@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import sqlite3
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -210,6 +212,102 @@ async def test_the_database_that_was_there_is_kept_with_its_log(
     with contextlib.closing(sqlite3.connect(database)) as restored:
         assert restored.execute("SELECT 1 FROM meta WHERE name = 'later'").fetchone() is None
         assert restored.execute("SELECT 1 FROM meta WHERE name GLOB 'backup*'").fetchone() is None
+
+
+async def test_a_restore_that_is_cut_off_leaves_one_database_whole(
+    tmp_path: Path, key_files: KeyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends before any of its changes to the folder: what has the name is the old
+    database with all that was in its log, or the new one."""
+
+    class Cut(BaseException):
+        """Nothing after this is done."""
+
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    made = await stored(tmp_path)
+    target = tmp_path / "copy.db"
+    backup(made, target, key_files, silent)
+    before = generation(made)
+    unfolded = sqlite_schema.connect(made, cache_kib=100)
+    unfolded.execute("INSERT INTO meta VALUES ('later', 1)")
+    for row in (made, made.with_name("rookery.db-wal")):
+        shutil.copy(row, killed)
+    unfolded.close()
+    assert (killed / "rookery.db-wal").stat().st_size
+
+    def attempt(folder: Path, steps: int) -> bool:
+        """Whether it came to an end in so many changes."""
+        left = steps
+
+        def counted(real: Callable[..., object]) -> Callable[..., object]:
+            def step(*args: object, **named: object) -> object:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    raise Cut
+                return real(*args, **named)
+
+            return step
+
+        with monkeypatch.context() as patched:
+            for name in ("unlink", "replace", "hardlink_to"):
+                patched.setattr(Path, name, counted(getattr(Path, name)))
+            try:
+                restore(target, folder / "rookery.db", key_files, silent, replace=True)
+            except Cut:
+                return False
+        return True
+
+    ends = []
+    for steps in itertools.count():
+        folder = tmp_path / f"cut-{steps}"
+        shutil.copytree(killed, folder)
+        over = attempt(folder, steps)
+        with contextlib.closing(sqlite3.connect(folder / "rookery.db")) as found:
+            later = found.execute("SELECT 1 FROM meta WHERE name = 'later'").fetchone()
+        old = generation(folder / "rookery.db") == before
+        assert old == (later is not None), f"cut off after {steps} steps"
+        ends.append(old)
+        if over:
+            break
+    assert ends[0]
+    assert not ends[-1]
+    assert ends == sorted(ends, reverse=True)
+
+
+async def test_a_damaged_database_is_set_aside_as_it_is(
+    tmp_path: Path, key_files: KeyFiles
+) -> None:
+    """It is what a restore is for; that its log can't be folded in stops nobody."""
+    database = await stored(tmp_path)
+    target = tmp_path / "copy.db"
+    backup(database, target, key_files, silent)
+    database.write_bytes(b"\xff" * 8192)
+    log = database.with_name("rookery.db-wal")
+    log.write_bytes(b"log")
+    done = restore(target, database, key_files, silent, replace=True)
+    assert done.aside is not None
+    assert done.aside.read_bytes() == b"\xff" * 8192
+    assert done.aside.with_name(done.aside.name + "-wal").exists()
+    assert not log.exists()
+
+
+async def test_a_database_that_is_being_read_is_not_replaced(
+    tmp_path: Path, key_files: KeyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a backup that is under way: its log can't be folded in before that ends."""
+    monkeypatch.setattr(copying, "BUSY_MS", 10)
+    database = await stored(tmp_path)
+    target = tmp_path / "copy.db"
+    backup(database, target, key_files, silent)
+    writer = sqlite_schema.connect(database, cache_kib=100)
+    writer.execute("INSERT INTO meta VALUES ('later', 1)")
+    with contextlib.closing(writer), copying.moment(database):
+        writer.execute("INSERT INTO meta VALUES ('last', 1)")
+        with pytest.raises(KeepingError, match="is being read"):
+            restore(target, database, key_files, silent, replace=True)
+    assert not [name for name in named(tmp_path) if "before" in name]
 
 
 async def test_a_restore_that_is_refused_changes_nothing(

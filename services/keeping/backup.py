@@ -1,6 +1,6 @@
 """`rookery-server backup` and `restore`: the database as one file, and back.
 
-A backup holds no key. It names those that it needs: the public half of the identity key, and
+A backup holds no key file. It names those that it needs: the public half of the identity key, and
 a mark of the pepper which says nothing about it.
 """
 
@@ -92,7 +92,16 @@ def restore(
                 notes = copying.notes_of(moment)
                 counts = copying.copy(moment, draft, {}, tell)
             copying.verify(draft, counts)
-            aside = _set_aside(database) if database.exists() else None
+            aside = None
+            if database.exists():
+                aside = _set_aside(database)
+                try:
+                    # The file is whole without its log then, which loses its name first.
+                    copying.fold_log(database)
+                except KeepingError:
+                    for name in ("-wal", ""):
+                        aside.with_name(aside.name + name).unlink(missing_ok=True)
+                    raise
             for name in ("-wal", "-shm"):
                 database.with_name(database.name + name).unlink(missing_ok=True)
             files.replace(draft, database)

@@ -75,6 +75,20 @@ def copy(
     return tables
 
 
+def fold_log(path: Path) -> None:
+    """All that the log holds is in the file, which is whole without it. KeepingError while
+    somebody reads the database. One that is damaged stays as it is."""
+    try:
+        with closing(connect(path, "rw")) as connection:
+            (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError as error:
+        raise KeepingError(f"{path}: SQLite says {error}") from error
+    except sqlite3.DatabaseError:
+        return
+    if busy:
+        raise KeepingError(f"{path}: is being read, by a backup perhaps; try again after it")
+
+
 def verify(path: Path, told: Counts) -> None:
     """KeepingError unless the file is sound and has as many rows as were told."""
     with moment(path) as connection:
