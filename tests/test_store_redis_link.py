@@ -12,7 +12,9 @@ import pytest
 import redis
 from redis.crc import key_slot
 
+from services.store import redis_tenancy as tenancy
 from services.store.errors import StoreUnavailable
+from services.store.redis_connection import CONNECTIONS_PER_SERVER
 from services.store.redis_link import Link, Promise, Script
 from tests.redis_process import SLOTS, RedisCluster, RedisPair, RedisServer, until
 
@@ -260,6 +262,40 @@ async def test_a_store_that_was_killed_while_nobody_looked_is_judged_at_the_next
         server.start()
         async with linked(server.url, LOSSY) as link:
             assert link.generation != first
+
+
+async def test_many_calls_without_a_lease_take_it_once(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose lease is over asks for another one on one connection, however many calls wait."""
+    async with linked(redis_server.url) as link:
+        monkeypatch.setattr(tenancy, "MARGIN_S", tenancy.LEASE_S)
+        with redis_server.client() as client:
+            await link._tenant.enter()  # type: ignore[union-attr]  # so it is over now
+            before = client.info("stats")["total_connections_received"]
+            await asyncio.gather(*(count(link, "a") for _ in range(500)))
+            made = client.info("stats")["total_connections_received"] - before
+        assert made <= CONNECTIONS_PER_SERVER + 2
+
+
+async def test_the_lease_is_renewed_when_redis_is_back_though_nobody_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is renewed long before it ends, and tried for until it is."""
+    monkeypatch.setattr(tenancy, "RENEW_S", 0.05)
+    with RedisServer(tmp_path) as server:
+
+        def ends() -> float:
+            with server.client() as client:
+                return float(client.zrange(tenancy.SERVING, 0, -1, withscores=True)[0][1])
+
+        async with linked(server.url):
+            first = ends()
+            await asyncio.to_thread(until, lambda: ends() > first)
+            server.kill()
+            server.start()
+            again = ends()
+            await asyncio.to_thread(until, lambda: ends() > again)
 
 
 async def test_what_a_replica_lacks_is_not_acknowledged_when_it_is_sent_again(

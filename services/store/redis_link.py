@@ -11,9 +11,6 @@ where the generation changed on the way, it raises StoreUnavailable: the caller 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
-import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Self
@@ -79,9 +76,7 @@ class Link:
         self._looking: asyncio.Task[None] | None = None
         self._jitter = random.SystemRandom().random
         self._closed = False
-        self._own = os.urandom(16)
-        self._serves = True
-        self._leased_until = math.inf
+        self._tenant: tenancy.Tenant | None = tenancy.Tenant(self._lineage, self._refresh)
         self.publish_command = b"PUBLISH"
         """What a script calls to be heard by `subscribe`; SPUBLISH in a cluster of Redis 7."""
 
@@ -106,7 +101,8 @@ class Link:
             ca_file=ca_file,
             observer=observer,
         )
-        link._serves = serves
+        if not serves:
+            link._tenant = None
         end = asyncio.get_running_loop().time() + PATIENCE_S
         try:
             while True:
@@ -135,7 +131,8 @@ class Link:
                 raise StoreUnavailable("redis_url: there is no store of Rookery's")
             await self._check_empty()
         await self._lineage.open(masters)
-        await self._enter()
+        if self._tenant is not None:
+            await self._tenant.enter()
         # Each master is judged now: later it would be while the first caller waits.
         for server in self._topology.masters:
             await server.give(await server.take())
@@ -279,8 +276,8 @@ class Link:
             if self._closed:
                 raise StoreUnavailable("the store is closed")
             try:
-                if loop.time() > self._leased_until:
-                    await self._enter()
+                if self._tenant is not None:
+                    await self._tenant.hold()
                 server = (
                     self._topology.server(instead) if instead else await self._topology.owner(key)
                 )
@@ -356,13 +353,6 @@ class Link:
 
     # --- looking after it ---
 
-    async def _enter(self) -> None:
-        """The lease of who serves the store. StoreUnavailable if it is moved."""
-        if self._serves:
-            now = asyncio.get_running_loop().time()
-            await tenancy.enter(self._lineage, self._own)
-            self._leased_until = now + tenancy.LEASE_S - tenancy.MARGIN_S
-
     async def _greet(self, host: Host, connection: Connection) -> None:
         await self._lineage.admit(host, connection)
 
@@ -374,7 +364,6 @@ class Link:
     async def _look_once(self) -> None:
         try:
             await self._lineage.reread()
-            await self._enter()
         except (NotDone, MaybeDone, StoreUnavailable):
             return  # the next look, or the next connection, finds out
 
@@ -403,9 +392,8 @@ class Link:
             await asyncio.gather(self._looking, return_exceptions=True)
         if self._pokes is not None:
             await self._pokes.close()
-        if self._leased_until < math.inf:
-            with contextlib.suppress(NotDone, MaybeDone, StoreUnavailable):
-                await tenancy.leave(self._lineage, self._own)
+        if self._tenant is not None:
+            await self._tenant.close()
         await self._topology.close()
 
 

@@ -3,17 +3,30 @@
 Each process that serves holds a lease of half a minute, renewed every few seconds; one whose
 lease ended asks for another before it sends anything. `rookery-server migrate-store` takes the
 store while nobody holds one, and from then on nobody gets one. Both are one step in one slot.
+
+So a process that can't renew for the whole of its lease serves nothing, not even what other
+masters of a cluster have: the store may have been taken meanwhile by whoever reaches that slot,
+and what was written to it then would be missing in the copy.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import math
+import os
+from collections.abc import Awaitable, Callable
+
 from services.store.errors import StoreUnavailable
+from services.store.redis_connection import MaybeDone, NotDone
 from services.store.redis_lineage import META, Lineage
 
 SERVING = b"serving{meta}"
 LEASE_S = 30
 MARGIN_S = 5
 """A process takes its lease for over so much earlier."""
+RENEW_S = 8.0
+_FIRST_PAUSE_S, _PAUSE_MAX_S = 0.02, 1.0
 
 _NOW = b"local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
 _ENTER = (
@@ -84,3 +97,67 @@ async def settle(
     """Changes the mark, to none if `after` is empty; False if it was another one."""
     done: int = await lineage.eval(_SETTLE, _KEYS, mark, after, generation, secret)
     return bool(done)
+
+
+class Tenant:
+    """The lease of this process, taken by `enter` and renewed until `close`."""
+
+    def __init__(self, lineage: Lineage, refresh: Callable[[], Awaitable[None]]) -> None:
+        self._lineage = lineage
+        self._refresh = refresh
+        self._own = os.urandom(16)
+        self._until = -math.inf
+        self._entering: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._pause = _FIRST_PAUSE_S
+        self._not_before = -math.inf
+
+    async def hold(self) -> None:
+        """Returns while the lease lasts, or with another one. StoreUnavailable if the store is
+        moved; NotDone, MaybeDone."""
+        if asyncio.get_running_loop().time() > self._until:
+            await self.enter()
+
+    async def enter(self) -> None:
+        """Takes or renews it. Whoever comes meanwhile waits for the same answer."""
+        if self._entering is None or self._entering.done():
+            self._entering = asyncio.get_running_loop().create_task(self._enter())
+        await asyncio.shield(self._entering)
+
+    async def _enter(self) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._not_before - loop.time()))
+        now = loop.time()
+        try:
+            await enter(self._lineage, self._own)
+        except BaseException:
+            self._not_before = loop.time() + self._pause
+            self._pause = min(2 * self._pause, _PAUSE_MAX_S)
+            raise
+        self._until = now + LEASE_S - MARGIN_S
+        self._pause = _FIRST_PAUSE_S
+        if self._renewing is None:
+            self._renewing = loop.create_task(self._renew_often())
+
+    async def _renew_often(self) -> None:
+        """Early enough that a failover ends before the lease does."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            while True:
+                try:
+                    await self.enter()
+                    break
+                except (NotDone, MaybeDone):
+                    await self._refresh()
+                except StoreUnavailable:
+                    break  # who calls hears of it
+
+    async def close(self) -> None:
+        """Gives it back, if the store can be reached."""
+        tasks = [task for task in (self._renewing, self._entering) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._until > -math.inf:
+            with contextlib.suppress(NotDone, MaybeDone, StoreUnavailable):
+                await leave(self._lineage, self._own)
