@@ -280,6 +280,55 @@ async def test_a_move_that_ended_between_the_two_goes_on(tmp_path: Path, url: st
     await client.store.close()
 
 
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_generation_that_is_renewed_during_a_move_ends_it(
+    tmp_path: Path, url: str, *, back: bool, late: bool
+) -> None:
+    """On either side, before the two are compared and after: nothing is written over it, and
+    another run goes on."""
+    old, new = tmp_path / "old.db", tmp_path / "new.db"
+    store: Store = await SqliteStore.open(old)
+    client = await Client.create(store)
+    await client.push(client.world.op())
+    log, generation = await client.pull(), store.generation
+    await store.close()
+    if back:
+        await moved(SqliteSide(old, filled=False), await redis_side(url, filled=True))
+    renewing = await Link.open(url, serves=False)
+
+    class Renewed(RedisSide):
+        """A store in Redis whose generation changes once it was compared."""
+
+        async def retire(self, mark: bytes) -> None:
+            await renewing.new_generation()
+            await super().retire(mark)
+
+        async def finish(self, mark: bytes, generation: bytes, secret: bytes) -> None:
+            await renewing.new_generation()
+            await super().finish(mark, generation, secret)
+
+    async def sides(kind: type[RedisSide]) -> tuple[Target, Target]:
+        link = await Link.open(url, make=not back, serves=False)
+        if back:
+            return kind(link, url), SqliteSide(new, filled=True)
+        return SqliteSide(old, filled=False), kind(link, url)
+
+    pair = await sides(Renewed if late else RedisSide)
+    if not late:
+        await renewing.new_generation()
+    with pytest.raises(StoreUnavailable, match="may have lost writes"):
+        await moved(*pair)
+    renewed = renewing.generation
+    await renewing.close()
+    await moved(*await sides(RedisSide))
+    store = await (SqliteStore.open(new) if back else RedisStore.open(await Link.open(url)))
+    client.store = store
+    assert await client.pull() == log
+    assert client.store.generation == (renewed if back else generation)
+    await client.store.close()
+
+
 def _command(source: str, target: str) -> list[str]:
     arguments = ["migrate-store", "--from", source, "--to", target, "--json"]
     return [sys.executable, "-m", "services.cli", *arguments]

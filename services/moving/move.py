@@ -3,7 +3,8 @@
 Killed at any point, it goes on where it was when it is run again: what was copied whole is
 known by its last row, and both stores know by a mark which move they belong to. Nobody can
 serve either of them meanwhile. The clients notice nothing: the copy has the same secret and
-the same generation, so that their cursors stay good.
+the same generation, so that their cursors stay good. Where a Redis may have lost writes on the
+way, on either side, it ends with an error, and all is compared again in another run.
 """
 
 from __future__ import annotations
@@ -40,26 +41,28 @@ async def move(source: Side, target: Target, tell: Tell) -> Moved:
         said = "was moved away itself" if filling.startswith(b"gone") else "is part of another move"
         raise StoreUnavailable(f"{target.name} {said}")
     total = await source.count()
-    if standing == to:
-        await target.put_shared(source.shared())
-        done = 0
-        async for account_id in source.accounts():
-            if not await target.has_account(account_id):
-                await target.put_account(source.account(account_id))
-            done += 1
-            tell("copy", done, total)
-        rounds = [row[1] async for row in source.shared() if row[0] == "round"]
-        for number, round_id in enumerate(rounds):
-            await target.put_content(round_id, source.content(round_id))
-            tell("rounds", number + 1, len(rounds))
+    # Also if the source was left already: the target may have lost some of it since.
+    await target.put_shared(source.shared())
+    done = 0
+    async for account_id in source.accounts():
+        if not await target.has_account(account_id):
+            await target.put_account(source.account(account_id))
+        done += 1
+        tell("copy", done, total)
+    rounds = [row[1] async for row in source.shared() if row[0] == "round"]
+    for number, round_id in enumerate(rounds):
+        await target.put_content(round_id, source.content(round_id))
+        tell("rounds", number + 1, len(rounds))
     there = await _digest(source, "read", total, tell)
     here = await _digest(target, "compare", total, tell)
     if there != here:
         differ = [kind for kind in sorted(there | here) if there.get(kind) != here.get(kind)]
         raise StoreUnavailable(
-            f"the copy differs in {', '.join(differ)}: nothing was retired; empty {target.name}"
+            f"the copy differs in {', '.join(differ)}: it is not served; empty {target.name}"
             " and move again"
         )
+    for side in (source, target):
+        await side.check_kept()
     if standing == to:
         await source.retire(to)
     await target.finish(of, source.generation, source.secret)

@@ -84,14 +84,23 @@ class RedisSide:
         if sum(await self._link.each_master("DBSIZE")) > own:
             raise StoreUnavailable(f"{self.name} holds data already: empty it first")
 
+    async def check_kept(self) -> None:
+        """See `Side.check_kept`."""
+        await self._link.lineage.reread()
+        if self._link.lineage.changes or self._link.generation != self.generation:
+            raise StoreUnavailable(f"{self.name}: {tenancy.LOST}")
+
     async def retire(self, mark: bytes) -> None:
         """See `Side.retire`."""
-        if not await tenancy.settle(self._link.lineage, mark, b"gone" + mark[2:]):
+        after = b"gone" + mark[2:]
+        if not await tenancy.settle(self._link.lineage, mark, after, self.generation):
             raise StoreUnavailable(f"{self.name} is no longer being moved")
 
     async def finish(self, mark: bytes, generation: bytes, secret: bytes) -> None:
         """See `Target.finish`."""
-        if not await tenancy.settle(self._link.lineage, mark, b"", generation, secret):
+        if not await tenancy.settle(
+            self._link.lineage, mark, b"", self.generation, generation, secret
+        ):
             raise StoreUnavailable(f"{self.name} is no longer being filled")
 
     # --- accounts, from ---

@@ -94,6 +94,11 @@ class Side(Protocol):
         """Takes it for the move alone; the mark of the move that has it. StoreUnavailable."""
         ...
 
+    async def check_kept(self) -> None:
+        """StoreUnavailable if the generation is another one than when it was opened: what was
+        read or written since may be gone."""
+        ...
+
     async def retire(self, mark: bytes) -> None:
         """Nobody serves it any more."""
         ...

@@ -69,6 +69,9 @@ class SqliteSide:
         self._db.execute("INSERT OR IGNORE INTO meta VALUES ('moving', ?)", (mark,))
         return schema.read_meta(self._db, "moving")
 
+    async def check_kept(self) -> None:
+        """See `Side.check_kept`. A file under lock loses nothing."""
+
     async def retire(self, mark: bytes) -> None:
         """See `Side.retire`."""
         self._db.execute("UPDATE meta SET value = ? WHERE name = 'moving'", (b"gone" + mark[2:],))

@@ -26,6 +26,10 @@ LEASE_S = 30
 MARGIN_S = 5
 """A process takes its lease for over so much earlier."""
 RENEW_S = 8.0
+LOST = (
+    "Redis may have lost writes while the store was moved (its generation was renewed): run"
+    " migrate-store again, which compares all of it"
+)
 _FIRST_PAUSE_S, _PAUSE_MAX_S = 0.02, 1.0
 
 _NOW = b"local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
@@ -52,6 +56,7 @@ return {0, moving or ARGV[1]}
 )
 _SETTLE = b"""
 if redis.call('HGET', KEYS[1], 'moving') ~= ARGV[1] then return 0 end
+if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[5] then return -1 end
 if ARGV[2] == '' then redis.call('HDEL', KEYS[1], 'moving')
 else redis.call('HSET', KEYS[1], 'moving', ARGV[2]) end
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'generation', ARGV[3], 'secret', ARGV[4]) end
@@ -92,10 +97,18 @@ async def seize(lineage: Lineage, mark: bytes) -> bytes:
 
 
 async def settle(
-    lineage: Lineage, mark: bytes, after: bytes, generation: bytes = b"", secret: bytes = b""
+    lineage: Lineage,
+    mark: bytes,
+    after: bytes,
+    known: bytes,
+    generation: bytes = b"",
+    secret: bytes = b"",
 ) -> bool:
-    """Changes the mark, to none if `after` is empty; False if it was another one."""
-    done: int = await lineage.eval(_SETTLE, _KEYS, mark, after, generation, secret)
+    """Changes the mark, to none if `after` is empty; False if it was another one.
+    StoreUnavailable if the generation is no longer the known one."""
+    done: int = await lineage.eval(_SETTLE, _KEYS, mark, after, generation, secret, known)
+    if done < 0:
+        raise StoreUnavailable(LOST)
     return bool(done)
 
 
