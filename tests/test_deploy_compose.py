@@ -29,11 +29,18 @@ SERVICE_KEYS = {
 """Of the Compose specification, those that are used."""
 
 
+IMAGES = {name: f"{tag}@sha256:{'0a' * 32}" for name, tag in prepare.IMAGES.items()}
+"""Pinned, to nothing that there is."""
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What prepare.py makes."""
     folder = tmp_path_factory.mktemp("compose") / "made"
-    assert prepare.main([str(folder)]) == 0
+    with pytest.MonkeyPatch.context() as environment:
+        for name, reference in IMAGES.items():
+            environment.setenv(name, reference)
+        assert prepare.main([str(folder)]) == 0
     return folder
 
 
@@ -75,6 +82,39 @@ def test_services_ask_for_what_there_is(compose: dict[str, Any], made: Path) -> 
             assert (COMPOSE.parent / place).exists(), place
     user = os.getuid() or prepare.NOBODY
     assert {path.stat().st_uid for path in (made / "secrets").iterdir()} == {user}
+
+
+def test_images_of_others_are_pinned(compose: dict[str, Any]) -> None:
+    """Each is the one that was named with its digest; ours is built here."""
+    used = {service["image"] for service in compose["services"].values()}
+    assert used == {*IMAGES.values(), "rookery:0.1.0"}
+    assert not re.search(r"_IMAGE:-(?!rookery:)", COMPOSE.read_text())
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "",
+        "redis:7.4-bookworm",
+        "redis@sha256:0a",
+        f"@sha256:{'0a' * 32}",
+        f"a b@sha256:{'0a' * 32}",
+    ],
+)
+def test_an_image_without_a_digest_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    reference: str,
+) -> None:
+    """In words that say how to get it, before anything is made."""
+    for name, pinned in (IMAGES | {"REDIS_IMAGE": reference}).items():
+        monkeypatch.setenv(name, pinned)
+    assert prepare.main([str(tmp_path / "made")]) == 1
+    said = capsys.readouterr().err
+    assert "REDIS_IMAGE" in said
+    assert "docker buildx imagetools inspect" in said
+    assert not (tmp_path / "made").exists()
 
 
 def test_no_service_may_more_than_it_needs(compose: dict[str, Any]) -> None:
@@ -176,9 +216,11 @@ def test_redis_takes_its_configuration_and_loses_nothing(made: Path, tmp_path: P
     assert said["requirepass"] == password
 
 
-def test_what_is_made_is_made_once(made: Path) -> None:
+def test_what_is_made_is_made_once(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Again: the same keys, other certificates only if they are asked for."""
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    for name in IMAGES:
+        monkeypatch.delenv(name, raising=False)
     assert prepare.main([str(made)]) == 0
     assert {path: path.read_bytes() for path in before} == before
     assert prepare.main([str(made), "--certificates"]) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -49,6 +51,29 @@ def test_its_base_is_given_and_it_runs_as_nobody_without_a_shell() -> None:
             assert rest.startswith("["), rest
         if name == "HEALTHCHECK":
             assert re.search(r'CMD \["rookery-server", "health"\]$', rest)
+
+
+def test_a_base_without_a_digest_ends_the_build() -> None:
+    """At its first step, in words."""
+    rows = instructions()
+    at = rows.index(("FROM", "${BASE} AS build"))
+    assert rows[at + 1] == ("ARG", "BASE")
+    name, rest = rows[at + 2]
+    assert name == "RUN"
+    program, *arguments = json.loads(rest)
+    assert program == "python3"
+    codes = {}
+    for base in ("python:3.13-slim", "python@sha256:0a", f"python:3.13-slim@sha256:{'0a' * 32}"):
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            env={**os.environ, "BASE": base},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        codes[base] = done.returncode
+        assert ("BASE: name the image with its digest" in done.stderr) == bool(done.returncode)
+    assert [*codes.values()] == [1, 1, 0]
 
 
 def test_what_is_copied_is_there_and_let_through() -> None:

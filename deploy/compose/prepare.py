@@ -3,16 +3,18 @@
 Keys of the service and the parties, a password, an authority with a certificate for each
 workload, the proxies' configurations, folders for data, and `.env`, all below DIR (default:
 `made` beside this file). What is there already is left alone; certificates last 30 days and are
-signed anew by `prepare.py --certificates`.
+signed anew by `prepare.py --certificates`. REDIS_IMAGE, ENVOY_IMAGE and PROMETHEUS_IMAGE in the
+environment name the images with their digests; `.env` keeps them.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +28,13 @@ from services.keys import KeyFileError  # noqa: E402
 
 DOMAIN = "spiffe://rookery.localhost"
 PARTIES = ("party-1", "party-2", "party-3")
+# What compose.yaml was written for. A tag is whatever its registry says next: a digest pins it.
+IMAGES = {
+    "REDIS_IMAGE": "redis:7.4-bookworm",
+    "ENVOY_IMAGE": "envoyproxy/envoy:v1.36-latest",
+    "PROMETHEUS_IMAGE": "prom/prometheus:v3.5.0",
+}
+_PINNED = re.compile(r"[a-z0-9][\w./:-]*@sha256:[0-9a-f]{64}", re.ASCII)
 # Of the image; a person's own id where it isn't root's, so that bind mounts are theirs.
 NOBODY = 65532
 # The proxies' folders as their containers see them.
@@ -39,6 +48,26 @@ maxmemory-policy noeviction
 protected-mode yes
 requirepass {password}
 """
+
+
+class ImageError(Exception):
+    """An image is not named, or not by its digest."""
+
+
+def images(given: Mapping[str, str], env_file: Path) -> dict[str, str]:
+    """References with a digest, as given or as `.env` has kept them; ImageError."""
+    rows = env_file.read_text().splitlines() if env_file.exists() else []
+    kept = dict(row.split("=", 1) for row in rows if "=" in row)
+    found = {name: given.get(name) or kept.get(name, "") for name in IMAGES}
+    for name, usual in IMAGES.items():
+        if not _PINNED.fullmatch(found[name]):
+            tag = found[name].partition("@")[0] or usual
+            raise ImageError(
+                f"{name}: {found[name] or 'is not set'}; set it to {tag}@sha256:…, with the digest"
+                f" that `docker buildx imagetools inspect {tag} --format"
+                " '{{.Manifest.Digest}}'` shows"
+            )
+    return found
 
 
 def secret_files(folder: Path) -> None:
@@ -110,6 +139,7 @@ def variables(folder: Path, user: int, group: int) -> dict[str, str]:
 def prepare(folder: Path, *, anew: bool) -> None:
     """All of it."""
     folder = folder.absolute()
+    pinned = images(os.environ, folder / ".env")
     secret_files(folder / "secrets")
     if anew or not (folder / "tls").exists():
         certificates(folder)
@@ -117,7 +147,7 @@ def prepare(folder: Path, *, anew: bool) -> None:
     for name in ("redis", "prometheus", *PARTIES):
         (folder / "data" / name).mkdir(parents=True, exist_ok=True)
     user, group = os.getuid() or NOBODY, os.getgid() or NOBODY
-    rows = variables(folder, user, group)
+    rows = variables(folder, user, group) | pinned
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in rows.items()))
     if os.getuid() == 0:
         for path in (folder / part for part in ("secrets", "tls", "data")):
@@ -133,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         prepare(arguments.folder, anew=arguments.certificates)
-    except (CertificateError, KeyFileError, OSError) as error:
+    except (CertificateError, ImageError, KeyFileError, OSError) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 1
     print(f"docker compose --env-file {arguments.folder / '.env'} up")
