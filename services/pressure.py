@@ -178,7 +178,10 @@ class Probe:
         await self._channel.close()
 
     async def _send(self) -> None:
-        # Cut off, even we: no better than having waited.
-        with contextlib.suppress(grpc.aio.AioRpcError):
-            await self._check(health_pb2.HealthCheckRequest(), timeout=_PROBE_S)
-        self._pressure.probed()
+        try:
+            # Cut off, even we: no better than having waited.
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await self._check(health_pb2.HealthCheckRequest(), timeout=_PROBE_S)
+        finally:
+            # However it ended: one that counts as waiting for ever would refuse all.
+            self._pressure.probed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,16 @@ from bench.subscribers import DEFAULTS, enrol
 from bench.sync import AUDIENCE
 from services.call import Lane
 from services.limits import Gate
-from services.pressure import CALLS_MIN, FORGET_S, INTERVAL_S, LOOKS_LATE, SHARE_MAX, Pressure
+from services.pressure import (
+    CALLS_MIN,
+    FORGET_S,
+    INTERVAL_S,
+    LOOKS_LATE,
+    SHARE_MAX,
+    Pressure,
+    Probe,
+    own_address,
+)
 from tests.served import PUSH, push_request, refusal, serving
 
 TARGET_S = 0.2
@@ -150,6 +160,30 @@ def test_an_old_queue_refuses_nobody_after_a_pause() -> None:
                 scene.pressure.probed()
             scene.now_s += 0.5
         assert not refused
+
+
+async def test_a_call_to_itself_that_fails_is_not_waited_for_for_ever() -> None:
+    """Whatever it failed with, also before it was sent: it says nothing of a queue, and the next
+    one is sent."""
+    scene = Scene()
+    probe = Probe(scene.pressure, own_address())
+    try:
+        await probe._channel.close()
+        for _ in range(3):
+            sent = probe._running
+            for _ in range(CALLS_MIN):
+                scene.pressure.refuses(Lane.PULL)
+            scene.now_s += INTERVAL_S
+            scene.pressure.refuses(Lane.PULL)
+            assert probe._running is not None
+            assert probe._running is not sent
+            [error] = await asyncio.gather(probe._running, return_exceptions=True)
+            assert error is not None
+            scene.now_s += INTERVAL_S
+            scene.pressure.refuses(Lane.PULL)
+            assert scene.pressure.queued_s == 0
+    finally:
+        await probe.close()
 
 
 async def test_a_refused_call_was_not_looked_at(tmp_path: Path) -> None:
