@@ -173,13 +173,13 @@ async def test_a_call_to_itself_that_fails_is_not_waited_for_for_ever() -> None:
             sent = probe._running
             for _ in range(CALLS_MIN):
                 scene.pressure.refuses(Lane.PULL)
-            scene.now_s += INTERVAL_S
+            scene.now_s += INTERVAL_S * 2
             scene.pressure.refuses(Lane.PULL)
             assert probe._running is not None
             assert probe._running is not sent
             [error] = await asyncio.gather(probe._running, return_exceptions=True)
             assert error is not None
-            scene.now_s += INTERVAL_S
+            scene.now_s += INTERVAL_S * 2
             scene.pressure.refuses(Lane.PULL)
             assert scene.pressure.queued_s == 0
     finally:
