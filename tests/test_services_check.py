@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import sqlite3
@@ -14,10 +15,14 @@ import pytest
 
 from mpc.keys import PartyKey
 from services import cli, keys
+from services.config import ACCEPTED_LOSS
 from services.keeping import checks, ring
 from services.keeping.findings import Finding, Level
+from services.store.redis_lineage import META
+from services.store.redis_link import Link, Promise
 from services.store.sqlite import SqliteStore
 from tests.certificates import certificate
+from tests.redis_process import RedisServer
 from tests.service_process import ServiceProcess, command
 from tests.store_worlds import Client
 
@@ -128,6 +133,41 @@ async def test_faults_of_the_store(tmp_path: Path, checked: Checked) -> None:
     assert "not the database of a service" in checked.faults()[0]
     database.write_bytes(b"no database" * 1000)
     assert "SQLite says" in checked.faults()[0]
+
+
+def test_a_check_changes_nothing_in_redis(tmp_path: Path, checked: Checked) -> None:
+    """No lease, no renewal, also where whoever serves it next renews; the clocks are compared;
+    a store that is moved is a fault."""
+    with RedisServer(tmp_path / "redis", fsync="everysec") as server:
+        checked.set("redis_url", server.url)
+        assert any("accept" in fault for fault in checked.faults())
+        checked.set("redis_accept_loss", ACCEPTED_LOSS)
+        assert checked.faults() == ["failed store: redis_url: there is no store of Rookery's"]
+        asyncio.run(_opened(server.url))
+        _, rows = checked.run()
+        assert [text for _, name, text in rows if name == "clock" and "Redis at" in text]
+        with server.client() as client:
+            client.save()
+        server.kill()
+        server.start()
+        with server.client() as client:
+            names = sorted(client.keys())
+            before = [client.dump(name) for name in names]
+            assert client.execute_command("CONFIG", "RESETSTAT")
+            (fault,) = checked.faults()
+            assert fault.startswith("warning store: Redis may have lost writes")
+            assert sorted(client.keys()) == names
+            assert [client.dump(name) for name in names] == before
+            written = {"cmdstat_eval", "cmdstat_evalsha", "cmdstat_hset", "cmdstat_zadd"}
+            assert written.isdisjoint(client.info("commandstats"))
+            client.hset(META, "moving", b"gone")
+        (fault,) = checked.faults()
+        assert fault.startswith("failed store: this store was moved elsewhere")
+
+
+async def _opened(url: str) -> None:
+    link = await Link.open(url, Promise(accepts_loss=True))
+    await link.close()
 
 
 def test_faults_of_keys(tmp_path: Path, checked: Checked) -> None:

@@ -24,7 +24,7 @@ from services.keeping.errors import KeepingError
 from services.keeping.findings import Check, Finding, Level, failed, ok, warning
 from services.listed import valid
 from services.store.mark import BEAT_S, Mark
-from services.store.opening import open_store
+from services.store.opening import look_at_redis
 from services.store.sqlite_schema import MIGRATIONS
 from services.wake import waking
 
@@ -75,8 +75,7 @@ def _settings(config: Config) -> Iterator[Finding]:
 
 def _store(config: Config, newest: list[int], *, deep: bool) -> Iterator[Finding]:
     if config.redis_url:
-        asyncio.run(_open_redis(config))
-        yield ok("store", "Redis answers, and its settings keep what they must")
+        yield from _redis(config)
         return
     path = Path(config.database)
     if not path.exists():
@@ -94,9 +93,17 @@ def _store(config: Config, newest: list[int], *, deep: bool) -> Iterator[Finding
     yield checks.free_space(path, path.stat().st_size)
 
 
-async def _open_redis(config: Config) -> None:
-    store = await open_store(config, must_exist=True)
-    await store.close()
+def _redis(config: Config) -> Iterator[Finding]:
+    looked = asyncio.run(look_at_redis(config))
+    yield ok("store", "Redis answers, and its settings keep what they must")
+    if looked.renews:
+        yield warning(
+            "store",
+            "Redis may have lost writes: whoever opens the store next renews its generation, and"
+            " clients compare",
+        )
+    for clock in looked.clocks:
+        yield checks.skew(clock.name, clock.told_ms, clock.asked_ms, clock.got_ms)
 
 
 def _schema(moment: sqlite3.Connection, path: Path) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from services.telemetry import Telemetry
 if TYPE_CHECKING:
     from services.store.redis import RedisStore
     from services.store.redis_link import Promise
+    from services.store.redis_looking import Looked
 
 
 async def open_store(
@@ -56,6 +57,18 @@ async def _open_redis(config: Config, observer: StoreObserver, *, must_exist: bo
     )
     return await RedisStore.open(
         link, limits=config.limits(), nonces_account_max=config.nonces_account_max
+    )
+
+
+async def look_at_redis(config: Config) -> Looked:
+    """What is at `redis_url`, without a change to it. StoreUnavailable if it can't be served."""
+    from services.store.redis_looking import look
+
+    return await look(
+        config.redis_url,
+        promise_of(config),
+        password_file=config.redis_password_file,
+        ca_file=config.redis_ca_file,
     )
 
 

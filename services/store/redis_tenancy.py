@@ -67,7 +67,11 @@ _KEYS = (META, SERVING)
 
 async def enter(lineage: Lineage, own: bytes) -> None:
     """Takes or renews a lease. StoreUnavailable if the store is moved or was."""
-    moving = await lineage.eval(_ENTER, _KEYS, own, b"%d" % (LEASE_S * 1000))
+    check_moving(await lineage.eval(_ENTER, _KEYS, own, b"%d" % (LEASE_S * 1000)))
+
+
+def check_moving(moving: bytes | None) -> None:
+    """StoreUnavailable if the store has the mark of a move."""
     if moving is None:
         return
     if moving.startswith(b"gone"):
