@@ -269,7 +269,7 @@ class Config:
     )
     log_format: str = setting("json", "json or text.", one_of=("json", "text"))
     access_log_share: float = setting(
-        0.01, "Share of successful calls that get a line; failures of the service always do.",
+        0.01, "Share of calls that get a line. A store that is away and defects always do.",
         at_least=0, at_most=1,
     )  # fmt: skip
 

@@ -39,6 +39,7 @@ from services.errors import (
 )
 from services.limits import Buckets, Gate, rate_key
 from services.pressure import Pressure
+from services.store.errors import StoreUnavailable
 from services.telemetry import Telemetry
 
 
@@ -125,6 +126,7 @@ class Edge:
                 answer = await route.run(raw, signed)
                 took_s = self._clock.monotonic_s() - started_s if gate.is_crowded else 0.0
             self.pressure.served(route.lane, took_s)
+            self._telemetry.store_answers(started_s)
             return answer
         except asyncio.CancelledError:
             reason = "CANCELLED"
@@ -218,6 +220,8 @@ class Edge:
     def _failure(self, route: Route, error: Exception) -> Failure:
         if row_of(error) is DEFECT:
             self._telemetry.defect(route.method, error)
+        elif isinstance(error, StoreUnavailable):
+            self._telemetry.store_away(error, self._clock.monotonic_s())
         return failure(error)
 
 

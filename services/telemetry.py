@@ -20,9 +20,11 @@ from crypto.ids import AccountId
 from crypto.primitives import prf
 from services.metrics import CallMetrics
 from services.spans import current
+from services.store.errors import StoreUnavailable
 
 _DAY_MS = 86_400_000
 _PSEUDONYM_BYTES = 8
+OUTAGE_LINE_S = 60.0
 
 
 class Pseudonyms:
@@ -81,6 +83,33 @@ def _add_trace(
     return event
 
 
+class Outage:
+    """While the store is away every call fails: a line for each would bury the one that counts."""
+
+    __slots__ = ("_since_s", "_told_s", "calls")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        """That failed since it began; 0 while there is none."""
+        self._since_s = self._told_s = 0.0
+
+    def failed(self, now_s: float) -> tuple[int, int] | None:
+        """Seconds since it began and calls that failed, if it is time to say so."""
+        begins = not self.calls
+        self.calls += 1
+        if begins:
+            self._since_s = now_s
+        elif now_s - self._told_s < OUTAGE_LINE_S:
+            return None
+        self._told_s = now_s
+        return round(now_s - self._since_s), self.calls
+
+    def ended(self, now_s: float) -> tuple[int, int]:
+        """How long it was, and how many calls failed."""
+        calls, self.calls = self.calls, 0
+        return round(now_s - self._since_s), calls
+
+
 class Telemetry:
     """Counts every call, logs some. `metrics`: of the whole process."""
 
@@ -96,6 +125,7 @@ class Telemetry:
         self._access_share = access_share
         self._access_due = 0.0
         self._pseudonyms = Pseudonyms()
+        self._outage = Outage()
 
     def bound(self, **fields: str | int) -> Telemetry:
         """The same, with these fields on every line."""
@@ -130,6 +160,20 @@ class Telemetry:
         if account is not None:
             fields["account"] = self._pseudonyms.of(account, now_ms)
         self._log.info("call", **fields)
+
+    def store_away(self, error: StoreUnavailable, now_s: float) -> None:
+        """A call failed because the store did. A line when that begins, and one a minute."""
+        self._log_outage(self._outage.failed(now_s), "store_away", why=str(error))
+
+    def store_answers(self, now_s: float) -> None:
+        """A call was served. A line if the store had been away."""
+        if self._outage.calls:
+            self._log_outage(self._outage.ended(now_s), "store_back")
+
+    def _log_outage(self, told: tuple[int, int] | None, event: str, **fields: str) -> None:
+        if told is not None:
+            seconds, calls = told
+            self._log.warning(event, seconds=seconds, calls=calls, **fields)
 
     def defect(self, method: str, error: BaseException) -> None:
         """An exception that no row of the table foresees: its type and place, no values."""

@@ -5,6 +5,7 @@ Short slices run with all tests, the long runs by `make soak`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -20,7 +21,7 @@ from services.config import ACCEPTED_LOSS
 from services.store.base import Store
 from services.store.errors import StoreUnavailable
 from tests.redis_process import RedisCluster, RedisServer
-from tests.served import serving
+from tests.served import Refusal, serving
 from tests.service_process import ServiceProcess
 from tests.shell_worlds import endpoint_of, fleet, put, rules, shown
 from tests.storms import EVERY_CALL, live_through, losses
@@ -180,3 +181,26 @@ async def position_of(store: Store, device: SyncedDevice) -> int:
     tip = await store.tip(device.core.account_id, fresh=True)
     assert tip is not None
     return tip.position
+
+
+async def test_a_store_that_is_away_is_logged_once_and_when_it_is_back(tmp_path: Path) -> None:
+    """Redis is killed under a service: one line says so, however many calls fail, and one that
+    it is back, with how many did."""
+    with RedisServer(tmp_path / "redis") as redis:
+        async with serving(tmp_path, redis_url=redis.url) as service:
+            world = await service.account("away")
+            redis.kill()
+            for _ in range(3):
+                with pytest.raises(Refusal) as refused:
+                    await service.pull(world)
+                assert refused.value.reason == "STORE_UNAVAILABLE"
+            redis.start()
+            await service.pull(world)
+            lines = [json.loads(line) for line in service.log.getvalue().splitlines()]
+    told = [line for line in lines if line["event"].startswith("store_")]
+    assert [(line["event"], line["level"]) for line in told] == [
+        ("store_away", "warning"),
+        ("store_back", "warning"),
+    ]
+    assert "Redis" in told[0]["why"]
+    assert told[1]["calls"] == 3

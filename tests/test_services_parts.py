@@ -19,7 +19,7 @@ from services.cursor import CURSOR_BYTES, Cursors
 from services.errors import CursorInvalid, GenerationChanged, Overloaded, RateLimited
 from services.limits import Buckets, Gate, forwarded_ip, peer_ip, rate_key
 from services.store import errors as store_errors, packed
-from services.telemetry import Pseudonyms, Telemetry, configure
+from services.telemetry import Outage, Pseudonyms, Telemetry, configure
 from tests.metered import calls
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -289,3 +289,12 @@ def test_access_lines_are_sampled_and_all_calls_counted() -> None:
     assert set(lines[0]) == {
         "event", "method", "reason", "ms", "account", "level", "timestamp",
     }  # fmt: skip
+
+
+def test_a_long_outage_gets_a_line_a_minute() -> None:
+    """And not one for each call that fails."""
+    outage = Outage()
+    told = [outage.failed(float(second)) for second in range(0, 150, 10)]
+    assert [row for row in told if row] == [(0, 1), (60, 7), (120, 13)]
+    assert outage.ended(150.0) == (150, 15)
+    assert outage.failed(151.0) == (0, 1)
