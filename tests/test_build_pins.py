@@ -3,10 +3,14 @@
 import base64
 import hashlib
 import runpy
+import shutil
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from deploy.certificates import Authority
+from tests.programs import program
 
 ROOT = Path(__file__).resolve().parent.parent
 NODE = runpy.run_path(str(ROOT / ".ci" / "node_modules.py"))
@@ -48,6 +52,26 @@ def test_a_package_keeps_the_rows_for_every_interpreter() -> None:
     lock = "a==1 ; python_version < '3.12' \\\n  --hash=x\na==2 ; python_version >= '3.12'\nb==1\n"
     assert LOCK["entries"](lock)["a"].splitlines()[::2] == lock.splitlines()[:3:2]
     assert set(LOCK["entries"](lock)) == {"a", "b"}
+
+
+def test_openssl_that_was_fetched_makes_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the machine has none, nor its configuration: it finds the one that came with it, for
+    tests and for the deployment's own authority."""
+    folder = tmp_path / "openssl"
+    unpacked, config = folder / "usr/bin/openssl", folder / "etc/ssl/openssl.cnf"
+    for path in (unpacked, config):
+        path.parent.mkdir(parents=True)
+    shutil.copy(program("openssl"), unpacked)
+    config.write_text("[req]\ndistinguished_name = name\n[name]\n")
+    DEBIAN["place"]([unpacked], folder, tmp_path)
+    monkeypatch.setenv("OPENSSL_CONF", str(tmp_path / "none"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    assert DEBIAN["main"]([str(tmp_path), "openssl"]) == 0
+    assert str(tmp_path / "bin/openssl") in capsys.readouterr().out
+    made = Authority.create(tmp_path / "authority").sign(tmp_path / "tls", names="DNS:a")
+    assert "BEGIN CERTIFICATE" in (made / "tls.crt").read_text()
 
 
 def test_a_program_on_path_is_not_fetched(

@@ -6,7 +6,6 @@ import asyncio
 import json
 import socket
 import sqlite3
-import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
@@ -240,16 +239,7 @@ def test_faults_of_the_certificate(tmp_path: Path, checked: Checked) -> None:
 
 def test_a_certificate_is_read_by_its_dates(tmp_path: Path) -> None:
     """How long it lasts, that it has ended, that it has not begun."""
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        [
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-            "-nodes", "-days", "400", "-subj", "/CN=localhost", "-keyout", str(key),
-            "-out", str(cert),
-        ],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
+    cert, key = certificate(tmp_path, "long", days=400)
 
     class Here:
         listen = ""

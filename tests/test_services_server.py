@@ -6,8 +6,6 @@ import asyncio
 import base64
 import json
 import re
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from services.call import SignedUnary
 from services.edge import Caller, Refused
 from services.server import ALIVE, SERVED
 from services.store.sqlite import SqliteStore
+from tests import certificates
 from tests.metered import calls
 from tests.served import (
     PULL,
@@ -374,20 +373,7 @@ async def test_logs_hold_no_id_tag_nonce_or_address(service: Service) -> None:
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
     """Certificate and key of a server called localhost."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("makes its certificate with openssl, which is not here")
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        [
-            openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-            "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost",
-            "-addext", "subjectAltName=DNS:localhost",
-        ],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    return cert, key
+    return certificates.certificate(tmp_path, "service")
 
 
 async def test_tls_is_spoken_with_the_configured_certificate(
