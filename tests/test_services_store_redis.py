@@ -23,6 +23,8 @@ from services.store.errors import (
 from services.store.redis import RedisStore
 from services.store.redis_keys import AccountKeys
 from services.store.redis_link import Link
+from services.store.redis_state import Account
+from services.store.wake import Mark, Pace
 from tests.store_worlds import NOW_MS, Client, RedisHouse, RedisStores
 from tests.worlds import World
 
@@ -431,3 +433,36 @@ async def test_new_generation_ends_what_was_known(replica: Replica) -> None:
     assert fresh != before
     assert a.generation == b.generation == fresh
     assert (await there.push(client.world.op())).new_ops == 1
+
+
+async def test_a_handle_of_a_device_that_joins_while_others_are_claimed_stays(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another replica takes a device and its handle in after the chain was read."""
+    here, there = await replica(), await replica()
+    client = await Client.create(there)
+    account_id, authors = client.world.account_id, client.world.authors
+    expires_ms = NOW_MS + 1_000_000
+
+    async def give_handle(index: int) -> None:
+        device_id = authors[index].device_id
+        await there.wake.set_handle(account_id, device_id, b"h" * 560, expires_ms=expires_ms)
+
+    await give_handle(0)
+    pace = Pace(debounce_ms=0, spread_ms=lambda: 0)
+    await there.wake.mark([Mark(account_id, frozenset())], now_ms=NOW_MS, pace=pace)
+    known = here.wake._known
+    load = known.load
+
+    async def overtaken(wanted: AccountId) -> Account | None:
+        account = await load(wanted)
+        monkeypatch.undo()
+        await client.add()
+        await give_handle(1)
+        return account
+
+    monkeypatch.setattr(known, "load", overtaken)
+    claims, _ = await here.wake.claim(now_ms=NOW_MS, lease_ms=30_000, claims_max=9)
+    assert [claim.device_id for claim in claims] == [authors[0].device_id]
+    found = await here.wake.handle_expires_ms(account_id, authors[1].device_id, now_ms=NOW_MS)
+    assert found == expires_ms

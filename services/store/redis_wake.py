@@ -117,11 +117,13 @@ return {string.format('%.0f', marked), first}
 CLAIM = Script(
     _LUA
     + """
--- ARGV: 1 now, 2 until, 3 at most, devices that are active.
-local now, room, claims, active = tonumber(ARGV[1]), tonumber(ARGV[3]), {}, {}
-for n = 4, #ARGV do active[ARGV[n]] = true end
+-- KEYS: 3 state. ARGV: 1 now, 2 until, 3 at most, devices that were revoked: one that is not
+-- known yet may have joined since they were read.
+local now, room, claims, revoked = tonumber(ARGV[1]), tonumber(ARGV[3]), {}, {}
+local there = redis.call('EXISTS', KEYS[3]) == 1
+for n = 4, #ARGV do revoked[ARGV[n]] = true end
 local first = each(now, function(device, r)
-  if not active[device] then drop(device) return false end
+  if not there or revoked[device] then drop(device) return false end
   if r.due > 0 and r.due <= now and room > 0 then
     room = room - 1
     r.due, r.sent, r.claimed, r.again, r.turn = tonumber(ARGV[2]), now, 1, 0, r.turn + 1
@@ -278,9 +280,13 @@ class RedisWake:
     async def _claim(
         self, account_id: AccountId, score: int, now_ms: int, lease_ms: int, room: int
     ) -> tuple[list[Claim], int]:
-        active = await self._active(account_id)
+        account = await self._known.load(account_id)
+        devices = () if account is None else account.chain.devices
+        revoked = (device.device_id for device in devices if not device.active)
         rows, first = await self._link.run(
-            CLAIM, self._keys(account_id), (now_ms, now_ms + lease_ms, room, *active)
+            CLAIM,
+            (*self._keys(account_id), self._known.keys(account_id).state),
+            (now_ms, now_ms + lease_ms, room, *revoked),
         )
         await self._link.run(MOVE, (to_wake(shard(account_id)),), (account_id, score, int(first)))
         # Whoever marked between the two found the account in the list, and left it there.
