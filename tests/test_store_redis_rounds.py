@@ -74,16 +74,21 @@ async def test_an_account_that_goes_while_it_gives_leaves_nothing(held: Round) -
     assert await held.store.rounds.seal_round(held.row.round_id) == len(staying)
 
 
+@pytest.mark.parametrize("made", [True, False])
 async def test_a_contribution_that_comes_after_its_account_was_deleted_is_refused(
-    held: Round,
+    held: Round, redis_server: RedisServer, *, made: bool
 ) -> None:
-    """It was noted with the account, and then the account went: the round bars it."""
+    """It was noted with the account, and then the account went: the round bars it, also if it
+    was only in the index yet."""
     [client] = await people(held.store, 1)
     account_id = client.world.account_id
     link = held.store.rounds._link  # type: ignore[attr-defined]
     account = AccountKeys(account_id)
     incarnation = await link.call("HGET", account.state, "i")
     await link.call("ZADD", account.given, UNTIL_MS + DAY_MS, held.row.round_id)
+    if not made:
+        with redis_server.client() as redis:
+            redis.delete(RoundKeys(held.row.round_id).state)
     await held.store.delete_account(account_id)
     # The account as the call saw it, before.
     await link.call("HSET", account.state, "i", incarnation)

@@ -142,8 +142,9 @@ return 1
 DROP = Script("""
 -- KEYS: 1 state, 2 contributions, 3 barred, then the parties' boxes. ARGV: 1 who, 2 the same as
 -- it is barred. Who was deleted; whoever it is does not contribute later, either.
-local state = redis.call('HMGET', KEYS[1], 'over')
-if not state[1] or state[1] == '1' then return 0 end
+local over = redis.call('HGET', KEYS[1], 'over')
+if not over then return -1 end
+if over == '1' then return 0 end
 redis.call('SADD', KEYS[3], ARGV[2])
 local held = redis.call('HGET', KEYS[2], ARGV[1])
 if not held then return 0 end

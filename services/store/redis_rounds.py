@@ -12,6 +12,7 @@ also from one whose contribution was noted and has not come yet.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from hashlib import blake2b
@@ -288,9 +289,12 @@ class RedisRounds:
         who = account_id + incarnation
         for round_id in await self._link.call("ZRANGE", noted, 0, -1):
             row = await self._row(round_id)
-            if row is not None:
-                round_keys = RoundKeys(round_id)
-                await self._link.run(
+            if row is None:
+                continue
+            round_keys = RoundKeys(round_id)
+            with contextlib.suppress(RoundUnknown):  # forgotten, with all that was given
+                await self._run_made(
+                    row,
                     scripts.DROP,
                     (round_keys.state, *round_keys.content(len(row.parties))),
                     (who, keys.barred(who)),
