@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -222,7 +223,7 @@ async def test_a_store_that_is_served_is_not_moved(tmp_path: Path, url: str) -> 
     serving = await Link.open(url)
     for filled in (True, False):
         side = await redis_side(url, filled=filled)
-        with pytest.raises(StoreUnavailable, match="1 processes serve this store"):
+        with pytest.raises(StoreUnavailable, match="1 process serves this store"):
             await side.seize(b"of" if filled else b"to")
         await side.close()
     await serving.close()
@@ -242,12 +243,50 @@ async def test_a_target_with_other_data_is_left_alone(tmp_path: Path, url: str) 
     redis = await RedisStore.open(await Link.open(url))
     await Client.create(redis, "other")
     await redis.close()
-    with pytest.raises(StoreUnavailable, match="holds data already"):
+    with pytest.raises(StoreUnavailable, match="holds another store, with the data of its clients"):
         await moved(SqliteSide(path, filled=False), await redis_side(url, filled=True))
+    other = tmp_path / "other.db"
+    await (await SqliteStore.open(other)).close()
     with pytest.raises(StoreUnavailable, match="is there already"):
-        SqliteSide(path, filled=True)
+        await moved(SqliteSide(other, filled=False), SqliteSide(path, filled=True))
+    for name in (path, other):  # a refusal has not marked the source
+        await (await SqliteStore.open(name)).close()
     with pytest.raises(StoreUnavailable, match="is not there"):
         SqliteSide(tmp_path / "nothing.db", filled=False)
+
+
+async def test_a_move_that_has_ended_says_so_and_changes_nothing(tmp_path: Path, url: str) -> None:
+    """Also while the new store is served already, and in either direction."""
+    old, new = tmp_path / "old.db", tmp_path / "new.db"
+    client = await Client.create(await SqliteStore.open(old))
+    await client.store.close()
+    await moved(SqliteSide(old, filled=False), await redis_side(url, filled=True))
+    serving: Store = await RedisStore.open(await Link.open(url))
+    again = await moved(SqliteSide(old, filled=False), await redis_side(url, filled=True))
+    assert again == Moved({}, serving.generation.hex(), ended_before=True)
+    client.store = serving
+    assert not await client.pull()
+    await serving.close()
+
+    await moved(await redis_side(url, filled=False), SqliteSide(new, filled=True))
+    serving = await SqliteStore.open(new)
+    again = await moved(await redis_side(url, filled=False), SqliteSide(new, filled=True))
+    assert again == Moved({}, serving.generation.hex(), ended_before=True)
+    await serving.close()
+    # The stores that were left are no place for a move, and are not called empty places.
+    with pytest.raises(StoreUnavailable, match="holds a store that was moved away"):
+        await moved(SqliteSide(new, filled=False), await redis_side(url, filled=True))
+
+
+async def test_a_move_that_is_refused_leaves_nothing_behind(tmp_path: Path, url: str) -> None:
+    """No file beside the target's place."""
+    serving = await Link.open(url)
+    with pytest.raises(StoreUnavailable, match="1 process serves this store: stop it first"):
+        await moved(
+            await redis_side(url, filled=False), SqliteSide(tmp_path / "back.db", filled=True)
+        )
+    await serving.close()
+    assert not await asyncio.to_thread(os.listdir, tmp_path)
 
 
 class Interrupted(RedisSide):

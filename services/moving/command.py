@@ -85,6 +85,16 @@ async def _open(config: Config, where: str, *, filled: bool) -> Target:
 
 
 def _report(arguments: argparse.Namespace, moved: Moved) -> None:
+    if moved.ended_before:
+        if arguments.json:
+            said = {"ok": True, "ended_before": True, "generation": moved.generation}
+            print(json.dumps(said))
+            return
+        print(
+            f"ok: this move has ended, and {arguments.target} is the store: start the service on"
+            f" it. Remove {arguments.source} once all is well"
+        )
+        return
     if arguments.json:
         kinds = {kind: {"count": n, "hash": h} for kind, (n, h) in moved.kinds.items()}
         print(json.dumps({"ok": True, "generation": moved.generation, "kinds": kinds}))

@@ -71,18 +71,29 @@ class RedisSide:
 
     async def seize(self, mark: bytes) -> bytes:
         """See `Side.seize`. Deletions that a crash interrupted are finished first."""
-        if mark.startswith(b"of") and await self._link.call("HGET", META, "moving") != mark:
-            await self._check_empty()
         standing = await tenancy.seize(self._link.lineage, mark)
         if standing == mark and mark.startswith(b"to"):
             store = await RedisStore.open(self._link, limits=Limits())
             await store.finish_deletions()
         return standing
 
-    async def _check_empty(self) -> None:
+    async def mark(self) -> bytes:
+        """See `Side.mark`."""
+        return await self._link.call("HGET", META, "moving") or b""
+
+    async def check_free(self, mark: bytes) -> None:
+        """See `Target.check_free`. Another program's data was refused when it was opened."""
+        standing = await self.mark()
         own = await self._link.call("EXISTS", META, tenancy.SERVING)
-        if sum(await self._link.each_master("DBSIZE")) > own:
-            raise StoreUnavailable(f"{self.name} holds data already: empty it first")
+        if standing == mark or sum(await self._link.each_master("DBSIZE")) <= own:
+            return
+        if standing.startswith(b"gone"):
+            said = "a store that was moved away: remove it once all is well where it is now"
+        elif standing:
+            said = "a store that is part of another move: end that one first"
+        else:
+            said = "another store, with the data of its clients: name an empty place"
+        raise StoreUnavailable(f"{self.name} holds {said}")
 
     async def check_kept(self) -> None:
         """See `Side.check_kept`."""

@@ -90,6 +90,10 @@ class Side(Protocol):
         """Of a round: contributions and boxes by position, its result."""
         ...
 
+    async def mark(self) -> bytes:
+        """Of the move that it is part of, or was; empty if of none."""
+        ...
+
     async def seize(self, mark: bytes) -> bytes:
         """Takes it for the move alone; the mark of the move that has it. StoreUnavailable."""
         ...
@@ -110,6 +114,10 @@ class Side(Protocol):
 
 class Target(Side, Protocol):
     """A store that is filled. Whatever is written twice is there once."""
+
+    async def check_free(self, mark: bytes) -> None:
+        """StoreUnavailable if it holds anything but what the move of this mark has copied."""
+        ...
 
     async def put_shared(self, rows: Rows) -> None:
         """Tasks and rounds."""

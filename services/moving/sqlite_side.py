@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,35 +38,72 @@ class SqliteSide:
         self._path = path
         self._filled = filled
         self._file = path.with_name(path.name + ".moving") if filled else path
-        if filled and path.exists():
-            raise StoreUnavailable(
-                f"{path} is there already: start the service on it if a move has just ended, or"
-                " move it away"
-            )
-        if not filled and not path.exists():
+        self._lock: int | None = None
+        self._standing = b""
+        self.generation = self.secret = b""
+        if filled:
+            if path.exists():
+                self._look()
+        elif path.exists():
+            self._open()
+        else:
             raise StoreUnavailable(f"{path} is not there")
-        self._lock = schema.lock_file(path)
+
+    def _open(self) -> None:
+        self._lock = schema.lock_file(self._path)
         try:
             schema.make_private(self._file)
             self._db = schema.connect(self._file, cache_kib=_CACHE_KIB)
             schema.migrate(self._db)
-            if not filled:
-                Mark(path).judge(self._db)  # it may have been restored, and not been opened since
+            if not self._filled:
+                # It may have been restored, and not been opened since.
+                Mark(self._path).judge(self._db)
         except BaseException:
             os.close(self._lock)
+            self._lock = None
             raise
-        self.generation = schema.read_meta(self._db, "generation")
-        self.secret = schema.read_meta(self._db, "secret")
+        self._read_meta(self._db)
+
+    def _look(self) -> None:
+        """What stands in the target's place may be served: it is read, and no lock taken."""
+        try:
+            with contextlib.closing(
+                schema.connect(self._path, cache_kib=_CACHE_KIB, read_only=True)
+            ) as standing:
+                self._read_meta(standing)
+                self._standing = _mark_of(standing)
+        except sqlite3.Error:
+            return  # it is no store; `check_free` refuses it
+
+    def _read_meta(self, connection: sqlite3.Connection) -> None:
+        self.generation = schema.read_meta(connection, "generation")
+        self.secret = schema.read_meta(connection, "secret")
 
     async def close(self) -> None:
         """See `Side.close`."""
-        self._db.close()
-        os.close(self._lock)
+        if self._lock is not None:
+            self._db.close()
+            os.close(self._lock)
 
     # --- whose it is ---
 
+    async def mark(self) -> bytes:
+        """See `Side.mark`."""
+        return self._standing if self._lock is None else _mark_of(self._db)
+
+    async def check_free(self, mark: bytes) -> None:
+        """See `Target.check_free`. What is copied has another name until it is whole."""
+        if self._path.exists():
+            raise StoreUnavailable(
+                f"{self._path} is there already, and is not the copy of this store: name a file"
+                " that is not there"
+            )
+
     async def seize(self, mark: bytes) -> bytes:
-        """See `Side.seize`. The lock beside the file keeps everybody else out already."""
+        """See `Side.seize`. The lock beside the file keeps everybody else out already. A target
+        is made only here: a move that is refused leaves nothing behind."""
+        if self._lock is None:
+            self._open()
         self._db.execute("INSERT OR IGNORE INTO meta VALUES ('moving', ?)", (mark,))
         return schema.read_meta(self._db, "moving")
 
@@ -325,3 +363,8 @@ class SqliteSide:
             self._db.execute(
                 "INSERT OR REPLACE INTO abandonment VALUES (?, ?, ?, ?)", (round_n, *row)
             )
+
+
+def _mark_of(connection: sqlite3.Connection) -> bytes:
+    row = connection.execute("SELECT value FROM meta WHERE name = 'moving'").fetchone()
+    return b"" if row is None else row[0]

@@ -94,8 +94,9 @@ async def seize(lineage: Lineage, mark: bytes) -> bytes:
     serving, standing = await lineage.eval(_SEIZE, _KEYS, mark)
     if serving:
         raise StoreUnavailable(
-            f"{serving} processes serve this store: stop them first (one that was killed counts"
-            f" for {LEASE_S} seconds)"
+            f"{serving} process{'es serve' if serving > 1 else ' serves'} this store: stop"
+            f" {'them' if serving > 1 else 'it'} first (one that was killed counts for"
+            f" {LEASE_S} seconds)"
         )
     return bytes(standing)
 
