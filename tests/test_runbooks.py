@@ -58,9 +58,10 @@ async def test_a_backup_is_taken_and_restored_by_the_run_book(
     """The commands of the page, in its order: the first while a service runs, the second after
     it ended. What was pushed in between is gone, cursors are void, and the old file is aside."""
     world = World.create("restore")
-    (tmp_path / "backups").mkdir()
     (tmp_path / "rookery.toml").write_text('database = "rookery.db"\n')
     monkeypatch.chdir(tmp_path)
+    [folder] = await shown("restore.md", r"mkdir .*")
+    await asyncio.to_thread(subprocess.run, folder.split(), check=True)
     assert await here("rookery-server keys init --config rookery.toml") == 0
     take, put_back, renew = await shown("restore.md", r"rookery-server .*")
     async with serving(tmp_path) as service:

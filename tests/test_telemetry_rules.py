@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 
 from deploy.observability import alerts
 from deploy.observability.build import LABELS, PROCESSES
+from services.config import Config
 from services.metrics import STATUS_OF, CallMetrics
 from tests.programs import program
 from tests.relay_worlds import BOXES
@@ -23,8 +25,10 @@ from tests.served import UNARY
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "deploy" / "observability"
 RUNBOOKS = ROOT / "docs" / "runbooks"
-# Of Prometheus itself, and what rules are given by it.
 METHODS = (*UNARY, BOXES)
+# A page may name them beside what it lists.
+SETTINGS = {row.name for row in fields(Config)}
+# Of Prometheus itself, and what rules are given by it.
 _BUILT_IN = {"up": {"job", "instance"}}
 _TARGET = {"job", "instance", "le"}
 _SELECTOR = re.compile(r"([a-z_:][a-z0-9_:]*)\{([^}]*)\}")
@@ -183,8 +187,26 @@ def test_every_alert_has_a_run_book_and_every_run_book_its_alert() -> None:
             assert part in text, url
         [line] = [line for line in text.splitlines() if line.startswith("Alert")]
         assert set(re.findall(r"`(\w+)`", line)) == fired, url
+        assert "(../operations.md#looking)" in text.partition("## What it means")[0], url
     marked = [book for book in RUNBOOKS.glob("*.md") if "\nAlert" in book.read_text()]
     assert {f"docs/runbooks/{book.name}" for book in marked} == set(books)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("fault",), ("cause",), ("outcome",), ("verdict",), ("job", "ending"),
+        ("opening", "budget"), ("rule",),
+    ],
+)  # fmt: skip
+def test_the_page_lists_what_labels_can_be(names: tuple[str, ...]) -> None:
+    """Every value that a process can give them, and no other."""
+    first = ", ".join(f"`{name}`" for name in names)
+    page = (ROOT / "docs" / "operations.md").read_text()
+    [row] = [line for line in page.splitlines() if line.startswith(f"| {first} |")]
+    listed = set(re.findall(r"`(\w+)`", row.removeprefix(f"| {first} |"))) - SETTINGS
+    labels = [found for metric in known().values() for found in metric.items()]
+    assert listed == {one for name, values in labels if name in names for one in values}
 
 
 def test_every_alert_has_unit_tests_of_both_kinds() -> None:
