@@ -1,7 +1,8 @@
 """`python -m bench.overload`: twice what a process can serve, and what becomes of it.
 
 Lanes find the peak; an open loop then offers twice as much for a minute, whatever comes back;
-then half as much, to see whether the service is itself again without being touched. The
+then half as much, to see whether the service is itself again without being touched, for who
+pulls and subscribes too. The
 service has one core, which it shares with nobody but neighbours.
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import grpc
 
-from bench import crafted, frames, processes
+from bench import crafted, frames, processes, readers
 from bench.accounts import PUSH, Account
 from bench.frames import Connection
 from bench.processes import Child
@@ -177,7 +178,15 @@ async def overload(report: Report) -> None:
         first = await generator.lanes(LANES, peak_s)
         before = await generator.open_loop(first.goodput / 2, calm_s)
         flood = await generator.open_loop(2 * first.goodput, flood_s)
+        accounts = [device.account for device in devices]
+        coming_back = asyncio.create_task(readers.read(service.address, accounts, calm_s / 2))
         after = await generator.open_loop(first.goodput / 2, calm_s)
+        await coming_back
+        # Half as many pushes again, beside them calls of the other lanes: by now all are taken.
+        others, _ = await asyncio.gather(
+            readers.read(service.address, accounts, calm_s / 2),
+            generator.open_loop(first.goodput / 2, calm_s / 2),
+        )
         second = await generator.lanes(LANES, peak_s)
         for connection in connections:
             await connection.close()
@@ -204,6 +213,9 @@ async def overload(report: Report) -> None:
     report.goal("the same a second of the service's CPU", flood.worth / worth, 0.7)
     bare = sum(number for key, number in flood.outcomes.items() if not key.endswith("in words"))
     report.goal("refusals without a word", bare, 0, at_most=True)
+    for method, ended in others.items():
+        report.goal(f"share of {method.rpartition('/')[2]} that is refused afterwards",
+                    readers.refused(ended), 0, at_most=True)  # fmt: skip
     report.goal("p50 after of p50 before", _ms(after.taken_s, 50) / _ms(before.taken_s, 50), 2.0,
                 at_most=True)  # fmt: skip
 

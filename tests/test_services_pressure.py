@@ -9,8 +9,8 @@ from pathlib import Path
 
 import grpc
 
-from bench import processes
-from bench.accounts import Account
+from bench import load, processes, readers
+from bench.accounts import CREATE, PULL, SUBSCRIBE, Account
 from bench.crowd import Crowd
 from bench.frames import Connection
 from bench.overload import Device, Generator
@@ -28,6 +28,7 @@ from services.pressure import (
     Probe,
     own_address,
 )
+from tests import served
 from tests.served import PUSH, push_request, refusal, serving
 
 TARGET_S = 0.2
@@ -224,6 +225,27 @@ async def test_a_flood_is_refused_in_words_and_passes(tmp_path: Path) -> None:
             waiting &= {id(device) for device in devices if device.message}
         for connection in connections:
             await connection.close()
+
+
+async def test_a_lane_that_stays_shut_is_seen_by_who_reads_after_an_overload(
+    tmp_path: Path,
+) -> None:
+    """The benchmark's readers meet each lane by itself, and say what was refused there."""
+    accounts = [Account.make(served.AUDIENCE) for _ in range(2)]
+    async with serving(tmp_path, queue_target_ms=250, pow_bits=0) as service:
+        address = service.server.address
+        async with grpc.aio.insecure_channel(address) as channel:
+            for account in accounts:
+                await load.unary(channel, CREATE)(account.creation, metadata=(), timeout=20)
+        pressure = service.server.pressure
+        pressure._jitter = lambda: 0.0
+        for method, lane in ((PULL, Lane.PULL), (SUBSCRIBE, Lane.STREAM)):
+            pressure.valves[lane].share = SHARE_MAX
+            outcomes = await readers.read(address, accounts, readers.PACE_S * 2)
+            for row, ended in outcomes.items():
+                assert readers.refused(ended) == (1.0 if row == method else 0.0), (row, ended)
+            assert outcomes[method].keys() == {"RESOURCE_EXHAUSTED with RetryInfo"}
+            pressure.valves[lane].share = 0.0
 
 
 async def test_a_crowd_comes_back_after_a_kill(tmp_path: Path) -> None:
