@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,16 @@ def test_an_image_without_a_digest_is_refused(
     assert "REDIS_IMAGE" in said
     assert "docker buildx imagetools inspect" in said
     assert not (tmp_path / "made").exists()
+
+
+def test_prepare_says_what_starts_it(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the file and the folder, from wherever it is typed."""
+    assert prepare.main([str(made)]) == 0
+    words = shlex.split(capsys.readouterr().out)
+    assert words[:3] == ["docker", "compose", "-f"]
+    assert Path(words[3]).is_absolute()
+    assert Path(words[3]).samefile(COMPOSE)
+    assert words[4:] == ["--env-file", str(made / ".env"), "up"]
 
 
 def test_no_service_may_more_than_it_needs(compose: dict[str, Any]) -> None:

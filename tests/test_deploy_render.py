@@ -22,6 +22,24 @@ GIVEN = {
 }
 
 
+def test_the_page_shows_how_to_fill_them_in(tmp_path: Path) -> None:
+    """Its commands give what must be given, and its table has the defaults of the templates."""
+    page = (Path(render.__file__).parents[1] / "README.md").read_text().replace("\\\n", " ")
+    shown = re.findall(r"^\$ python3 deploy/envoy/render\.py (.*)$", page, re.MULTILINE)
+    assert [words.split()[0] for words in shown] == ["sidecar", "edge"]
+    for words in shown:
+        role, _, *values = words.split()
+        assert render.main([role, str(tmp_path / role), *values]) == 0
+    known = {
+        name: default
+        for template in Path(render.__file__).parent.glob("*.yaml")
+        for name, default in render.placeholders(template.read_text()).items()
+    }
+    for name in ("CONFIG", "CERTIFICATES", "PUBLIC_CERTIFICATES"):
+        assert f"| `{name}` | `{known[name]}` |" in page
+    assert f"| `SERVICE` | {known['SERVICE']} |" in page
+
+
 @pytest.mark.parametrize("role", sorted(GIVEN))
 def test_envoy_takes_what_is_shipped(mesh: Mesh, tmp_path: Path, role: str) -> None:
     """Validated by the real one, with the defaults of everything that has one, and without a

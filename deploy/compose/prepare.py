@@ -13,6 +13,7 @@ import argparse
 import os
 import re
 import secrets
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from mpc.keys import PartyKey  # noqa: E402
 from services import keys  # noqa: E402
 from services.keys import KeyFileError  # noqa: E402
 
+COMPOSE = Path(__file__).resolve().with_name("compose.yaml")
 DOMAIN = "spiffe://rookery.localhost"
 PARTIES = ("party-1", "party-2", "party-3")
 # What compose.yaml was written for. A tag is whatever its registry says next: a digest pins it.
@@ -166,7 +168,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CertificateError, ImageError, KeyFileError, OSError) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 1
-    print(f"docker compose --env-file {arguments.folder / '.env'} up")
+    words = ["-f", COMPOSE, "--env-file", arguments.folder.absolute() / ".env", "up"]
+    print(shlex.join(["docker", "compose", *map(str, words)]))
     return 0
 
 
