@@ -19,6 +19,7 @@ from tests.certificates import certificate
 from tests.redis_process import RedisCluster, RedisPair, RedisServer
 
 LOSSY = Promise(accepts_loss=True)
+PAGE = Path(__file__).parents[1] / "docs" / "redis.md"
 ANSWER = Script("return 42", reads=True)
 
 
@@ -46,6 +47,17 @@ async def opens(
         assert await link.run(ANSWER, (b"k",)) == 42
     finally:
         await link.close()
+
+
+async def test_one_server_with_the_settings_of_the_page_is_taken(tmp_path: Path) -> None:
+    """As docs/redis.md shows them, copied by who has no replicas."""
+    page = await asyncio.to_thread(PAGE.read_text, "utf-8")
+    [sample] = re.findall(r"^```\n# redis\.conf(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    rows = [row.split() for row in sample.splitlines()[1:] if not row.startswith("#")]
+    arguments = [word for name, value in rows for word in (f"--{name}", value)]
+    assert "--appendfsync" in arguments
+    with RedisServer(tmp_path, *arguments, fsync="none") as server:
+        await opens(server.url)
 
 
 @pytest.mark.parametrize(
