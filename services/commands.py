@@ -142,7 +142,7 @@ def new_generation(arguments: argparse.Namespace) -> None:
     config = of_arguments(arguments)
 
     async def renew() -> None:
-        store = await open_store(config, must_exist=True)
+        store = await open_store(config, must_exist=True, serves=False)
         try:
             await store.new_generation()
         finally:

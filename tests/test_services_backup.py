@@ -10,17 +10,23 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from crypto import enrol
 from services import cli
-from services.keeping import copying
+from services.config import Config
+from services.keeping import copying, ring
 from services.keeping.backup import KeyFiles, Restored, backup, restore
 from services.keeping.errors import KeepingError
 from services.keys import KeyFileError, create
 from services.store import sqlite_schema
 from services.store.errors import StoreUnavailable
+from services.store.opening import open_store
+from services.store.redis_link import Link
+from services.store.redis_tenancy import SERVING, seize
 from services.store.sqlite import SqliteStore
 from tests.redis_process import RedisServer
 from tests.served import serving
@@ -36,7 +42,7 @@ def silent(done: int, total: int) -> None:
 @pytest.fixture
 def key_files(tmp_path: Path) -> KeyFiles:
     """The keys of a service."""
-    made = KeyFiles(tmp_path / "identity", tmp_path / "pepper")
+    made = KeyFiles(tmp_path / "identity", tmp_path / "pepper", "audience.test")
     create(made.identity, bytes(32))
     create(made.pepper, bytes(32))
     return made
@@ -339,7 +345,7 @@ async def test_a_restore_that_is_refused_changes_nothing(
     with pytest.raises(KeepingError, match=r"damaged|SQLite says"):
         attempt(damaged)
     with pytest.raises(KeyFileError, match="is not there"):
-        attempt(target, KeyFiles(tmp_path / "none", key_files.pepper))
+        attempt(target, replace(key_files, identity=tmp_path / "none"))
     async with serving(tmp_path):
         with pytest.raises(StoreUnavailable, match="open in another process"):
             attempt(target)
@@ -363,6 +369,27 @@ async def test_a_restore_says_which_keys_are_not_those_of_the_backup(
     assert "pepper" in second
 
 
+async def test_a_restore_after_ordinary_rotations_warns_of_nothing(
+    tmp_path: Path, key_files: KeyFiles
+) -> None:
+    """Devices are led from the backup's identity key, and its pepper is kept; of a succession
+    that was retired, and a pepper that was, it warns."""
+    database = await stored(tmp_path)
+    target = tmp_path / "copy.db"
+    backup(database, target, key_files, silent)
+    for _ in range(2):
+        old, _ = ring.rotate_identity(
+            key_files.identity, audience=key_files.audience, now_ms=1, overlap_ms=1
+        )
+        ring.rotate_pepper(key_files.pepper)
+    assert restore(target, database, key_files, silent, replace=True).warnings == ()
+    ring.retire_identity(key_files.identity, old, audience=key_files.audience, now_ms=9)
+    ring.retire_pepper(key_files.pepper, enrol.pepper_mark(bytes(32)))
+    first, second = restore(target, database, key_files, silent, replace=True).warnings
+    assert "no succession leads from" in first
+    assert "that one is not kept" in second
+
+
 async def test_a_copy_with_fewer_rows_is_found_out(tmp_path: Path, key_files: KeyFiles) -> None:
     """What was counted when it was copied is counted again in what was written."""
     database = await stored(tmp_path)
@@ -373,6 +400,24 @@ async def test_a_copy_with_fewer_rows_is_found_out(tmp_path: Path, key_files: Ke
     copying.verify(target, counts)
     with pytest.raises(KeepingError, match="account has 1 rows and should have 2"):
         copying.verify(target, {**counts, "account": 2})
+
+
+async def test_a_new_generation_on_redis_takes_no_lease(redis_server: RedisServer) -> None:
+    """Nothing waits for it afterwards; a store that is moved is not touched."""
+    redis_server.flush()
+    config = Config(redis_url=redis_server.url)
+    await (await Link.open(config.redis_url)).close()
+    store = await open_store(config, must_exist=True, serves=False)
+    before = store.generation
+    assert await store.new_generation() != before
+    with redis_server.client() as client:
+        assert not client.exists(SERVING)
+    await store.close()
+    link = await Link.open(config.redis_url, serves=False)
+    await seize(link.lineage, b"to1")
+    await link.close()
+    with pytest.raises(StoreUnavailable, match="migrate-store is at work"):
+        await open_store(config, must_exist=True, serves=False)
 
 
 async def test_a_redis_that_was_put_back_heals_after_a_new_generation(

@@ -128,6 +128,9 @@ async def test_faults_of_the_store(tmp_path: Path, checked: Checked) -> None:
         assert checked.run()[0] == cli.FAILED
         assert "use the version that wrote it" in checked.faults()[0]
         connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute("INSERT INTO meta VALUES ('moving', ?)", (b"gone",))
+        assert checked.faults()[0].startswith("failed store: this store was moved elsewhere")
+        connection.execute("DELETE FROM meta WHERE name = 'moving'")
         connection.execute("PRAGMA application_id = 7")
     assert "not the database of a service" in checked.faults()[0]
     database.write_bytes(b"no database" * 1000)
@@ -141,7 +144,14 @@ def test_a_check_changes_nothing_in_redis(tmp_path: Path, checked: Checked) -> N
         checked.set("redis_url", server.url)
         assert any("accept" in fault for fault in checked.faults())
         checked.set("redis_accept_loss", ACCEPTED_LOSS)
-        assert checked.faults() == ["failed store: redis_url: there is no store of Rookery's"]
+        empty = "warning store: Redis is empty: the service makes its store when it starts"
+        assert checked.faults() == [empty]
+        with server.client() as client:
+            assert not client.keys()
+            client.set("foreign", "1")
+            foreign = "failed store: redis_url: what is there holds another program's data"
+            assert checked.faults() == [foreign]
+            client.delete("foreign")
         asyncio.run(_opened(server.url))
         _, rows = checked.run()
         assert [text for _, name, text in rows if name == "clock" and "Redis at" in text]
@@ -162,6 +172,29 @@ def test_a_check_changes_nothing_in_redis(tmp_path: Path, checked: Checked) -> N
             client.hset(META, "moving", b"gone")
         (fault,) = checked.faults()
         assert fault.startswith("failed store: this store was moved elsewhere")
+
+
+def test_redis_s_password_is_for_its_owner_alone(tmp_path: Path, checked: Checked) -> None:
+    """As key files are."""
+    password = tmp_path / "password"
+    password.write_text("hush")
+    password.chmod(0o644)
+    with RedisServer(tmp_path / "redis", "--requirepass", "hush") as server:
+        checked.set("redis_url", server.url)
+        checked.set("redis_password_file", str(password))
+        assert any("others may read Redis's password: chmod 600" in row for row in checked.faults())
+        password.chmod(0o600)
+        assert not any("password" in row for row in checked.faults())
+
+
+def test_a_peer_without_a_port_is_told(
+    checked: Checked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or it would be asked at a port that nobody named."""
+    for name in ("peer.test", ":1", "peer.test:"):
+        assert checked.run("check", "--peer", name)[0] == cli.FAILED
+    cli.main(["check", "--peer", "peer.test"])
+    assert "--peer: wants HOST:PORT" in capsys.readouterr().err
 
 
 async def _opened(url: str) -> None:

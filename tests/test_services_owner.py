@@ -107,7 +107,7 @@ async def test_a_database_that_root_restores_is_the_service_s(
     """It takes after the one before, or the folder where there is none; so does its lock."""
     database = place / "rookery.db"
     await (await SqliteStore.open(database)).close()
-    key_files = KeyFiles(place / "server.key", place / "pepper")
+    key_files = KeyFiles(place / "server.key", place / "pepper", "audience.test")
     backup(database, tmp_path / "copy.db", key_files, silent)
     if not there:
         for row in databases(place):
@@ -119,6 +119,7 @@ async def test_a_database_that_root_restores_is_the_service_s(
 async def test_a_database_that_root_makes_belongs_to_the_owner_of_its_folder(place: Path) -> None:
     """As `migrate-store` makes it, with its log while it is open."""
     side = SqliteSide(place / "rookery.db", filled=True)
+    await side.seize(b"of1")
     made = databases(place)
     assert {row.name for row in made} >= {
         "rookery.db.lock", "rookery.db.moving", "rookery.db.moving-wal",

@@ -92,6 +92,12 @@ async def test_eviction_is_refused_whatever_is_accepted(redis_server: RedisServe
 async def test_replicas_that_nobody_waits_for_are_refused(tmp_path: Path) -> None:
     """Where Sentinel may promote a replica, the writes must be on it, or loss be accepted."""
     with RedisPair(tmp_path, fsync="always") as pair:
+        # Behind one address as well: it may follow the master.
+        with pytest.raises(StoreUnavailable, match="has 1 replicas, and redis_replicas_min of 0"):
+            await opens(pair.master.url)
+        await opens(pair.master.url, Promise(replicas_min=1))
+        await opens(pair.master.url, LOSSY)
+        await opens(pair.master.url, Promise(persistence="synced"))
         with pytest.raises(StoreUnavailable, match="has 1 replicas, and redis_replicas_min of 0"):
             await opens(pair.url)
         await opens(pair.url, Promise(replicas_min=1))
@@ -200,6 +206,20 @@ async def test_tls_verifies_the_server(redis_server: RedisServer, tmp_path: Path
         for wrong in (str(other), ""):
             with pytest.raises(StoreUnavailable, match="redis_ca_file"):
                 await opens(f"rediss://127.0.0.1:{port}", ca_file=wrong)
+
+
+async def test_why_redis_is_not_reached_is_said(redis_server: RedisServer, tmp_path: Path) -> None:
+    """No password where one is wanted; TLS where it is not spoken; nobody there."""
+    with RedisServer(tmp_path / "closed", "--requirepass", "hush") as server:
+        for url in (server.url, f"{server.url}?db=1"):
+            with pytest.raises(StoreUnavailable, match="wants a password: redis_password_file"):
+                await opens(url)
+    with pytest.raises(StoreUnavailable, match=f"Redis at {server.address} .nobody listens there"):
+        await opens(server.url)
+    says = f"Redis at {redis_server.address} .*does it speak TLS"
+    with pytest.raises(StoreUnavailable, match=says) as refused:
+        await opens(redis_server.url.replace("redis:", "rediss:"))
+    assert "CancelledError" not in str(refused.value)
 
 
 # --- what counts as a loss ---

@@ -13,10 +13,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from crypto import enrol
+from crypto import enrol, succession
 from crypto.receipt import ServerKey
 from services import keys
-from services.keeping import copying, files
+from services.keeping import copying, files, ring
 from services.keeping.errors import KeepingError
 from services.keeping.progress import Tell
 from services.keys import KeyFileError
@@ -29,6 +29,8 @@ class KeyFiles:
 
     identity: Path
     pepper: Path
+    audience: str
+    """The deployment's: successions are its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def restore(
     KeepingError, KeyFileError, StoreUnavailable while a process has the database; then nothing
     has changed. `replace`: a database that stands there is set aside under another name.
     """
-    identity, pepper = keys.read(key_files.identity), keys.read(key_files.pepper)
+    known = _Known.read(key_files)
     if source.exists() and database.exists() and source.samefile(database):
         raise KeepingError(f"{source}: is the database itself")
     if database.exists() and not replace:
@@ -111,7 +113,7 @@ def restore(
     return Restored(
         made_ms if isinstance(made_ms, int) else None,
         aside,
-        tuple(_warnings(notes, identity, pepper)),
+        tuple(_warnings(notes, known)),
     )
 
 
@@ -125,17 +127,38 @@ def _notes(key_files: KeyFiles) -> dict[str, int | bytes]:
     return notes
 
 
-def _warnings(notes: dict[str, int | bytes], identity: bytes, pepper: bytes) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a backup may name: the keys in force, and those before that still count."""
+
+    identities: frozenset[bytes]
+    """From which devices come to the one in force."""
+    peppers: frozenset[bytes]
+    """Their marks."""
+
+    @classmethod
+    def read(cls, key_files: KeyFiles) -> _Known:
+        """KeyFileError."""
+        audience = key_files.audience
+        identity = ring.read_identity(key_files.identity, audience=audience)
+        before = [succession.open_(row, audience=audience).old for row in identity.successions]
+        pepper = ring.read_pepper(key_files.pepper)
+        marks = map(enrol.pepper_mark, (pepper.secret, *pepper.before))
+        return cls(frozenset((identity.public, *before)), frozenset(marks))
+
+
+def _warnings(notes: dict[str, int | bytes], known: _Known) -> list[str]:
     told = []
-    if notes.get("identity") not in (None, ServerKey(identity).public):
+    if notes.get("identity") not in (None, *known.identities):
         told.append(
-            "the identity key is another one than when the backup was made: devices that pinned"
-            " that one and find no succession from it refuse the service (docs/keys.md)"
+            "the identity key is another one than when the backup was made, and no succession"
+            " leads from that one: devices that pinned it refuse the service (docs/keys.md)"
         )
-    if notes.get("pepper") not in (None, enrol.pepper_mark(pepper)):
+    if notes.get("pepper") not in (None, *known.peppers):
         told.append(
-            "the pepper is another one than when the backup was made: accounts of before count"
-            " against accounts_per_subject_max only while that one is kept (docs/keys.md)"
+            "the pepper is another one than when the backup was made, and that one is not"
+            " kept beside it: accounts of before don't count against accounts_per_subject_max"
+            " (docs/keys.md)"
         )
     return told
 

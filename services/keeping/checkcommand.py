@@ -24,6 +24,9 @@ def check(arguments: argparse.Namespace) -> None:
     config = of_arguments(arguments)
     peer = None
     if arguments.peer:
+        host, _, port = arguments.peer.rpartition(":")
+        if not host or not port.isdecimal():
+            raise KeepingError(f"--peer: wants HOST:PORT, and {arguments.peer} has no port")
         ca = arguments.peer_ca.read_bytes() if arguments.peer_ca else None
         peer = Peer(arguments.peer, ca)
     _print(of_service(config, peer=peer, deep=arguments.deep), as_json=arguments.json)

@@ -126,6 +126,16 @@ def private(check: str, path: Path) -> Iterator[Finding]:
         yield warning(check, f"{path}: others may read it (mode {mode:04o}): chmod 600 it")
 
 
+def password_file(path: Path) -> Iterator[Finding]:
+    """It is for nobody but who may read a key file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return  # whoever connects says so
+    if keys.open_to_others(found, os.geteuid(), os.getegid()):
+        yield warning("store", f"{path}: others may read Redis's password: chmod 600 it")
+
+
 def certificate(config: Address, now_ms: int) -> Iterator[Finding]:
     """It fits its key, and how long it lasts."""
     if not config.tls_cert_file:

@@ -18,7 +18,7 @@ __all__ = ["FORESEEN", "backup", "restore"]
 
 
 def _key_files(config: Config) -> KeyFiles:
-    return KeyFiles(Path(config.identity_key_file), Path(config.pepper_file))
+    return KeyFiles(Path(config.identity_key_file), Path(config.pepper_file), config.audience)
 
 
 def _sqlite_of(config: Config) -> Path:

@@ -25,7 +25,7 @@ from services.keeping.findings import Check, Finding, Level, failed, ok, warning
 from services.listed import valid
 from services.store.mark import BEAT_S, Mark
 from services.store.opening import look_at_redis
-from services.store.sqlite_schema import MIGRATIONS
+from services.store.sqlite_schema import MIGRATIONS, check_stays
 from services.wake import waking
 
 _KEYS = "/rookery.v1.Accounts/GetServerKeys"
@@ -83,6 +83,7 @@ def _store(config: Config, newest: list[int], *, deep: bool) -> Iterator[Finding
         yield checks.free_space(path, 0)
         return
     with copying.moment(path) as moment, copying.reported(path):
+        check_stays(moment)
         yield from _mark(moment, path)
         newest += _newest(moment)
         yield from _schema(moment, path)
@@ -94,8 +95,12 @@ def _store(config: Config, newest: list[int], *, deep: bool) -> Iterator[Finding
 
 
 def _redis(config: Config) -> Iterator[Finding]:
+    if config.redis_password_file:
+        yield from checks.password_file(Path(config.redis_password_file))
     looked = asyncio.run(look_at_redis(config))
     yield ok("store", "Redis answers, and its settings keep what they must")
+    if not looked.made:
+        yield warning("store", "Redis is empty: the service makes its store when it starts")
     if looked.renews:
         yield warning(
             "store",

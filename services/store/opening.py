@@ -23,11 +23,13 @@ async def open_store(
     telemetry: Telemetry | None = None,
     observer: StoreObserver = UNOBSERVED,
     must_exist: bool = False,
+    serves: bool = True,
 ) -> Store:
     """The store that `redis_url` or `database` names. StoreUnavailable says what is wrong with
-    it; ConfigError if there is none and `must_exist`."""
+    it; ConfigError if there is none and `must_exist`. Who does not serve it counts in Redis as
+    no process that does."""
     if config.redis_url:
-        return await _open_redis(config, observer, must_exist=must_exist)
+        return await _open_redis(config, observer, must_exist=must_exist, serves=serves)
     if must_exist:
         _find_file(config)
     store = await SqliteStore.open(
@@ -42,10 +44,14 @@ async def open_store(
     return store
 
 
-async def _open_redis(config: Config, observer: StoreObserver, *, must_exist: bool) -> RedisStore:
+async def _open_redis(
+    config: Config, observer: StoreObserver, *, must_exist: bool, serves: bool
+) -> RedisStore:
     # Here: importing Redis takes half of the time in which a process without it starts.
     from services.store.redis import RedisStore
+    from services.store.redis_lineage import META
     from services.store.redis_link import Link
+    from services.store.redis_tenancy import check_moving
 
     link = await Link.open(
         config.redis_url,
@@ -54,7 +60,14 @@ async def _open_redis(config: Config, observer: StoreObserver, *, must_exist: bo
         ca_file=config.redis_ca_file,
         make=not must_exist,
         observer=observer,
+        serves=serves,
     )
+    if not serves:
+        try:
+            check_moving(await link.call("HGET", META, "moving"))
+        except BaseException:
+            await link.close()
+            raise
     return await RedisStore.open(
         link, limits=config.limits(), nonces_account_max=config.nonces_account_max
     )

@@ -36,6 +36,7 @@ _LATER = (
     exceptions.ClusterDownError,
     exceptions.TryAgainError,
 )
+_UNNAMED = "Redis wants a password: redis_password_file"
 _REFUSED_WORDS = ("NOREPLICAS", "MISCONF", "BUSY", "OOM", "UNKILLABLE")
 
 
@@ -95,11 +96,14 @@ class Connections:
     async def connect(self, host: Host, **more: Any) -> Connection:
         """A new connection, authenticated. NotDone; StoreUnavailable if Redis refuses us."""
         make = SSLConnection if self._tls else Connection
-        connection = make(host=host[0], port=host[1], **(self._options | more))
+        options = self._options | more
+        connection = make(host=host[0], port=host[1], **options)
         try:
             async with asyncio.timeout(CONNECT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
         except exceptions.AuthenticationError as error:
+            if options.get("password") is None:
+                raise StoreUnavailable(_UNNAMED) from None
             raise StoreUnavailable(
                 f"Redis refuses the user or password: redis_url, redis_password_file ({error})"
             ) from None
@@ -110,11 +114,21 @@ class Connections:
                     "Redis's certificate is none that redis_ca_file vouches for, or has another"
                     f" name ({error.__context__.verify_message})"
                 ) from None
-            raise NotDone(f"no connection to Redis ({_said(error)})", moved=True) from None
+            at = f"{host[0]}:{host[1]}"
+            raise NotDone(
+                f"no connection to Redis at {at} ({self._reason(error)})", moved=True
+            ) from None
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
         return connection
+
+    def _reason(self, error: BaseException) -> str:
+        if isinstance(error.__cause__ or error.__context__ or error, ConnectionRefusedError):
+            return "nobody listens there"
+        late = isinstance(error, TimeoutError)
+        said = f"no answer in {CONNECT_S:.0f} s" if late else _said(error)
+        return f"{said}; does it speak TLS, as redis_url says?" if self._tls else said
 
     @asynccontextmanager
     async def visit(self, host: Host, **more: Any) -> AsyncIterator[Connection]:
@@ -145,6 +159,8 @@ async def ask(connection: Connection, *commands: Command) -> list[Any]:
                     answers.append(error)
     except exceptions.BusyLoadingError:
         raise NotDone("Redis reads its data") from None
+    except exceptions.AuthenticationError:
+        raise StoreUnavailable(_UNNAMED) from None
     except (exceptions.RedisError, OSError, TimeoutError) as error:
         raise MaybeDone(f"the connection to Redis was lost ({_said(error)})") from None
     return answers

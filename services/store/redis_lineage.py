@@ -36,6 +36,7 @@ META = b"meta{meta}"
 """A hash: schema, generation, secret, line."""
 CHANNEL = b"generation{meta}"
 SCHEMA = b"1"
+FOREIGN = "redis_url: what is there holds another program's data"
 _NOBODY = "0" * 40
 
 

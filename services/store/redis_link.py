@@ -33,7 +33,7 @@ from services.store.redis_connection import (
     ask,
     judge,
 )
-from services.store.redis_lineage import CHANNEL, META, Lineage, Script
+from services.store.redis_lineage import CHANNEL, FOREIGN, META, Lineage, Script
 from services.store.redis_pokes import Heard, Pokes
 from services.store.redis_safety import SHARDED_SINCE, Info, Promise, check
 from services.store.redis_topology import Topology
@@ -157,7 +157,7 @@ class Link:
             async with self._connections.visit(server.host) as connection:
                 (keys,) = await ask(connection, (b"DBSIZE",))
             if judge(keys):
-                raise StoreUnavailable("redis_url: what is there holds another program's data")
+                raise StoreUnavailable(FOREIGN)
 
     # --- what the store is ---
 

@@ -11,7 +11,7 @@ from redis.asyncio.connection import Connection
 from services.store.errors import StoreUnavailable
 from services.store.redis_address import Address, Host
 from services.store.redis_connection import Connections, MaybeDone, NotDone, ask, judge
-from services.store.redis_lineage import META, SCHEMA, Entry, Line, follow
+from services.store.redis_lineage import FOREIGN, META, SCHEMA, Entry, Line, follow
 from services.store.redis_safety import Info, Promise, check
 from services.store.redis_tenancy import check_moving
 from services.store.redis_topology import Topology
@@ -32,6 +32,8 @@ class Looked:
     """What was seen."""
 
     clocks: tuple[Clock, ...]
+    made: bool
+    """Whether there is a store; who serves makes it where nothing is."""
     renews: bool
     """Whether who opens the store next renews its generation."""
 
@@ -55,23 +57,30 @@ async def look(url: str, promise: Promise, *, password_file: str = "", ca_file: 
         server = await topology.owner(META)
         async with connections.visit(server.host) as connection:
             line = await _read_line(connection)
+        if line is None:
+            for each in topology.masters:
+                async with connections.visit(each.host) as connection:
+                    (keys,) = await ask(connection, (b"DBSIZE",))
+                if judge(keys):
+                    raise StoreUnavailable(FOREIGN)
     except (NotDone, MaybeDone) as error:
         raise StoreUnavailable(str(error)) from None
     finally:
         await topology.close()
-    renews = not all(follow(line, entry, before, promise)[1] for entry, before in masters)
-    return Looked(tuple(clocks), renews)
+    renews = not all(follow(line or (), entry, before, promise)[1] for entry, before in masters)
+    return Looked(tuple(clocks), line is not None, renews)
 
 
 async def _no_greeting(host: Host, connection: Connection) -> None:
     """Whoever only looks has nothing to judge it for."""
 
 
-async def _read_line(connection: Connection) -> Line:
+async def _read_line(connection: Connection) -> Line | None:
+    """None if there is no store."""
     (answer,) = await ask(connection, (b"HMGET", META, b"schema", b"line", b"moving"))
     schema, line, moving = judge(answer)
     if schema is None:
-        raise StoreUnavailable("redis_url: there is no store of Rookery's")
+        return None
     if schema != SCHEMA:
         raise StoreUnavailable(
             f"the store has schema {schema.decode()}; this version knows {SCHEMA.decode()}"

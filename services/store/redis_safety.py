@@ -136,8 +136,8 @@ async def check(connection: Connection, info: Info, address: Address, promise: P
             "Redis may evict keys of the store: set its maxmemory-policy to noeviction"
         )
     why = await _loses(connection, promise)
-    fails_over = address.scheme != "redis" and info.replicas > 0
-    if why is None and fails_over and not promise.failover_keeps(info.replicas):
+    # Also behind one address: it may be one that follows the master.
+    if why is None and info.replicas and not promise.failover_keeps(info.replicas):
         why = (
             f"a master has {info.replicas} replicas, and redis_replicas_min of"
             f" {promise.replicas_min} lets one take over that lacks writes"
