@@ -93,12 +93,12 @@ async def test_replicas_that_nobody_waits_for_are_refused(tmp_path: Path) -> Non
     """Where Sentinel may promote a replica, the writes must be on it, or loss be accepted."""
     with RedisPair(tmp_path, fsync="always") as pair:
         # Behind one address as well: it may follow the master.
-        with pytest.raises(StoreUnavailable, match="has 1 replicas, and redis_replicas_min of 0"):
+        with pytest.raises(StoreUnavailable, match="has 1 replica, and redis_replicas_min of 0"):
             await opens(pair.master.url)
         await opens(pair.master.url, Promise(replicas_min=1))
         await opens(pair.master.url, LOSSY)
         await opens(pair.master.url, Promise(persistence="synced"))
-        with pytest.raises(StoreUnavailable, match="has 1 replicas, and redis_replicas_min of 0"):
+        with pytest.raises(StoreUnavailable, match="has 1 replica, and redis_replicas_min of 0"):
             await opens(pair.url)
         await opens(pair.url, Promise(replicas_min=1))
         await opens(pair.url, LOSSY)

@@ -36,7 +36,7 @@ _LATER = (
     exceptions.ClusterDownError,
     exceptions.TryAgainError,
 )
-_UNNAMED = "Redis wants a password: redis_password_file"
+_LOGIN_WANTED = "Redis wants a password: redis_password_file"
 _REFUSED_WORDS = ("NOREPLICAS", "MISCONF", "BUSY", "OOM", "UNKILLABLE")
 
 
@@ -103,7 +103,7 @@ class Connections:
                 await connection.connect()  # type: ignore[no-untyped-call]
         except exceptions.AuthenticationError as error:
             if options.get("password") is None:
-                raise StoreUnavailable(_UNNAMED) from None
+                raise StoreUnavailable(_LOGIN_WANTED) from None
             raise StoreUnavailable(
                 f"Redis refuses the user or password: redis_url, redis_password_file ({error})"
             ) from None
@@ -160,7 +160,7 @@ async def ask(connection: Connection, *commands: Command) -> list[Any]:
     except exceptions.BusyLoadingError:
         raise NotDone("Redis reads its data") from None
     except exceptions.AuthenticationError:
-        raise StoreUnavailable(_UNNAMED) from None
+        raise StoreUnavailable(_LOGIN_WANTED) from None
     except (exceptions.RedisError, OSError, TimeoutError) as error:
         raise MaybeDone(f"the connection to Redis was lost ({_said(error)})") from None
     return answers
