@@ -139,7 +139,8 @@ async def check(connection: Connection, info: Info, address: Address, promise: P
     # Also behind one address: it may be one that follows the master.
     if why is None and info.replicas and not promise.failover_keeps(info.replicas):
         why = (
-            f"a master has {info.replicas} replica{'s' * (info.replicas > 1)}, and redis_replicas_min of"
+            f"a master has {info.replicas} replica{'s' * (info.replicas > 1)}, and"
+            " redis_replicas_min of"
             f" {promise.replicas_min} lets one take over that lacks writes"
         )
     if why is not None and not promise.accepts_loss:
