@@ -21,6 +21,9 @@ from tests.dying import Dead, DyingTransport, DyingVault, dying
 from tests.service_process import ROOT, ServiceProcess
 from tests.shell_worlds import Fleet, fleet, like, put, rules, shown as profile
 
+STEPS = [3, pytest.param(1, marks=pytest.mark.soak)]
+"""Between the points where a command dies: all of them by `make soak`."""
+
 
 def killed(
     home: Home, point: int, verb: str, *more: str, service: bool = False
@@ -61,7 +64,8 @@ def shown(out: str) -> list[str]:
     ]
 
 
-def test_a_recovery_key_is_shown_before_it_is_sent(first: Home) -> None:
+@pytest.mark.parametrize("step", [4, pytest.param(2, marks=pytest.mark.soak)])
+def test_a_recovery_key_is_shown_before_it_is_sent(first: Home, step: int) -> None:
     """Wherever `recovery-key` dies: no key is in the account that nobody has seen, and one that
     was shown is the one that comes to be there."""
     seen: list[str] = []
@@ -74,7 +78,7 @@ def test_a_recovery_key_is_shown_before_it_is_sent(first: Home) -> None:
         late += run.returncode == -9 and seen[-1:] == papers(first)[-1:]
         if run.returncode == 0:
             break
-        point += 2  # each key that comes through takes one of 16 places
+        point += step  # 1 is too many: each key that comes through takes one of 16 places
     assert papers(first)[-1] == seen[-1]
     assert point > 8
     assert late
@@ -91,9 +95,10 @@ def finished(home: Home, service: ServiceProcess, folder: Path) -> None:
     assert not alarms(home)
 
 
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.timeout(300)
 def test_an_init_that_is_killed_at_any_point_is_begun_again_or_goes_on(
-    tmp_path: Path, server: ServiceProcess
+    tmp_path: Path, server: ServiceProcess, step: int
 ) -> None:
     """Either nothing lives there and `init` makes a device, or one does and it says so; no
     recovery key is in the account that was not shown."""
@@ -112,7 +117,7 @@ def test_an_init_that_is_killed_at_any_point_is_begun_again_or_goes_on(
             seen = shown(run.stdout)
             ways.add("goes on")
         assert set(papers(home)) <= set(seen)
-        point += 1
+        point += step
     assert ways == {"again", "goes on"}
     assert papers(home) == seen
     finished(home, server, tmp_path)

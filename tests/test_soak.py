@@ -28,8 +28,8 @@ async def soak(folder: Path, *, households: int, kills: int) -> None:
 
 
 async def test_a_storm_of_kills_loses_nothing(tmp_path: Path) -> None:
-    """Two households, three kills: every edit arrives, every increment counts once."""
-    await soak(tmp_path, households=2, kills=3)
+    """One household, three kills: every edit arrives, every increment counts once."""
+    await soak(tmp_path, households=1, kills=3)
 
 
 @pytest.mark.soak

@@ -122,10 +122,10 @@ def test_a_rotation_that_is_killed_at_any_point_is_finished_later(
     for number in range(3):
         a.run("set", f"ui/k{number}", str(number))
     point, crashes = 1, 0
-    # Every second point: each one costs an epoch.
+    # Each one costs an epoch.
     while _crash(a, point, "rotate"):
         crashes += 1
-        point += 5
+        point += 7
         a.run("sync")
     assert crashes > 2
     for home in (b, a):
