@@ -98,9 +98,9 @@ def test_a_relay_that_was_restored_is_read_from_the_start(world: Town) -> None:
     """Its cursors are void: what is held is skipped, what is new is taken in, each report counts
     once. No value that a device sent stands in a file of relay or party, while they hold it."""
     process, parties = world.process, world.parties.all
-    made = task("restored", window_ms=9_000)
+    made = task("restored", window_ms=20_000)
     secret = task(
-        "secret", window_ms=9_000, kind=Sum(FIELD61, 0, 1 << 30), kappa=1,
+        "secret", window_ms=20_000, kind=Sum(FIELD61, 0, 1 << 30), kappa=1,
         noise=Law(Mechanism.GAUSSIAN, 1 << 45), caps=Caps(1 << 40, 1, 1 << 40),
     )  # fmt: skip
 
