@@ -49,7 +49,7 @@ def task(name: str, **changes: Any) -> Task:
     """A histogram of four bins."""
     plain = Task(
         task_id=name, title="Favourite cuisine", purpose="product",
-        kind=Histogram(FIELD31, 4, ()), kappa=2, window_ms=5_000, grace_ms=0, reports_max=1_000,
+        kind=Histogram(FIELD31, 4, ()), kappa=2, window_ms=8_000, grace_ms=0, reports_max=1_000,
         k_min=2, noise=Law(Mechanism.GAUSSIAN, 4_000),
         caps=Caps(1_000_000, 86_400_000, 10_000_000), m=3, t=1, tail=AsTheyAre(),
         expires_ms=1 << 52,

@@ -141,7 +141,7 @@ async def _live(said: Said, process: ServiceProcess, parties: Parties) -> None:
         for world in people:
             await relay.service.create(world)
         await _sync(said, relay, people[0], process.endpoint, tracing)
-        made = task(TASK_NAME, window_ms=4_000)
+        made = task(TASK_NAME, window_ms=8_000)
         manifest = await _collected(parties, process.endpoint, made, tracing)
         _hide_people(said, people)
         _hide_round(said, made, manifest)
