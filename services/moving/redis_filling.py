@@ -13,7 +13,7 @@ from services.store.account_state import HASH_START_BYTES, Mark
 from services.store.judge_chain import unpack_grants
 from services.store.redis_keys import shard, to_wake
 from services.store.redis_link import Link
-from services.store.redis_ops import _RUN, BLOCK_BITS
+from services.store.redis_ops import BLOCK_BITS, RUN
 from services.store.redis_read import pack_link
 from services.store.redis_round_keys import RoundKeys
 from services.store.redis_state import (
@@ -24,7 +24,7 @@ from services.store.redis_state import (
     pack_marks,
     passed_field,
 )
-from services.store.redis_wake import _ROW as _WAKE
+from services.store.redis_wake import HANDLE
 
 FIELDS_AT_ONCE = 128
 HASHES_PER_CHUNK = 64
@@ -126,7 +126,7 @@ class Filling:
         await self._put(b"ZADD", self._account.keys.superseded, at, position_name(position))
 
     async def _take_run(self, *values: int) -> None:
-        await self._put(b"ZADD", self._account.keys.runs, 0, _RUN.pack(*values))
+        await self._put(b"ZADD", self._account.keys.runs, 0, RUN.pack(*values))
 
     async def _take_trimmed(self, index: int, dev_seq: int, start: bytes) -> None:
         device_id = self._account.chain.devices[index].device_id
@@ -147,7 +147,7 @@ class Filling:
     ) -> None:
         sent_ms, turn, claimed, again, tries = rest
         device_id = bytes(self._account.chain.devices[index].device_id)
-        row = _WAKE.pack(expires_ms, due_ms, sent_ms, turn, tries, claimed, again)
+        row = HANDLE.pack(expires_ms, due_ms, sent_ms, turn, tries, claimed, again)
         await self._put(b"HSET", self._account.keys.handles, device_id, handle)
         await self._put(b"HSET", self._account.keys.waking, device_id, row)
         if due_ms and (not self._first_due_ms or due_ms < self._first_due_ms):

@@ -28,11 +28,11 @@ from services.store.base import Limits
 from services.store.errors import StoreUnavailable
 from services.store.judge_chain import pack_grants
 from services.store.redis import RedisStore
-from services.store.redis_chains import _TOKEN
+from services.store.redis_chains import TOKEN
 from services.store.redis_keys import AccountKeys, due, shard, subject, untag
 from services.store.redis_lineage import META
 from services.store.redis_link import Link
-from services.store.redis_ops import _RUN, _VALUE_HEAD_BYTES, BLOCK_BITS
+from services.store.redis_ops import BLOCK_BITS, RUN, VALUE_HEAD_BYTES
 from services.store.redis_read import unpack_link
 from services.store.redis_round_keys import RoundKeys
 from services.store.redis_round_scripts import GIVE
@@ -41,7 +41,7 @@ from services.store.redis_state import (
     decode,
     new_account,
 )
-from services.store.redis_wake import _ROW as _WAKE
+from services.store.redis_wake import HANDLE
 from services.store.rounds import RoundRow, TaskRow
 
 CALLS_AT_ONCE = 32
@@ -161,14 +161,14 @@ class RedisSide:
         async for position, at in self._scan(keys.superseded, b"ZSCAN"):
             yield "superseded", account_id, int(float(at)), int.from_bytes(position, "big")
         async for run, _ in self._scan(keys.runs, b"ZSCAN"):
-            yield "run", account_id, *_RUN.unpack(run)
+            yield "run", account_id, *RUN.unpack(run)
         index = account.index
         async for name, chunk in self._scan(keys.trimmed):
             for device_id, dev_seq, start in _trimmed(name, chunk):
                 yield "trimmed", account_id, index[device_id], dev_seq, start
         handles = dict([pair async for pair in self._scan(keys.handles)])
         async for device_id, raw in self._scan(keys.waking):
-            expires_ms, due_ms, sent_ms, turn, tries, claimed, again = _WAKE.unpack(raw)
+            expires_ms, due_ms, sent_ms, turn, tries, claimed, again = HANDLE.unpack(raw)
             yield (
                 "wake", account_id, index[device_id], handles[device_id], expires_ms, due_ms,
                 sent_ms, turn, claimed, again, tries,
@@ -183,7 +183,7 @@ class RedisSide:
             values = await self._link.call("HMGET", keys.ops, *names)
             for position, value in zip(positions, values, strict=True):
                 if value is not None:
-                    (raw,) = packed.split(value[_VALUE_HEAD_BYTES:])
+                    (raw,) = packed.split(value[VALUE_HEAD_BYTES:])
                     yield "op", account_id, position, position + value[0], raw
 
     async def _scan(
@@ -223,7 +223,7 @@ class RedisSide:
             await filling.take(row)
         await filling.end()
         if subject_row:
-            token = _TOKEN.pack(0, os.urandom(8))
+            token = TOKEN.pack(0, os.urandom(8))
             await self._link.call("HSET", subject(subject_row), account_id, token)
         if account.marks:
             await self._link.call("ZADD", due(shard(account.chain.account)), 0, account_id)

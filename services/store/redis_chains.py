@@ -38,7 +38,8 @@ from services.store.replay import replay
 
 SETTLED_MS = 60_000
 """What was begun so long ago and is not done was left by a crash."""
-_TOKEN = struct.Struct(">Q8s")
+TOKEN = struct.Struct(">Q8s")
+"""When an account's place under its subject was reserved, and by which attempt."""
 _INTENT = struct.Struct(">Q8s16s")
 """when, the account's incarnation, token of its place; then the subject row"""
 
@@ -198,7 +199,7 @@ class Chains:
         if not rows:
             return
         most = self._limits.accounts_per_subject_max
-        token = _TOKEN.pack(time.time_ns() // 1_000_000, os.urandom(8))
+        token = TOKEN.pack(time.time_ns() // 1_000_000, os.urandom(8))
         before = sorted({*rows[1:]} - {rows[0]})
         for _ in range(2):
             room = most - await self._count(before)
@@ -222,7 +223,7 @@ class Chains:
         for row in rows:
             holders = await self._link.call("HGETALL", subject(row))
             for raw_id, token in zip(holders[::2], holders[1::2], strict=True):
-                if _TOKEN.unpack(token)[0] > before_ms:
+                if TOKEN.unpack(token)[0] > before_ms:
                     continue  # Its account may be about to be made.
                 account = await self._known.load(AccountId(raw_id))
                 if account is None or account.subject_row != row:

@@ -29,9 +29,10 @@ BLOCK_BITS = 6
 ROW = struct.Struct(f">BHIB{HASH_START_BYTES}s32s")
 """flags, length of the value, position; then the value begins: push_rest, hash, ct_hash"""
 _ROW_BYTES = ROW.size
-_VALUE_HEAD_BYTES = 1 + HASH_START_BYTES + 32
+VALUE_HEAD_BYTES = 1 + HASH_START_BYTES + 32
 _BLOCK = struct.Struct(">II")
-_RUN = struct.Struct(">BQI")
+RUN = struct.Struct(">BQI")
+"""device index, dev_seq, position"""
 _POSITION = struct.Struct(">I")
 _LOST, _CURRENT, _BEFORE, _PINNED = 0, 1, 2, 4
 """What a row competes for: nothing any more, a tag of the current epoch, or of the one before;
@@ -223,7 +224,7 @@ def prepare(
                 for device_id, head in judged.heads.items()
             ),
             _blocks(first, end),
-            b"".join(_RUN.pack(*run) for run in runs),
+            b"".join(RUN.pack(*run) for run in runs),
             b"-" if marked is None else pack_marks(marks),
             pack_positions(mark.position for mark in going),
             pack_positions(mark.position for mark in account.marks),
@@ -300,7 +301,7 @@ def _packed(
 ) -> bytes:
     prefixes = PREFIXES
     heads = {
-        size: (_VALUE_HEAD_BYTES + len(prefixes[size]) + size, prefixes[size])
+        size: (VALUE_HEAD_BYTES + len(prefixes[size]) + size, prefixes[size])
         for size in set(map(len, raws))
     }
     pack, end = ROW.pack, len(fresh) - 1

@@ -27,7 +27,8 @@ from services.store.wake import HORIZON_MS, Claim, Mark, Outcome, Pace, Settled
 AT_ONCE = 32
 SPREADS = 16
 """How many devices of an account are spread, each by a time of its own."""
-_ROW = struct.Struct(">QQQIIBB")
+HANDLE = struct.Struct(">QQQIIBB")
+"""What stands of a device beside its handle; the script below says which fields."""
 _T = TypeVar("_T")
 
 _LUA = """
@@ -225,7 +226,7 @@ class RedisWake:
             return 0
         waking, _ = self._keys(account_id)
         raw = await self._link.call(b"HGET", waking, device_id)
-        expires_ms: int = 0 if raw is None else _ROW.unpack(raw)[0]
+        expires_ms: int = 0 if raw is None else HANDLE.unpack(raw)[0]
         return expires_ms if expires_ms > now_ms else 0
 
     async def mark(self, marks: Sequence[Mark], *, now_ms: int, pace: Pace) -> int | None:
