@@ -7,7 +7,6 @@ import asyncio
 import ctypes
 import gc
 import importlib.util
-import json
 import secrets as randomness
 import sys
 from collections.abc import Callable, Coroutine
@@ -20,7 +19,8 @@ from services.keeping.errors import KeepingError
 from services.keeping.reload import Reloader, ServiceKeys, reloading
 from services.keys import KeyFileError
 from services.listen import ListenError
-from services.server import Secrets, Server, open_server, until_signal
+from services.process import announce, until_signal
+from services.server import Secrets, Server, open_server
 from services.store.errors import StoreError
 from services.store.opening import open_store
 from services.wake import waking
@@ -101,16 +101,10 @@ async def _run(
 def _announce(server: Server, secrets: Secrets) -> None:
     """One line on standard output: where, under which name, with which key to pin."""
     config = server.config
-    ready = {
-        "listening": server.address,
-        "audience": config.audience,
-        "server_key": secrets.server_key.public.hex(),
-        **({"metrics": server.scrape.address} if server.scrape.address else {}),
-    }
+    public = {"audience": config.audience, "server_key": secrets.server_key.public.hex()}
     if config.wake_gateway:
-        ready["wake_key"] = waking.key(config).public.hex()
-    print(json.dumps(ready), flush=True)
-    server.telemetry.event("serving")
+        public["wake_key"] = waking.key(config).public.hex()
+    announce(server.telemetry, server.address, server.scrape.address, **public)
 
 
 def _make_keys(config: Config, *, missing_only: bool) -> None:
@@ -184,13 +178,8 @@ async def _run_party(starting: Coroutine[Any, Any, Daemon], arguments: argparse.
     running = await starting
     lists = Lists(running, lambda: party_config.of_arguments(arguments), arguments.config)
     keeper = Reloader(lists.take, lists.watched, running.telemetry, running.metrics)
-    ready = {
-        "listening": running.address,
-        "party_key": running.key.public.hex(),
-        **({"metrics": running.scrape.address} if running.scrape.address else {}),
-    }
-    print(json.dumps(ready), flush=True)
-    running.telemetry.event("serving")
+    key = running.key.public.hex()
+    announce(running.telemetry, running.address, running.scrape.address, party_key=key)
     async with reloading(keeper.reload, keeper.watch):
         await until_signal()
     await running.stop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import signal
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -49,7 +48,7 @@ from services.telemetry import Telemetry, configure
 from services.traced import traced_store
 from services.wake.waking import Waking
 
-__all__ = ["SERVED", "Secrets", "Server", "grpc_options", "open_server", "until_signal"]
+__all__ = ["SERVED", "Secrets", "Server", "grpc_options", "open_server"]
 
 _SYNC = "/rookery.v1.Sync/"
 _SWEEP_S = 3_600.0
@@ -337,15 +336,3 @@ async def open_server(config: Config, secrets: Secrets) -> Server:
         await store.close()
         raise
     return server
-
-
-async def until_signal() -> None:
-    """Returns at the first SIGTERM or SIGINT; the second ends the process at once."""
-    loop = asyncio.get_running_loop()
-    told = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    await told.wait()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.remove_signal_handler(number)
-        signal.signal(number, signal.SIG_DFL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import secrets
 from pathlib import Path
@@ -13,7 +12,7 @@ from crypto.wake import GatewayKey
 from services import keys
 from services.keys import KeyFileError
 from services.listen import ListenError
-from services.server import until_signal
+from services.process import announce, until_signal
 from services.settings import ConfigError, Value
 from services.wake import gateway_config
 from services.wake.gateway import Gateway
@@ -40,13 +39,8 @@ def gateway(arguments: argparse.Namespace) -> None:
 async def _run(config: GatewayConfig, key: GatewayKey) -> None:
     running = Gateway(config, key)
     await running.start()
-    ready = {
-        "listening": running.address,
-        "gateway_key": key.public.hex(),
-        **({"metrics": running.scrape.address} if running.scrape.address else {}),
-    }
-    print(json.dumps(ready), flush=True)
-    running.telemetry.event("serving")
+    public = key.public.hex()
+    announce(running.telemetry, running.address, running.scrape.address, gateway_key=public)
     await until_signal()
     await running.stop()
     running.telemetry.event("stopped")
