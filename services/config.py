@@ -330,8 +330,7 @@ def of_arguments(arguments: argparse.Namespace) -> Config:
 
 
 def _check_whole(config: Config) -> None:
-    if bool(config.tls_cert_file) != bool(config.tls_key_file):
-        raise ConfigError("tls_cert_file and tls_key_file go together")
+    settings.check_together(config, "tls_cert_file", "tls_key_file")
     otlp.check(config)
     if not config.audience:
         raise ConfigError("audience: must not be empty")
@@ -346,8 +345,7 @@ def _check_whole(config: Config) -> None:
             raise ConfigError(f"redis_url: {error}") from None
     if config.redis_accept_loss not in ("", ACCEPTED_LOSS):
         raise ConfigError(f'redis_accept_loss: say "{ACCEPTED_LOSS}", or nothing')
-    if bool(config.wake_tls_cert_file) != bool(config.wake_tls_key_file):
-        raise ConfigError("wake_tls_cert_file and wake_tls_key_file go together")
+    settings.check_together(config, "wake_tls_cert_file", "wake_tls_key_file")
     if config.wake_tls_cert_file and not config.wake_tls:
         raise ConfigError("wake_tls_cert_file: is shown over TLS only; set wake_tls")
     for name in ("token_issuers", "publishers", "analysts"):

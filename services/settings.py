@@ -139,6 +139,12 @@ def _parse(row: Field[Any], text: str, where: str) -> Value:
     return text
 
 
+def check_together(config: object, one: str, other: str) -> None:
+    """ConfigError if one of two settings is given without the other."""
+    if bool(getattr(config, one)) != bool(getattr(config, other)):
+        raise ConfigError(f"{one} and {other} go together")
+
+
 def _check_range(known: Known, name: str, value: Value) -> None:
     meta = known[name].metadata
     if meta["one_of"] and value not in meta["one_of"]:

@@ -160,16 +160,14 @@ def load(
     config = settings.load(
         PartyConfig, ENV_PREFIX, file, environ, overrides or {}, is_foreign=lambda _: False
     )
-    if bool(config.tls_cert_file) != bool(config.tls_key_file):
-        raise ConfigError("tls_cert_file and tls_key_file go together")
+    settings.check_together(config, "tls_cert_file", "tls_key_file")
     for name in ("relay", "peer"):
         ca_file = getattr(config, f"{name}_ca_file")
         if ca_file and not getattr(config, f"{name}_tls"):
             raise ConfigError(f"{name}_ca_file: is for {name}_tls, which is off")
         if ca_file and not Path(ca_file).is_file():
             raise ConfigError(f"{name}_ca_file: {ca_file} is not there")
-    if bool(config.relay_cert_file) != bool(config.relay_key_file):
-        raise ConfigError("relay_cert_file and relay_key_file go together")
+    settings.check_together(config, "relay_cert_file", "relay_key_file")
     if config.relay_cert_file and not config.relay_tls:
         raise ConfigError("relay_cert_file: is for relay_tls, which is off")
     if config.history_days < 2 * config.retention_days:

@@ -77,10 +77,8 @@ def load(
     config = settings.load(
         GatewayConfig, ENV_PREFIX, file, environ, overrides or {}, is_foreign=lambda name: False
     )
-    if bool(config.tls_cert_file) != bool(config.tls_key_file):
-        raise ConfigError("tls_cert_file and tls_key_file go together")
-    if bool(config.fcm_project) != bool(config.fcm_access_token_file):
-        raise ConfigError("fcm_project and fcm_access_token_file go together")
+    settings.check_together(config, "tls_cert_file", "tls_key_file")
+    settings.check_together(config, "fcm_project", "fcm_access_token_file")
     if not config.audience:
         raise ConfigError("audience: must not be empty")
     callers(config)
