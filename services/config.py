@@ -321,11 +321,7 @@ def load(
 
 def of_arguments(arguments: argparse.Namespace) -> Config:
     """What a command of `rookery-server` was told, in whichever of the ways."""
-    given: dict[str, Value] = {
-        name: value
-        for name in ("listen", "database", "audience")
-        if (value := getattr(arguments, name, None)) is not None
-    }
+    given = settings.of_options(arguments, "listen", "database", "audience")
     return load(arguments.config, os.environ, given)
 
 

@@ -8,6 +8,7 @@ is misspelt and ignored is a hole.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import json
 import tomllib
@@ -137,6 +138,12 @@ def _parse(row: Field[Any], text: str, where: str) -> Value:
     except (KeyError, ValueError):
         raise ConfigError(f"{where}: must be {_KINDS[wanted]}") from None
     return text
+
+
+def of_options(arguments: argparse.Namespace, *names: str) -> dict[str, Value]:
+    """The settings of these names that the command line gave, for commands that take them."""
+    given = ((name, getattr(arguments, name, None)) for name in names)
+    return {name: value for name, value in given if value is not None}
 
 
 def check_together(config: object, one: str, other: str) -> None:

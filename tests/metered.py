@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.metrics import CallMetrics
@@ -20,16 +19,6 @@ def calls(metrics: CallMetrics, method: str, status: str = "OK") -> float:
     return value(
         metrics, "rookery_call_seconds_count", method=method.removeprefix("/"), status=status
     )
-
-
-def families(registry: CollectorRegistry) -> dict[str, set[str]]:
-    """Every family by the name that its samples begin with, and the names of its labels."""
-    return {family.name: _labels(family) for family in registry.collect()}
-
-
-def _labels(family: object) -> set[str]:
-    samples = getattr(family, "samples", ())
-    return {label for sample in samples for label in sample.labels} - {"le"}
 
 
 async def http(address: str, request: bytes) -> tuple[int, dict[str, str], str]:

@@ -202,11 +202,7 @@ def publishers(config: PartyConfig) -> tuple[Listed, ...]:
 
 def of_arguments(arguments: argparse.Namespace) -> PartyConfig:
     """What `rookery-server party` was told, in whichever of the ways."""
-    given: dict[str, Value] = {
-        name: value
-        for name in ("listen", "database")
-        if (value := getattr(arguments, name)) is not None
-    }
+    given = settings.of_options(arguments, "listen", "database")
     return load(arguments.config, os.environ, given)
 
 

@@ -9,11 +9,11 @@ import secrets
 from pathlib import Path
 
 from crypto.wake import GatewayKey
-from services import keys
+from services import keys, settings
 from services.keys import KeyFileError
 from services.listen import ListenError
 from services.process import announce, until_signal
-from services.settings import ConfigError, Value
+from services.settings import ConfigError
 from services.wake import gateway_config
 from services.wake.gateway import Gateway
 from services.wake.gateway_config import GatewayConfig
@@ -26,7 +26,7 @@ def gateway(arguments: argparse.Namespace) -> None:
     if arguments.show_config:
         print(gateway_config.commented_toml(), end="")
         return
-    given: dict[str, Value] = {} if arguments.listen is None else {"listen": arguments.listen}
+    given = settings.of_options(arguments, "listen")
     config = gateway_config.load(arguments.config, os.environ, given)
     path = Path(config.box_key_file)
     if arguments.init:
