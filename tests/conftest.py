@@ -16,13 +16,16 @@ from tests.mesh_processes import Mesh
 from tests.redis_process import RedisCluster, RedisServer
 from tests.relay_worlds import Relay, relaying
 from tests.served import Service, serving
-from tests.service_process import ServiceProcess
+from tests.service_process import ROOT, ServiceProcess
 from tests.store_worlds import BACKENDS, EVERY_BACKEND, Factory, RedisHouse
 
 
 def pytest_configure() -> None:
     """What was fetched is found by what is tested, too, behind all that the machine has."""
     os.environ["PATH"] += f"{os.pathsep}{programs.FETCHED / 'bin'}"
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        # Or each of a thousand processes compiles anew what the one before it has compiled.
+        os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".cache" / "pycache")
 
 
 def pytest_report_header() -> str:
