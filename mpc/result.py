@@ -13,10 +13,10 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Final
 
-from crypto import labels
+from crypto import canonical, labels
 from crypto.errors import FormatError, SignatureError
 from crypto.primitives import verify
-from mpc import canonical, tail
+from mpc import tail
 from mpc.checks import whole
 from mpc.kinds.results import Result
 from mpc.manifest import Manifest, quorum

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from crypto import labels
+from crypto import canonical, labels
 from crypto.errors import FormatError
 from crypto.field import Field
 from crypto.names import check_name
 from crypto.primitives import SIG_BYTES, hash_, utf8, verify
 from crypto.shares import PARTIES_MAX, check_parties
-from mpc import canonical, kinds, privacy
+from mpc import kinds, privacy
 from mpc.checks import whole
 from mpc.keys import PublisherKey
 from mpc.kinds import Kind

@@ -14,9 +14,8 @@ from client.analyst.errors import NotVerified
 from client.analyst.evidence import Evidence, Pins
 from client.errors import UserError
 from client.rounds import GivenUp, SignedTask
-from crypto import labels
+from crypto import canonical, labels
 from crypto.field import FIELD31
-from mpc import canonical
 from mpc.keys import PublisherKey
 from mpc.kinds import Histogram
 from mpc.manifest import Manifest

@@ -16,7 +16,8 @@ import pytest
 
 from client.analyst.journal import Journal
 from client.analyst.times import instant_ms
-from mpc import canonical, manifest as manifests, task as tasks
+from crypto import canonical
+from mpc import manifest as manifests, task as tasks
 from mpc.manifest import Manifest
 from mpc.task import Task
 from rookery.v1 import parties_pb2

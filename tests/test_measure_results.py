@@ -14,8 +14,7 @@ from client.measure.records import Shown
 from client.measure.results import UNKNOWN, WAIT_MS, Results, State
 from client.rounds import GivenUp, RelayedResult
 from client.vault import MemoryVault
-from crypto import labels
-from mpc import canonical
+from crypto import canonical, labels
 from mpc.manifest import Manifest
 from mpc.result import Sums
 from mpc.task import Task

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from crypto import contribution
+from crypto import canonical, contribution
 from crypto.contribution import Contribution, PartyBox, encode_share, parse_header
 from crypto.errors import CryptoError
 from crypto.primitives import seal
-from mpc import batch, canonical, manifest, oracle, result, task
+from mpc import batch, manifest, oracle, result, task
 from mpc.keys import PublisherKey
 from tests.mpc_kind_cases import Case, cases
 from tests.test_crypto_fuzz import refused_or_taken

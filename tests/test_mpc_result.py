@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from crypto import labels
+from crypto import canonical, labels
 from crypto.errors import CryptoError, FormatError
 from crypto.field import FIELD31, FIELD61
-from mpc import canonical, result as results
+from mpc import result as results
 from mpc.kinds import Experiment, Histogram, Mean, Quantile
 from mpc.manifest import quorum
 from mpc.noise import Law, Mechanism

@@ -11,11 +11,11 @@ import cbor2
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from crypto import labels
+from crypto import canonical, labels
 from crypto.errors import FormatError, SignatureError
 from crypto.field import FIELD31, FIELD61
 from crypto.primitives import hash_, sign_keypair, verify
-from mpc import canonical, task as tasks
+from mpc import task as tasks
 from mpc.keys import PartyKey, PublisherKey
 from mpc.kinds import Count, Experiment, Histogram, Kind, Mean, Multihot, Quantile, Sum, Vector
 from mpc.noise import Law, Mechanism

@@ -17,10 +17,11 @@ from typing import Any, Final
 from client.analyst import times
 from client.analyst.errors import DraftError
 from client.errors import UserError
+from crypto import canonical
 from crypto.errors import FormatError
 from crypto.names import check_name
 from crypto.primitives import utf8
-from mpc import canonical, task as tasks
+from mpc import task as tasks
 from mpc.task import Task
 
 FIELDS: Final = (

@@ -16,10 +16,10 @@ from typing import Any, Final, Self
 from client.analyst.errors import NotVerified
 from client.errors import UserError
 from client.rounds import GivenUp, RelayedResult, RelayedRound, SignedTask
-from crypto import labels
+from crypto import canonical, labels
 from crypto.errors import CryptoError, FormatError, SignatureError
 from crypto.primitives import verify
-from mpc import canonical, manifest as manifests, result as results, task as tasks
+from mpc import manifest as manifests, result as results, task as tasks
 from mpc.manifest import Manifest
 from mpc.result import RoundResult
 from mpc.task import Task

@@ -10,7 +10,7 @@ import numpy as np
 from client.vectors.fields import Entry, Malformed, data, entry, expect, items, number, unhex
 from client.vectors.sealed import seal_with
 from client.vectors.world import World
-from crypto import contribution, labels
+from crypto import canonical, contribution, labels
 from crypto.contribution import (
     LENGTH_MAX,
     PartyBox,
@@ -23,7 +23,7 @@ from crypto.field import Field
 from crypto.ids import ReportId
 from crypto.primitives import box_public
 from crypto.shares import Share, check_parties, reconstruct, split
-from mpc import canonical, kinds, manifest as manifests, result as results, task as tasks
+from mpc import kinds, manifest as manifests, result as results, task as tasks
 from mpc.batch import Challenge
 from mpc.keys import PartyKey, PublisherKey
 from mpc.kinds import Kind

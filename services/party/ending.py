@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from crypto import labels
+from crypto import canonical, labels
 from crypto.errors import CryptoError
-from mpc import canonical, result as results
+from mpc import result as results
 from mpc.result import Counted
 from rookery.v1 import parties_pb2
 from services.party import items, states

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpc.canonical import BYTES_MAX
+from crypto.canonical import BYTES_MAX
 from rookery.v1 import rounds_pb2
 from services import wire
 from services.call import KeyCall, Signer

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from client.vectors.sealed import seal_with
-from crypto import contribution, labels
+from crypto import canonical, contribution, labels
 from crypto.contribution import Shape, encode_header, encode_share, parse_header
 from crypto.field import FIELD31, FIELD61, Array, Field
 from crypto.ids import ReportId
 from crypto.primitives import box_public
 from crypto.shares import SEED, split
-from mpc import canonical, result as results
+from mpc import result as results
 from mpc.batch import Challenge
 from mpc.keys import PartyKey, PublisherKey
 from mpc.kinds import Count, Experiment, Histogram, Kind, Mean, Multihot, Quantile, Sum, Vector

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from client.vectors.sealed import seal_with
-from crypto import labels
+from crypto import canonical, labels
 from crypto.contribution import HEADER_BYTES, SHARE_HEAD_BYTES
 from crypto.keys import Identity
-from mpc import canonical
 from tests.vectors.aggregates import RoundOf, rounds
 from tests.vectors.badtasks import row
 from tests.vectors.story import Row, seeded

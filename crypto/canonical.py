@@ -13,13 +13,14 @@ import cbor2
 from crypto.errors import FormatError
 
 BYTES_MAX = 1 << 18
-_DEPTH_MAX = 4
+DEPTH_MAX = 4
 _INT_MAX = (1 << 64) - 1
 
 
-def encode(value: dict[str, Any]) -> bytes:
-    """The map's bytes; FormatError for a type that does not occur or a map that is too large."""
-    _check(value, _DEPTH_MAX)
+def encode(value: dict[str, Any], *, depth: int = DEPTH_MAX) -> bytes:
+    """The map's bytes; FormatError for a type that does not occur, a map that is too large, or
+    one whose lists and maps go more than `depth` levels deep."""
+    _check(value, depth)
     try:
         data: bytes = cbor2.dumps(value, canonical=True)
     except UnicodeEncodeError:
@@ -28,7 +29,7 @@ def encode(value: dict[str, Any]) -> bytes:
     return data
 
 
-def decode(data: bytes) -> dict[str, Any]:
+def decode(data: bytes, *, depth: int = DEPTH_MAX) -> dict[str, Any]:
     """The map; FormatError for other bytes than `encode` gives."""
     _check_size(data)
     try:
@@ -37,7 +38,7 @@ def decode(data: bytes) -> dict[str, Any]:
         raise FormatError("cbor", "not deterministic CBOR") from None
     if type(value) is not dict:
         raise FormatError("cbor", "not a map")
-    if encode(value) != data:
+    if encode(value, depth=depth) != data:
         raise FormatError("cbor-form", "the CBOR is not in its one deterministic form")
     return value
 
@@ -49,7 +50,7 @@ def _check_size(data: bytes) -> None:
 
 def _check(value: object, depth: int) -> None:
     if depth == 0:
-        raise FormatError("cbor-type", f"lists and maps go {_DEPTH_MAX} levels deep at most")
+        raise FormatError("cbor-type", "lists and maps go too many levels deep")
     if type(value) is int:
         if not -_INT_MAX - 1 <= value <= _INT_MAX:
             raise FormatError("cbor-type", "whole numbers have 64 bits at most")
