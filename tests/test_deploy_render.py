@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from deploy.envoy import render
-from services.errors import DETAILS_KEY, UNTAKEN, RateLimited, failure
+from services.errors import DETAILS_KEY, UNTAKEN, Overloaded, RateLimited, failure
 from tests.manifests import AT_PARTIES, FOR_PARTIES, methods
 from tests.mesh_processes import EDGE, ENVOY, PARTIES, SERVICE, Mesh
+from tests.served import FETCH
 
 GIVEN = {
     "sidecar": {"EDGE_IDENTITY": EDGE, "PARTY_IDENTITIES": ",".join(PARTIES)},
@@ -110,8 +111,8 @@ def route_of(config: dict[str, Any], method: str) -> dict[str, Any] | None:
 
 @pytest.mark.parametrize("role", sorted(GIVEN))
 def test_every_method_has_its_route(tmp_path: Path, role: str) -> None:
-    """Streams: no time-out but that of idleness, and a cluster of their own. Parties' calls:
-    not at the edge."""
+    """Streams: no time-out but that of idleness, and a cluster of their own, with all that a
+    crowd of calls must not shut out. Parties' calls: not at the edge."""
     config = rendered(role, tmp_path)
     for method, streams in methods().items():
         route = route_of(config, method)
@@ -119,21 +120,42 @@ def test_every_method_has_its_route(tmp_path: Path, role: str) -> None:
             assert role == "sidecar" or route is None
             continue
         assert route is not None, method
-        assert route["route"]["cluster"] == f"service_{'streams' if streams else 'unary'}"
+        apart = streams or method in (FETCH, *FOR_PARTIES)
+        assert route["route"]["cluster"] == f"service_{'streams' if apart else 'unary'}"
         if streams:
             assert route["route"]["timeout"] == "0s"
             # Heartbeats come every 45 s.
             assert int(route["route"]["idle_timeout"].rstrip("s")) >= 3 * 45
 
 
+def says(row: dict[str, Any], error: Exception) -> None:
+    """A header to add has the details with which the service answers an error."""
+    [(key, value)] = failure(error).trailing
+    assert row["header"]["key"] == key == DETAILS_KEY
+    padded = row["header"]["value"] + "=" * (-len(row["header"]["value"]) % 4)
+    assert base64.b64decode(padded) == value
+
+
 def test_what_is_limited_at_the_edge_is_said_in_the_service_s_words(tmp_path: Path) -> None:
     """The constant in the template is what the service itself would answer."""
     [limit, _] = manager(rendered("edge", tmp_path))["http_filters"]
     [row] = limit["typed_config"]["response_headers_to_add"]
-    [(key, value)] = failure(RateLimited("edge", 1_000)).trailing
-    assert row["header"]["key"] == key == DETAILS_KEY
-    padded = row["header"]["value"] + "=" * (-len(row["header"]["value"]) % 4)
-    assert base64.b64decode(padded) == value
+    says(row, RateLimited("edge", 1_000))
+
+
+@pytest.mark.parametrize("role", sorted(GIVEN))
+def test_what_is_too_much_at_once_is_said_in_the_service_s_words(tmp_path: Path, role: str) -> None:
+    """Code, message and details are those of the service's own OVERLOADED, and nothing invites
+    a proxy to send it again."""
+    mappers = manager(rendered(role, tmp_path))["local_reply_config"]["mappers"]
+    [mapper] = [
+        mapper for mapper in mappers if "UO" in mapper["filter"]["response_flag_filter"]["flags"]
+    ]
+    said = failure(Overloaded(1_000))
+    assert mapper["body"]["inline_string"] == said.message
+    code, details = mapper["headers_to_add"]
+    assert code["header"] == {"key": "grpc-status", "value": str(said.code.value[0])}
+    says(details, Overloaded(1_000))
 
 
 @pytest.mark.parametrize("role", sorted(GIVEN))
