@@ -46,6 +46,12 @@ CONTRIBUTION_INVALID: Final = "CONTRIBUTION_INVALID"
 CONTRIBUTED_ALREADY: Final = "CONTRIBUTED_ALREADY"
 RESULT_ABSENT: Final = "RESULT_ABSENT"
 BUDGET_EXHAUSTED: Final = "BUDGET_EXHAUSTED"
+POLICY_INVALID: Final = "POLICY_INVALID"
+POLICY_CONFLICT: Final = "POLICY_CONFLICT"
+TASK_UNDECLARED: Final = "TASK_UNDECLARED"
+CONSENT_INVALID: Final = "CONSENT_INVALID"
+CONSENT_CONFLICT: Final = "CONSENT_CONFLICT"
+CONSENT_MISSING: Final = "CONSENT_MISSING"
 # Ours, for what carries no ErrorInfo.
 UNREACHABLE: Final = "UNREACHABLE"
 UNSUPPORTED: Final = "UNSUPPORTED"
@@ -82,6 +88,12 @@ _ADVICE: Final[Mapping[str, str]] = {
     CONTRIBUTION_INVALID: "the service refuses the form of a contribution: update one of the two",
     CONTRIBUTED_ALREADY: "this account has contributed to the round: nothing more to do",
     RESULT_ABSENT: "the round has no result yet: try again later",
+    POLICY_CONFLICT: (
+        "another policy bundle is the newest: build the next one on it (`rookery policy build`)"
+    ),
+    TASK_UNDECLARED: "the policy in force does not declare the task, or stops it",
+    CONSENT_CONFLICT: "another device said something at the same moment: try again",
+    CONSENT_MISSING: "the service holds no consent for the purpose of this task",
     UNREACHABLE: "the service can't be reached: check the network and --server, then try again",
     UNSUPPORTED: "there is no rookery service at this address: check --server",
 }

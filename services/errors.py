@@ -213,6 +213,37 @@ class WakeOff(RequestError):
         super().__init__("this service has no push gateway")
 
 
+class PolicyInvalid(RequestError):
+    """The bundle breaks a rule, or the caller did not sign it."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"the policy bundle breaks a rule: {rule}")
+        self.rule = rule
+
+
+class TaskUndeclared(RequestError):
+    """The policy in force does not declare the task, or stops it. `rule` says which."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"the policy in force does not allow the task: {rule}")
+        self.rule = rule
+
+
+class ConsentInvalid(RequestError):
+    """The entry of consent breaks a rule, or the caller did not sign it."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"the entry of consent breaks a rule: {rule}")
+        self.rule = rule
+
+
+class ConsentMissing(RequestError):
+    """The contribution proves no consent that stands, for the purpose of its task."""
+
+    def __init__(self) -> None:
+        super().__init__("no consent that stands, for the purpose of this task")
+
+
 class MessageAbsent(RequestError):
     """The mailbox doesn't hold that message (yet)."""
 
@@ -302,6 +333,16 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     ResultInvalid: Row(StatusCode.INVALID_ARGUMENT, "RESULT_INVALID", {"rule": "rule"}),
     ResultAbsent: Row(StatusCode.NOT_FOUND, "RESULT_ABSENT", retry_ms=5_000),
     store.ResultConflict: Row(StatusCode.ABORTED, "RESULT_CONFLICT"),
+    PolicyInvalid: Row(StatusCode.INVALID_ARGUMENT, "POLICY_INVALID", {"rule": "rule"}),
+    store.PolicyConflict: Row(
+        StatusCode.ABORTED, "POLICY_CONFLICT", {"sequence": "sequence", "hash": "hash"}
+    ),
+    TaskUndeclared: Row(StatusCode.FAILED_PRECONDITION, "TASK_UNDECLARED", {"rule": "rule"}),
+    ConsentInvalid: Row(StatusCode.INVALID_ARGUMENT, "CONSENT_INVALID", {"rule": "rule"}),
+    store.ConsentConflict: Row(
+        StatusCode.ABORTED, "CONSENT_CONFLICT", {"seq": "seq", "hash": "hash"}
+    ),
+    ConsentMissing: Row(StatusCode.FAILED_PRECONDITION, "CONSENT_MISSING"),
     BudgetExhausted: Row(
         StatusCode.FAILED_PRECONDITION, "BUDGET_EXHAUSTED", {"cap": "cap", "left": "left"}
     ),

@@ -38,6 +38,7 @@ class Limits:
     contributions_max: int = 1_000_000
     boxes_ms: int = 7 * 86_400_000
     results_ms: int = 400 * 86_400_000
+    consents_max: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)

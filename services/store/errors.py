@@ -145,6 +145,24 @@ class ResultConflict(StoreError):
     """Other bytes stand as the result, or as this party's abandonment."""
 
 
+class PolicyConflict(StoreError):
+    """The bundle is not the one that follows on the newest."""
+
+    def __init__(self, sequence: int, hash_: bytes) -> None:
+        super().__init__(f"the newest bundle has number {sequence}")
+        self.sequence = sequence
+        self.hash = hash_
+
+
+class ConsentConflict(StoreError):
+    """The entry is not the one that follows on the account's newest."""
+
+    def __init__(self, seq: int, hash_: bytes) -> None:
+        super().__init__(f"the newest entry has seq {seq}")
+        self.seq = seq
+        self.hash = hash_
+
+
 class MailboxAbsent(StoreError):
     """No such pairing mailbox, or its five minutes are over."""
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17rookery/v1/common.proto\x12\nrookery.v1\"F\n\nServerInfo\x12\x11\n\tserver_ms\x18\x01 \x01(\x04\x12\x12\n\nbackoff_ms\x18\x02 \x01(\r\x12\x11\n\tchain_seq\x18\x03 \x01(\x04\"4\n\nSignedLink\x12\x0c\n\x04link\x18\x01 \x01(\x0c\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\x12\x0b\n\x03pop\x18\x03 \x01(\x0c\"<\n\x05Grant\x12\x14\n\x0crecipient_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x0e\n\x06sealed\x18\x03 \x01(\x0c\";\n\x04Head\x12\x11\n\tdevice_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x64\x65v_seq\x18\x02 \x01(\x04\x12\x0f\n\x07op_hash\x18\x03 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17rookery/v1/common.proto\x12\nrookery.v1\"_\n\nServerInfo\x12\x11\n\tserver_ms\x18\x01 \x01(\x04\x12\x12\n\nbackoff_ms\x18\x02 \x01(\r\x12\x11\n\tchain_seq\x18\x03 \x01(\x04\x12\x17\n\x0fpolicy_sequence\x18\x04 \x01(\x04\"4\n\nSignedLink\x12\x0c\n\x04link\x18\x01 \x01(\x0c\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\x12\x0b\n\x03pop\x18\x03 \x01(\x0c\"<\n\x05Grant\x12\x14\n\x0crecipient_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x0e\n\x06sealed\x18\x03 \x01(\x0c\";\n\x04Head\x12\x11\n\tdevice_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x64\x65v_seq\x18\x02 \x01(\x04\x12\x0f\n\x07op_hash\x18\x03 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rookery.v1.common_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SERVERINFO']._serialized_start=39
-  _globals['_SERVERINFO']._serialized_end=109
-  _globals['_SIGNEDLINK']._serialized_start=111
-  _globals['_SIGNEDLINK']._serialized_end=163
-  _globals['_GRANT']._serialized_start=165
-  _globals['_GRANT']._serialized_end=225
-  _globals['_HEAD']._serialized_start=227
-  _globals['_HEAD']._serialized_end=286
+  _globals['_SERVERINFO']._serialized_end=134
+  _globals['_SIGNEDLINK']._serialized_start=136
+  _globals['_SIGNEDLINK']._serialized_end=188
+  _globals['_GRANT']._serialized_start=190
+  _globals['_GRANT']._serialized_end=250
+  _globals['_HEAD']._serialized_start=252
+  _globals['_HEAD']._serialized_end=311
 # @@protoc_insertion_point(module_scope)

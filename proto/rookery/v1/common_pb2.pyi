@@ -20,8 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class ServerInfo(_message.Message):
     """Rules that hold for every call of this package
     ----------------------------------------------
-    AUTHENTICATION. Every call except Accounts.CreateAccount, Pairing.PostMessage and
-    Pairing.FetchMessage carries the binary metadata key `rookery-auth-bin`:
+    AUTHENTICATION. Every call except Accounts.CreateAccount, Accounts.GetServerKeys,
+    Policy.GetPolicy, Pairing.PostMessage and Pairing.FetchMessage carries the binary metadata key `rookery-auth-bin`:
     header[144] | sig[64] (docs/protocol.md, 1.6), signed over the request bytes exactly as
     they travel. A proxy that serialises the message anew makes the call fail, on purpose.
 
@@ -50,6 +50,7 @@ class ServerInfo(_message.Message):
     SERVER_MS_FIELD_NUMBER: _builtins.int
     BACKOFF_MS_FIELD_NUMBER: _builtins.int
     CHAIN_SEQ_FIELD_NUMBER: _builtins.int
+    POLICY_SEQUENCE_FIELD_NUMBER: _builtins.int
     server_ms: _builtins.int
     """The service's clock, milliseconds since 1970 (UTC). For display and for signing
     requests with a clock that agrees; never for ordering.
@@ -60,16 +61,21 @@ class ServerInfo(_message.Message):
     """seq of the newest link of the account's chain that the service holds. Larger than
     your own: call Accounts.GetChain before you judge the ops of this answer.
     """
+    policy_sequence: _builtins.int
+    """The number of the newest policy bundle that the service holds; 0: it has none. Larger
+    than your own: call Policy.GetPolicy.
+    """
     def __init__(
         self,
         *,
         server_ms: _builtins.int = ...,
         backoff_ms: _builtins.int = ...,
         chain_seq: _builtins.int = ...,
+        policy_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff_ms", b"backoff_ms", "chain_seq", b"chain_seq", "server_ms", b"server_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff_ms", b"backoff_ms", "chain_seq", b"chain_seq", "policy_sequence", b"policy_sequence", "server_ms", b"server_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

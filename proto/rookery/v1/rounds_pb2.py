@@ -23,51 +23,52 @@ _sym_db = _symbol_database.Default()
 
 
 from rookery.v1 import common_pb2 as rookery_dot_v1_dot_common__pb2
+from rookery.v1 import policy_pb2 as rookery_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17rookery/v1/rounds.proto\x12\nrookery.v1\x1a\x17rookery/v1/common.proto\"/\n\x12PublishTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\x0c\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\"N\n\x13PublishTaskResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x11\n\tspec_hash\x18\x02 \x01(\x0c\":\n\nSignedTask\x12\x0c\n\x04task\x18\x01 \x01(\x0c\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\x12\x11\n\tpublisher\x18\x03 \x01(\x0c\"!\n\x10ListTasksRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"j\n\x0cRoundSummary\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0f\n\x07open_ms\x18\x02 \x01(\x04\x12\x10\n\x08\x63lose_ms\x18\x03 \x01(\x04\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.rookery.v1.RoundState\"\\\n\nListedTask\x12$\n\x04task\x18\x01 \x01(\x0b\x32\x16.rookery.v1.SignedTask\x12(\n\x06rounds\x18\x02 \x03(\x0b\x32\x18.rookery.v1.RoundSummary\"|\n\x11ListTasksResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12%\n\x05tasks\x18\x02 \x03(\x0b\x32\x16.rookery.v1.ListedTask\x12\x0c\n\x04next\x18\x03 \x01(\x04\x12\x0c\n\x04more\x18\x04 \x01(\x08\"5\n\x13\x43ollectRoundRequest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x0c\n\x04sigs\x18\x02 \x03(\x0c\"R\n\x14\x43ollectRoundResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x14\n\x0cround_digest\x18\x02 \x01(\x0c\"#\n\x0fGetRoundRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\"\xbe\x01\n\x10GetRoundResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12$\n\x04task\x18\x02 \x01(\x0b\x32\x16.rookery.v1.SignedTask\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x0c\n\x04sigs\x18\x04 \x03(\x0c\x12)\n\x07summary\x18\x05 \x01(\x0b\x32\x18.rookery.v1.RoundSummary\x12\x13\n\x0b\x63ontributed\x18\x06 \x01(\x08\"D\n\x11\x43ontributeRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0e\n\x06header\x18\x02 \x01(\x0c\x12\r\n\x05\x62oxes\x18\x03 \x03(\x0c\":\n\x12\x43ontributeResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\"$\n\x10GetResultRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\",\n\x0ePartySignature\x12\r\n\x05party\x18\x01 \x01(\r\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\"<\n\x0b\x41\x62\x61ndonment\x12\r\n\x05party\x18\x01 \x01(\r\x12\x11\n\tstatement\x18\x02 \x01(\x0c\x12\x0b\n\x03sig\x18\x03 \x01(\x0c\"\xa2\x01\n\x11GetResultResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x0e\n\x06result\x18\x02 \x01(\x0c\x12(\n\x04sigs\x18\x03 \x03(\x0b\x32\x1a.rookery.v1.PartySignature\x12-\n\x0c\x61\x62\x61ndonments\x18\x04 \x03(\x0b\x32\x17.rookery.v1.Abandonment*\xbc\x01\n\nRoundState\x12\x1b\n\x17ROUND_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROUND_STATE_ANNOUNCED\x10\x01\x12\x14\n\x10ROUND_STATE_OPEN\x10\x02\x12\x16\n\x12ROUND_STATE_CLOSED\x10\x03\x12\x14\n\x10ROUND_STATE_DONE\x10\x04\x12\x19\n\x15ROUND_STATE_ABANDONED\x10\x05\x12\x17\n\x13ROUND_STATE_EXPIRED\x10\x06\x32\xd3\x03\n\x06Rounds\x12N\n\x0bPublishTask\x12\x1e.rookery.v1.PublishTaskRequest\x1a\x1f.rookery.v1.PublishTaskResponse\x12H\n\tListTasks\x12\x1c.rookery.v1.ListTasksRequest\x1a\x1d.rookery.v1.ListTasksResponse\x12Q\n\x0c\x43ollectRound\x12\x1f.rookery.v1.CollectRoundRequest\x1a .rookery.v1.CollectRoundResponse\x12\x45\n\x08GetRound\x12\x1b.rookery.v1.GetRoundRequest\x1a\x1c.rookery.v1.GetRoundResponse\x12K\n\nContribute\x12\x1d.rookery.v1.ContributeRequest\x1a\x1e.rookery.v1.ContributeResponse\x12H\n\tGetResult\x12\x1c.rookery.v1.GetResultRequest\x1a\x1d.rookery.v1.GetResultResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17rookery/v1/rounds.proto\x12\nrookery.v1\x1a\x17rookery/v1/common.proto\x1a\x17rookery/v1/policy.proto\"/\n\x12PublishTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\x0c\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\"N\n\x13PublishTaskResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x11\n\tspec_hash\x18\x02 \x01(\x0c\":\n\nSignedTask\x12\x0c\n\x04task\x18\x01 \x01(\x0c\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\x12\x11\n\tpublisher\x18\x03 \x01(\x0c\"!\n\x10ListTasksRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"j\n\x0cRoundSummary\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0f\n\x07open_ms\x18\x02 \x01(\x04\x12\x10\n\x08\x63lose_ms\x18\x03 \x01(\x04\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.rookery.v1.RoundState\"\\\n\nListedTask\x12$\n\x04task\x18\x01 \x01(\x0b\x32\x16.rookery.v1.SignedTask\x12(\n\x06rounds\x18\x02 \x03(\x0b\x32\x18.rookery.v1.RoundSummary\"|\n\x11ListTasksResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12%\n\x05tasks\x18\x02 \x03(\x0b\x32\x16.rookery.v1.ListedTask\x12\x0c\n\x04next\x18\x03 \x01(\x04\x12\x0c\n\x04more\x18\x04 \x01(\x08\"5\n\x13\x43ollectRoundRequest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x0c\n\x04sigs\x18\x02 \x03(\x0c\"R\n\x14\x43ollectRoundResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x14\n\x0cround_digest\x18\x02 \x01(\x0c\"#\n\x0fGetRoundRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\"\xbe\x01\n\x10GetRoundResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12$\n\x04task\x18\x02 \x01(\x0b\x32\x16.rookery.v1.SignedTask\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x0c\n\x04sigs\x18\x04 \x03(\x0c\x12)\n\x07summary\x18\x05 \x01(\x0b\x32\x18.rookery.v1.RoundSummary\x12\x13\n\x0b\x63ontributed\x18\x06 \x01(\x08\"o\n\x11\x43ontributeRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0e\n\x06header\x18\x02 \x01(\x0c\x12\r\n\x05\x62oxes\x18\x03 \x03(\x0c\x12)\n\x07\x63onsent\x18\x04 \x01(\x0b\x32\x18.rookery.v1.ConsentProof\":\n\x12\x43ontributeResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\"$\n\x10GetResultRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\",\n\x0ePartySignature\x12\r\n\x05party\x18\x01 \x01(\r\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\"<\n\x0b\x41\x62\x61ndonment\x12\r\n\x05party\x18\x01 \x01(\r\x12\x11\n\tstatement\x18\x02 \x01(\x0c\x12\x0b\n\x03sig\x18\x03 \x01(\x0c\"\xa2\x01\n\x11GetResultResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x0e\n\x06result\x18\x02 \x01(\x0c\x12(\n\x04sigs\x18\x03 \x03(\x0b\x32\x1a.rookery.v1.PartySignature\x12-\n\x0c\x61\x62\x61ndonments\x18\x04 \x03(\x0b\x32\x17.rookery.v1.Abandonment*\xbc\x01\n\nRoundState\x12\x1b\n\x17ROUND_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROUND_STATE_ANNOUNCED\x10\x01\x12\x14\n\x10ROUND_STATE_OPEN\x10\x02\x12\x16\n\x12ROUND_STATE_CLOSED\x10\x03\x12\x14\n\x10ROUND_STATE_DONE\x10\x04\x12\x19\n\x15ROUND_STATE_ABANDONED\x10\x05\x12\x17\n\x13ROUND_STATE_EXPIRED\x10\x06\x32\xd3\x03\n\x06Rounds\x12N\n\x0bPublishTask\x12\x1e.rookery.v1.PublishTaskRequest\x1a\x1f.rookery.v1.PublishTaskResponse\x12H\n\tListTasks\x12\x1c.rookery.v1.ListTasksRequest\x1a\x1d.rookery.v1.ListTasksResponse\x12Q\n\x0c\x43ollectRound\x12\x1f.rookery.v1.CollectRoundRequest\x1a .rookery.v1.CollectRoundResponse\x12\x45\n\x08GetRound\x12\x1b.rookery.v1.GetRoundRequest\x1a\x1c.rookery.v1.GetRoundResponse\x12K\n\nContribute\x12\x1d.rookery.v1.ContributeRequest\x1a\x1e.rookery.v1.ContributeResponse\x12H\n\tGetResult\x12\x1c.rookery.v1.GetResultRequest\x1a\x1d.rookery.v1.GetResultResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rookery.v1.rounds_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROUNDSTATE']._serialized_start=1427
-  _globals['_ROUNDSTATE']._serialized_end=1615
-  _globals['_PUBLISHTASKREQUEST']._serialized_start=64
-  _globals['_PUBLISHTASKREQUEST']._serialized_end=111
-  _globals['_PUBLISHTASKRESPONSE']._serialized_start=113
-  _globals['_PUBLISHTASKRESPONSE']._serialized_end=191
-  _globals['_SIGNEDTASK']._serialized_start=193
-  _globals['_SIGNEDTASK']._serialized_end=251
-  _globals['_LISTTASKSREQUEST']._serialized_start=253
-  _globals['_LISTTASKSREQUEST']._serialized_end=286
-  _globals['_ROUNDSUMMARY']._serialized_start=288
-  _globals['_ROUNDSUMMARY']._serialized_end=394
-  _globals['_LISTEDTASK']._serialized_start=396
-  _globals['_LISTEDTASK']._serialized_end=488
-  _globals['_LISTTASKSRESPONSE']._serialized_start=490
-  _globals['_LISTTASKSRESPONSE']._serialized_end=614
-  _globals['_COLLECTROUNDREQUEST']._serialized_start=616
-  _globals['_COLLECTROUNDREQUEST']._serialized_end=669
-  _globals['_COLLECTROUNDRESPONSE']._serialized_start=671
-  _globals['_COLLECTROUNDRESPONSE']._serialized_end=753
-  _globals['_GETROUNDREQUEST']._serialized_start=755
-  _globals['_GETROUNDREQUEST']._serialized_end=790
-  _globals['_GETROUNDRESPONSE']._serialized_start=793
-  _globals['_GETROUNDRESPONSE']._serialized_end=983
-  _globals['_CONTRIBUTEREQUEST']._serialized_start=985
-  _globals['_CONTRIBUTEREQUEST']._serialized_end=1053
-  _globals['_CONTRIBUTERESPONSE']._serialized_start=1055
-  _globals['_CONTRIBUTERESPONSE']._serialized_end=1113
-  _globals['_GETRESULTREQUEST']._serialized_start=1115
-  _globals['_GETRESULTREQUEST']._serialized_end=1151
-  _globals['_PARTYSIGNATURE']._serialized_start=1153
-  _globals['_PARTYSIGNATURE']._serialized_end=1197
-  _globals['_ABANDONMENT']._serialized_start=1199
-  _globals['_ABANDONMENT']._serialized_end=1259
-  _globals['_GETRESULTRESPONSE']._serialized_start=1262
-  _globals['_GETRESULTRESPONSE']._serialized_end=1424
-  _globals['_ROUNDS']._serialized_start=1618
-  _globals['_ROUNDS']._serialized_end=2085
+  _globals['_ROUNDSTATE']._serialized_start=1495
+  _globals['_ROUNDSTATE']._serialized_end=1683
+  _globals['_PUBLISHTASKREQUEST']._serialized_start=89
+  _globals['_PUBLISHTASKREQUEST']._serialized_end=136
+  _globals['_PUBLISHTASKRESPONSE']._serialized_start=138
+  _globals['_PUBLISHTASKRESPONSE']._serialized_end=216
+  _globals['_SIGNEDTASK']._serialized_start=218
+  _globals['_SIGNEDTASK']._serialized_end=276
+  _globals['_LISTTASKSREQUEST']._serialized_start=278
+  _globals['_LISTTASKSREQUEST']._serialized_end=311
+  _globals['_ROUNDSUMMARY']._serialized_start=313
+  _globals['_ROUNDSUMMARY']._serialized_end=419
+  _globals['_LISTEDTASK']._serialized_start=421
+  _globals['_LISTEDTASK']._serialized_end=513
+  _globals['_LISTTASKSRESPONSE']._serialized_start=515
+  _globals['_LISTTASKSRESPONSE']._serialized_end=639
+  _globals['_COLLECTROUNDREQUEST']._serialized_start=641
+  _globals['_COLLECTROUNDREQUEST']._serialized_end=694
+  _globals['_COLLECTROUNDRESPONSE']._serialized_start=696
+  _globals['_COLLECTROUNDRESPONSE']._serialized_end=778
+  _globals['_GETROUNDREQUEST']._serialized_start=780
+  _globals['_GETROUNDREQUEST']._serialized_end=815
+  _globals['_GETROUNDRESPONSE']._serialized_start=818
+  _globals['_GETROUNDRESPONSE']._serialized_end=1008
+  _globals['_CONTRIBUTEREQUEST']._serialized_start=1010
+  _globals['_CONTRIBUTEREQUEST']._serialized_end=1121
+  _globals['_CONTRIBUTERESPONSE']._serialized_start=1123
+  _globals['_CONTRIBUTERESPONSE']._serialized_end=1181
+  _globals['_GETRESULTREQUEST']._serialized_start=1183
+  _globals['_GETRESULTREQUEST']._serialized_end=1219
+  _globals['_PARTYSIGNATURE']._serialized_start=1221
+  _globals['_PARTYSIGNATURE']._serialized_end=1265
+  _globals['_ABANDONMENT']._serialized_start=1267
+  _globals['_ABANDONMENT']._serialized_end=1327
+  _globals['_GETRESULTRESPONSE']._serialized_start=1330
+  _globals['_GETRESULTRESPONSE']._serialized_end=1492
+  _globals['_ROUNDS']._serialized_start=1686
+  _globals['_ROUNDS']._serialized_end=2153
 # @@protoc_insertion_point(module_scope)

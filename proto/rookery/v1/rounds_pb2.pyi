@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from rookery.v1 import common_pb2 as _common_pb2
+from rookery.v1 import policy_pb2 as _policy_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -367,6 +368,7 @@ class ContributeRequest(_message.Message):
     ROUND_ID_FIELD_NUMBER: _builtins.int
     HEADER_FIELD_NUMBER: _builtins.int
     BOXES_FIELD_NUMBER: _builtins.int
+    CONSENT_FIELD_NUMBER: _builtins.int
     round_id: _builtins.bytes
     """16 bytes."""
     header: _builtins.bytes
@@ -375,16 +377,21 @@ class ContributeRequest(_message.Message):
     def boxes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """One sealed box per party, in the manifest's order."""
 
+    @_builtins.property
+    def consent(self) -> _policy_pb2.ConsentProof:
+        """Demanded where the service holds a policy bundle."""
+
     def __init__(
         self,
         *,
         round_id: _builtins.bytes = ...,
         header: _builtins.bytes = ...,
         boxes: _abc.Iterable[_builtins.bytes] | None = ...,
+        consent: _policy_pb2.ConsentProof | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "header", b"header", "round_id", b"round_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "consent", b"consent", "header", b"header", "round_id", b"round_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -97,6 +97,8 @@ class RoundsServicer:
         INVALID_ARGUMENT    TASK_INVALID     not a task in canonical form, out of bounds, or
         not signed by the caller; metadata `rule`
         ABORTED             TASK_CONFLICT    other bytes stand under this task id
+        FAILED_PRECONDITION TASK_UNDECLARED  the policy in force does not declare it, or stops
+        it; metadata `rule`
         RESOURCE_EXHAUSTED  QUOTA            `limit` = task_bytes | tasks
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -146,6 +148,8 @@ class RoundsServicer:
         parties (their number) | length
         ABORTED             CONTRIBUTED_ALREADY  this account has given other bytes to this
         round; the first ones stand
+        FAILED_PRECONDITION CONSENT_MISSING      `consent` is missing, does not open to the
+        task's purpose, or a withdrawal is newer
         RESOURCE_EXHAUSTED  QUOTA                `limit` = contributions
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -50,6 +50,8 @@ class RoundsStub:
       INVALID_ARGUMENT    TASK_INVALID     not a task in canonical form, out of bounds, or
                                            not signed by the caller; metadata `rule`
       ABORTED             TASK_CONFLICT    other bytes stand under this task id
+      FAILED_PRECONDITION TASK_UNDECLARED  the policy in force does not declare it, or stops
+                                           it; metadata `rule`
       RESOURCE_EXHAUSTED  QUOTA            `limit` = task_bytes | tasks
     """
     ListTasks: _grpc.UnaryUnaryMultiCallable[_rounds_pb2.ListTasksRequest, _rounds_pb2.ListTasksResponse]
@@ -83,6 +85,8 @@ class RoundsStub:
                                                parties (their number) | length
       ABORTED             CONTRIBUTED_ALREADY  this account has given other bytes to this
                                                round; the first ones stand
+      FAILED_PRECONDITION CONSENT_MISSING      `consent` is missing, does not open to the
+                                               task's purpose, or a withdrawal is newer
       RESOURCE_EXHAUSTED  QUOTA                `limit` = contributions
     """
     GetResult: _grpc.UnaryUnaryMultiCallable[_rounds_pb2.GetResultRequest, _rounds_pb2.GetResultResponse]
@@ -113,6 +117,8 @@ class RoundsAsyncStub(RoundsStub):
       INVALID_ARGUMENT    TASK_INVALID     not a task in canonical form, out of bounds, or
                                            not signed by the caller; metadata `rule`
       ABORTED             TASK_CONFLICT    other bytes stand under this task id
+      FAILED_PRECONDITION TASK_UNDECLARED  the policy in force does not declare it, or stops
+                                           it; metadata `rule`
       RESOURCE_EXHAUSTED  QUOTA            `limit` = task_bytes | tasks
     """
     ListTasks: _aio.UnaryUnaryMultiCallable[_rounds_pb2.ListTasksRequest, _rounds_pb2.ListTasksResponse]  # type: ignore[assignment]
@@ -146,6 +152,8 @@ class RoundsAsyncStub(RoundsStub):
                                                parties (their number) | length
       ABORTED             CONTRIBUTED_ALREADY  this account has given other bytes to this
                                                round; the first ones stand
+      FAILED_PRECONDITION CONSENT_MISSING      `consent` is missing, does not open to the
+                                               task's purpose, or a withdrawal is newer
       RESOURCE_EXHAUSTED  QUOTA                `limit` = contributions
     """
     GetResult: _aio.UnaryUnaryMultiCallable[_rounds_pb2.GetResultRequest, _rounds_pb2.GetResultResponse]  # type: ignore[assignment]
@@ -179,6 +187,8 @@ class RoundsServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT    TASK_INVALID     not a task in canonical form, out of bounds, or
                                                not signed by the caller; metadata `rule`
           ABORTED             TASK_CONFLICT    other bytes stand under this task id
+          FAILED_PRECONDITION TASK_UNDECLARED  the policy in force does not declare it, or stops
+                                               it; metadata `rule`
           RESOURCE_EXHAUSTED  QUOTA            `limit` = task_bytes | tasks
         """
 
@@ -236,6 +246,8 @@ class RoundsServicer(metaclass=_abc_1.ABCMeta):
                                                    parties (their number) | length
           ABORTED             CONTRIBUTED_ALREADY  this account has given other bytes to this
                                                    round; the first ones stand
+          FAILED_PRECONDITION CONSENT_MISSING      `consent` is missing, does not open to the
+                                                   task's purpose, or a withdrawal is newer
           RESOURCE_EXHAUSTED  QUOTA                `limit` = contributions
         """
 
