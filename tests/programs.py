@@ -16,6 +16,7 @@ BUNDLES = {
     "redis-cli": "redis",
     "redis-benchmark": "redis",
     "promtool": "prometheus",
+    "chromedriver": "chromium",
 }
 
 
