@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from client.chainview import ChainView, Pin
 from client.errors import PeerError, RowsError
+from client.gate import Gate, Ungoverned
 from client.held import State
 from client.holds import Holds
+from client.local import Local
 from client.notices import Notices
 from client.oplog import Kept, OpLog, Place
 from client.outbox import Doubt, Outbox
@@ -54,6 +56,7 @@ class Core:
         self.past = Past()
         self.holds = Holds()
         self.notices = Notices()
+        self.local = Local()
         # stored in the row `self`
         self.cursor = b""
         self.made = False
@@ -72,6 +75,8 @@ class Core:
         # stored in the row `heads`
         self.last_heads = b""
         # in memory only: what is lost with it is found out again
+        self.gate: Gate = Ungoverned()
+        """What every write of the app passes. The shell sets it anew after each loading."""
         self.now_ms = 0
         self.behind = True
         self.unpulled = False
@@ -172,6 +177,7 @@ class Core:
         core.past = Past.load(rows)
         core.holds = Holds.load(rows)
         core.notices = Notices.load(rows)
+        core.local = Local.load(rows)
         core.last_heads = rows.get("heads", b"")
         core.remade_epoch = int.from_bytes(rows.get("remade", b""), "big")
         if core.view.chain.hashes:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from client import healing, intake, membership, remake, sending, upkeep, views
+from client import healing, intake, membership, remake, sending, upkeep, views, writing
 from client.chainview import Pin
 from client.core import Core
 from client.errors import NotAllowed
+from client.gate import Gate
 from client.membership import Membership
 from client.profile import Name
 from client.rows import Changes, Rows
@@ -97,6 +98,11 @@ class Device:
     def load(cls, rows: Rows) -> Device:
         """The device that wrote these rows. RowsError if they don't fit together."""
         return cls(Core.load(rows), Membership.load(rows))
+
+    def govern(self, gate: Gate) -> None:
+        """Every write of the app passes this gate from now on. Not stored: whoever loads the
+        device sets it again."""
+        self._core.gate = gate
 
     def take_changes(self) -> Changes:
         """Rows to store, atomically, before anything is sent. Empty: nothing changed."""
@@ -213,8 +219,8 @@ class Device:
         }
 
     def put(self, collection: str, key: str, value: Value, *, now_ms: int) -> None:
-        """Sets a setting. BadName, BadValue, ValueTooLong."""
-        views.put(self._core, views.app_name(collection, key), value, now_ms)
+        """Sets a setting. BadName, BadValue, ValueTooLong, SignalRefused."""
+        writing.put(self._core, "setting", collection, key, value, now_ms)
 
     def put_reserved(self, name: Name, value: Value, *, now_ms: int) -> None:
         """Sets a setting of the library's own, in a collection that no app writes. None removes
@@ -226,15 +232,15 @@ class Device:
 
     def remove(self, collection: str, key: str, *, now_ms: int) -> None:
         """Removes a setting (a tombstone)."""
-        views.edit(self._core, views.app_name(collection, key), None, now_ms)
+        writing.remove(self._core, views.app_name(collection, key), now_ms)
 
     def add_member(self, collection: str, member: str, *, now_ms: int) -> None:
-        """Puts a member into a set."""
-        views.put(self._core, views.app_name(collection, member), True, now_ms)
+        """Puts a member into a set. BadName, SignalRefused."""
+        writing.put(self._core, "set", collection, member, True, now_ms)
 
     def remove_member(self, collection: str, member: str, *, now_ms: int) -> None:
         """Takes a member out of a set."""
-        views.edit(self._core, views.app_name(collection, member), None, now_ms)
+        writing.remove(self._core, views.app_name(collection, member), now_ms)
 
     def add_score(
         self,
@@ -245,8 +251,13 @@ class Device:
         now_ms: int,
         half_life_ms: int | None = None,
     ) -> None:
-        """Adds to a score. Never lost to another device's adding at the same time."""
-        views.add_score(self._core, collection, key, delta, now_ms, half_life_ms)
+        """Adds to a score. Never lost to another device's adding at the same time. BadName,
+        BadValue, SignalRefused."""
+        writing.add_score(self._core, collection, key, delta, now_ms, half_life_ms)
+
+    def remove_score(self, collection: str, key: str, *, now_ms: int) -> None:
+        """Removes this device's share of a score. What others added is theirs to remove."""
+        writing.remove_score(self._core, views.app_name(collection, key), now_ms)
 
     @property
     def aggregation_key(self) -> bytes | None:

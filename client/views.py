@@ -1,6 +1,7 @@
 """Settings, scores and sets, seen through the profile and the edits that wait; and editing.
 
-An edit shows at once: it stands where it will stand once it is committed.
+An edit shows at once: it stands where it will stand once it is committed. What stays on this
+device (`client.local`) shows like all else, and wins over a record of its name.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from client.outbox import Edit
 from client.profile import Name, Order, part_of
 from client.values import Part, Value, decode, encode
 from crypto.errors import FormatError
-from crypto.names import check_name, score_part
+from crypto.names import check_name
 
 VALUE_BYTES_MAX = 30_000
 """Leaves room for names and a causal vector of 255 devices in the largest bucket."""
@@ -20,6 +21,12 @@ AGGREGATION_KEY = Name(".rookery", "aggregation-key")
 
 def shown(core: Core, name: Name) -> bytes | None:
     """The value that counts for a name, edits included; None if there is none."""
+    kept = core.local.value(name)
+    return kept.value if kept is not None else synced(core, name)
+
+
+def synced(core: Core, name: Name) -> bytes | None:
+    """The same of what the account's devices share."""
     entry, edit = core.profile.find(name), core.outbox.edits.get(name)
     if edit is None:
         return None if entry is None else entry.value
@@ -31,15 +38,16 @@ def names_in(core: Core, collection: str) -> list[str]:
     """Keys of a collection that have a value, sorted."""
     keys = set(core.profile.keys(collection))
     keys |= {name.key for name in core.outbox.edits if name.collection == collection}
+    keys |= {name.key for name, _ in core.local.values() if name.collection == collection}
     return sorted(key for key in keys if shown(core, Name(collection, key)) is not None)
 
 
 def collections(core: Core) -> tuple[str, ...]:
     """Collections with something in them; the protocol's own are left out."""
     found = set(core.profile.collections()) | {name.collection for name in core.outbox.edits}
-    return tuple(
-        sorted(name for name in found if not name.startswith(".") and names_in(core, name))
-    )
+    here = {name.collection for name, _ in (*core.local.values(), *core.local.scores())}
+    filled = {name for name in found - here if names_in(core, name)}
+    return tuple(sorted(name for name in filled | here if not name.startswith(".")))
 
 
 def value(core: Core, name: Name) -> Value:
@@ -52,21 +60,40 @@ def value(core: Core, name: Name) -> Value:
 
 
 def score(core: Core, collection: str, key: str, now_ms: int, half_life_ms: int | None) -> float:
-    """Sum of all devices' parts, decayed to now."""
-    devices = len(core.view.chain.devices)
-    total: float = 0
-    for index in range(devices):
-        data = shown(core, Name(collection, f"{key}#{index}"))
-        part = Part.decode(data) if data is not None else None
-        if part is not None:
-            total += part.at(now_ms, half_life_ms)
-    return total
+    """Sum of all devices' parts, and of what stays here, decayed to now."""
+    half_life_ms = core.gate.half_life_ms(collection, key, half_life_ms)
+    return sum(part.at(now_ms, half_life_ms) for part in parts(core, collection, key))
+
+
+def parts(core: Core, collection: str, key: str) -> list[Part]:
+    """Of all devices, and what stays here."""
+    data = (
+        shown(core, Name(collection, f"{key}#{index}"))
+        for index in range(len(core.view.chain.devices))
+    )
+    found = [Part.decode(one) for one in data if one is not None]
+    found.append(core.local.score(Name(collection, key)))
+    return [part for part in found if part is not None]
 
 
 def scores(core: Core, collection: str) -> list[str]:
     """Keys of all scores of a collection."""
-    parts = (part_of(key) for key in names_in(core, collection))
-    return sorted({part[0] for part in parts if part is not None})
+    found = (part_of(key) for key in names_in(core, collection))
+    keys = {part[0] for part in found if part is not None}
+    keys |= {name.key for name, _ in core.local.scores() if name.collection == collection}
+    return sorted(keys)
+
+
+def written_ms(core: Core, name: Name) -> int:
+    """When the value that counts was written, by the clock of the device that wrote it; 0 if
+    there is none."""
+    kept = core.local.value(name)
+    if kept is not None:
+        return kept.at_ms
+    entry, edit = core.profile.find(name), core.outbox.edits.get(name)
+    if edit is not None and synced(core, name) is edit.value:
+        return edit.wall_ms
+    return 0 if entry is None else entry.wall_ms
 
 
 def app_name(collection: str, key: str) -> Name:
@@ -105,29 +132,12 @@ def queue(core: Core, name: Name, data: bytes | None, now_ms: int, *, delta: flo
     core.blocked = False
 
 
-def add_score(
-    core: Core, collection: str, key: str, delta: float, now_ms: int, half_life_ms: int | None
-) -> None:
-    """Adds to our own part: a new running total, worked out now, waiting edits included."""
-    app_name(collection, key)
-    me = core.me
-    if me is None:
-        raise Revoked("This device is not part of the account yet.")
-    name = Name(collection, score_part(key.encode(), me.index).decode())
-    data = shown(core, name)
-    before = (Part.decode(data) if data is not None else None) or Part(0, now_ms)
-    total = before.at(now_ms, half_life_ms) + delta
-    waiting = core.outbox.edits.get(name)
-    folded = delta + (waiting.delta if waiting is not None else 0)
-    edit(core, name, Part(total, max(0, now_ms)).encode(), now_ms, delta=folded)
-
-
 def put(core: Core, name: Name, new: Value, now_ms: int) -> None:
     """Queues a typed value."""
     edit(core, name, encode(new), now_ms)
 
 
 __all__ = [
-    "AGGREGATION_KEY", "add_score", "app_name", "collections", "edit", "names_in",
-    "put", "queue", "score", "scores", "shown", "value",
+    "AGGREGATION_KEY", "app_name", "collections", "edit", "names_in", "parts", "put", "queue",
+    "score", "scores", "shown", "synced", "value", "written_ms",
 ]  # fmt: skip
