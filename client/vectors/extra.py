@@ -1,7 +1,7 @@
 """The section `more`: formats that the shared schema has no section for.
 
-Recovery keys, pairing, receipts, successions, checkpoints, enrolment, wake handles and joint
-aggregates, each with its refusals.
+Recovery keys, pairing, receipts, successions, checkpoints, enrolment, wake handles, consent
+and joint aggregates, each with its refusals.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
-from client.vectors import aggregates
+from client.vectors import aggregates, consents
 from client.vectors.fields import Entry, Malformed, data, entry, expect, items, number, rows, text
 from client.vectors.report import Report
 from client.vectors.sealed import head_rows, seal_with
@@ -225,6 +225,7 @@ PARTS: dict[str, Check] = {
     "work": _work,
     "grant_sets": _grant_set,
     "wake_handles": _handle,
+    "consents": consents.check,
     **aggregates.PARTS,
 }
 
@@ -239,5 +240,6 @@ REFUSALS: dict[str, Check] = {
     "work": _work,
     "grant-set": _grant_set,
     "wake-handle": _open_handle,
+    "consent": consents.read,
     **aggregates.REFUSALS,
 }

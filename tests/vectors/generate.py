@@ -22,6 +22,7 @@ from tests.vectors import (
     badreports,
     badrest,
     badtasks,
+    consents,
     rest,
     scenes,
     successions,
@@ -53,7 +54,8 @@ SCHEMA = {
     "op-bitflip: every single bit flipped in turn; chain: after the first `prefix` links; "
     "grant: opened with the recipient's newest box key; grant-set: all grants that came with a "
     "link; request: against the fields of `request`, or its own; upload: what a relay sees of a "
-    "contribution; box: opened by its party; result: with its signatures; others as in `more`",
+    "contribution; box: opened by its party; result: with its signatures; consent: behind "
+    "`before`; others as in `more`",
     "scenarios": "a fresh client holds chain_links links and every epoch key; a verdict an item, "
     "of which the part before ':' counts: OK, DUP, HOLD, FORK, REJECT. A HOLD leaves no trace",
 }
@@ -67,6 +69,7 @@ def build() -> Row:
         **aggregates.positives(),
         **wake.positives(),
         **successions.positives(),
+        **consents.positives(),
     }
     request = badrest.request_row(story, "A", CallKind.UNARY, b"\n\3abc")
     return {
@@ -105,6 +108,7 @@ def build() -> Row:
             *badreports.negatives(more),
             *wake.negatives(more["wake_handles"][1]),
             *successions.negatives(more["successions"][0]),
+            *consents.negatives(),
         ],
         "scenarios": scenes.scenarios(story),
     }

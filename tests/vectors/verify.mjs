@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 
 import * as p from "./pss1.mjs";
+import * as consents from "./consents.mjs";
 import * as rest from "./rest.mjs";
 import * as successions from "./successions.mjs";
 import * as wake from "./wake.mjs";
@@ -181,6 +182,7 @@ const parts = {
   },
   work: rest.checkWork,
   successions: (row) => successions.checkSuccession(row, equal),
+  consents: (row) => consents.checkConsent(row, equal),
   wake_handles: (row) => wake.checkHandle(row, equal),
   grant_sets: (row) => p.checkGrants(...linkAt(row.link_seq), row.grants),
 };
@@ -232,6 +234,7 @@ const kinds = {
   checkpoint: (row) => p.readCheckpoint(unhex(row.value)),
   token: rest.readToken,
   work: rest.checkWork,
+  consent: consents.readConsent,
   "wake-handle": wake.openHandle,
   "grant-set": (row) => p.checkGrants(...linkAt(row.link_seq), row.grants),
 };
