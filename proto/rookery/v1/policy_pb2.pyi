@@ -211,11 +211,13 @@ class ConsentEntry(_message.Message):
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     RECORDED_MS_FIELD_NUMBER: _builtins.int
     entry: _builtins.bytes
-    """"PSC1", as the device signed it."""
+    """"PSN1", as the device signed it."""
     sig: _builtins.bytes
     """64 bytes."""
     device_id: _builtins.bytes
-    """device_id of who signed, 16 bytes. In a request: empty, for it is the caller."""
+    """device_id of who signed, 16 bytes. In a request: empty, if it is the caller. A device
+    uploads what others of its account signed where the service lost it.
+    """
     recorded_ms: _builtins.int
     """When the service took it, by its own clock. In a request: 0."""
     def __init__(

@@ -70,7 +70,7 @@ class PolicyStub:
     """Device. Appends one entry to the account's chain of consent, durable before the answer, by
     compare-and-set on (seq, prev). Idempotent on equal bytes at the newest place.
       INVALID_ARGUMENT    CONSENT_INVALID  not an entry, of another account, or not signed by
-                                           the calling device; metadata `rule`
+                                           a device of it; metadata `rule`
       ABORTED             CONSENT_CONFLICT another device was first; metadata `seq` and `hash`
                                            of the newest entry: read what is there, build anew
       RESOURCE_EXHAUSTED  QUOTA            `limit` = consents_per_account
@@ -120,7 +120,7 @@ class PolicyAsyncStub(PolicyStub):
     """Device. Appends one entry to the account's chain of consent, durable before the answer, by
     compare-and-set on (seq, prev). Idempotent on equal bytes at the newest place.
       INVALID_ARGUMENT    CONSENT_INVALID  not an entry, of another account, or not signed by
-                                           the calling device; metadata `rule`
+                                           a device of it; metadata `rule`
       ABORTED             CONSENT_CONFLICT another device was first; metadata `seq` and `hash`
                                            of the newest entry: read what is there, build anew
       RESOURCE_EXHAUSTED  QUOTA            `limit` = consents_per_account
@@ -191,7 +191,7 @@ class PolicyServicer(metaclass=_abc_1.ABCMeta):
         """Device. Appends one entry to the account's chain of consent, durable before the answer, by
         compare-and-set on (seq, prev). Idempotent on equal bytes at the newest place.
           INVALID_ARGUMENT    CONSENT_INVALID  not an entry, of another account, or not signed by
-                                               the calling device; metadata `rule`
+                                               a device of it; metadata `rule`
           ABORTED             CONSENT_CONFLICT another device was first; metadata `seq` and `hash`
                                                of the newest entry: read what is there, build anew
           RESOURCE_EXHAUSTED  QUOTA            `limit` = consents_per_account
