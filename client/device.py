@@ -16,6 +16,7 @@ from client.core import Core
 from client.errors import NotAllowed
 from client.gate import Gate
 from client.membership import Membership
+from client.origins import Origins
 from client.profile import Name
 from client.rows import Changes, Rows
 from client.steps import (
@@ -217,6 +218,11 @@ class Device:
             key: views.score(self._core, collection, key, now_ms, half_life_ms)
             for key in views.scores(self._core, collection)
         }
+
+    @property
+    def origins(self) -> Origins:
+        """Which of the account's devices wrote what is shown, and when."""
+        return Origins(self._core)
 
     def put(self, collection: str, key: str, value: Value, *, now_ms: int) -> None:
         """Sets a setting. BadName, BadValue, ValueTooLong, SignalRefused."""

@@ -1,0 +1,109 @@
+"""Which of the account's devices wrote what the profile shows, and when by its own clock.
+
+A record that a rotation published again carries the lamport of the one that it is a copy of, so
+that who wrote it first can be looked up among the kept ops. Where only stubs of an older epoch
+are left, several devices may have written it: then all that may have are named.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from client.core import Core
+from client.oplog import Place
+from client.profile import Entry, Name, Order
+from client.values import Part
+from client.views import shown
+from crypto.op import Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value comes from."""
+
+    devices: tuple[int, ...]
+    """Indexes of the devices one of which wrote it; mostly there is but one."""
+    at_ms: int
+    """When, by that device's clock."""
+    waiting: bool = False
+    """No other device has it yet: it is an edit that waits here."""
+    stays_here: bool = False
+    """It is kept on this device and never becomes an op."""
+
+    @property
+    def device(self) -> int | None:
+        """Who wrote it; None if that can't be told any more."""
+        return self.devices[0] if len(self.devices) == 1 else None
+
+
+class Origins:
+    """Looks up who wrote what, in one device's log."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._older: dict[int, list[Place]] | None = None
+        """By lamport: places of records that are kept, of all epochs."""
+
+    def setting(self, collection: str, key: str) -> Origin | None:
+        """Of a setting or a set's member; None if there is none."""
+        core, name = self._core, Name(collection, key)
+        kept = core.local.value(name)
+        if kept is not None:
+            return Origin(self._own, kept.at_ms, stays_here=True)
+        if shown(core, name) is None:
+            return None
+        entry, edit = core.profile.find(name), core.outbox.edits.get(name)
+        if edit is not None:
+            order = Order(edit.lamport, core.profile.epoch, core.identity.device_id)
+            if entry is None or order > entry.order:
+                return Origin(self._own, edit.wall_ms, waiting=True)
+        assert entry is not None
+        return Origin(self._writers(name, entry), entry.wall_ms)
+
+    def parts(self, collection: str, key: str) -> list[tuple[Part, Origin]]:
+        """Each device's share of a score, which only that device can have written; and what
+        stays here."""
+        core, found = self._core, []
+        for index in range(len(core.view.chain.devices)):
+            name = Name(collection, f"{key}#{index}")
+            data = shown(core, name)
+            part = None if data is None else Part.decode(data)
+            if part is not None:
+                waiting = name in core.outbox.edits
+                found.append((part, Origin((index,), part.changed_ms, waiting=waiting)))
+        local = core.local.score(Name(collection, key))
+        if local is not None:
+            found.append((local, Origin(self._own, local.changed_ms, stays_here=True)))
+        return found
+
+    @property
+    def _own(self) -> tuple[int, ...]:
+        me = self._core.me
+        return () if me is None else (me.index,)
+
+    def _writers(self, name: Name, entry: Entry) -> tuple[int, ...]:
+        """The author of the record, unless it may be a copy: then of what it may be a copy of."""
+        found = {entry.device_index}
+        for index, seq in self._places(entry.order.lamport):
+            kept = self._core.oplog.ops[index, seq]
+            if kept.epoch >= entry.order.epoch:
+                continue
+            payload = self._core.open_kept(kept)
+            if payload is None:
+                found.add(index)
+            elif _names(payload, name):
+                return (index,)
+        return tuple(sorted(found))
+
+    def _places(self, lamport: int) -> list[Place]:
+        if self._older is None:
+            self._older = defaultdict(list)
+            for place, kept in sorted(self._core.oplog.ops.items()):
+                if kept.record:
+                    self._older[kept.order.lamport].append(place)
+        return self._older.get(lamport, [])
+
+
+def _names(payload: Payload, name: Name) -> bool:
+    return (payload.collection, payload.key) == (name.collection.encode(), name.key.encode())
