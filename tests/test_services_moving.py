@@ -22,9 +22,11 @@ from services.moving.rows import Target
 from services.moving.sqlite_side import SqliteSide
 from services.store.base import Store
 from services.store.errors import ContributedAlready, DeviceForked, StoreUnavailable
+from services.store.governance import Head, first_broken
 from services.store.redis import RedisStore
 from services.store.redis_link import Link
 from services.store.sqlite import SqliteStore
+from tests.governance_rows import append_consents, policy_after, put_policies
 from tests.redis_process import RedisCluster, RedisServer
 from tests.round_rows import CLOSE_MS, UNTIL_MS, Round, collected, people, round_, rows, task
 from tests.service_process import ROOT, environment
@@ -86,6 +88,14 @@ class Lives:
             self.done.round_id, b"result", {1: b"1" * 64, 2: b"2" * 64}, now_ms=UNTIL_MS
         )
 
+        await put_policies(store, 2)
+        for client in (self.trimmed, self.people[2]):
+            said = [("dishes", True), ("taste", True), ("dishes", False)]
+            await append_consents(store, client.world.account_id, said)
+        for at in range(4):
+            await store.governance.append_audit(b"done", now_ms=NOW_MS + at)
+        await store.governance.trim_audit(before_ms=NOW_MS + 2)
+
     def clients(self) -> list[Client]:
         """All that are still there."""
         return [self.trimmed, self.waiting, self.rotated, *self.people[:1], *self.people[2:]]
@@ -109,7 +119,19 @@ class Lives:
             seen.append(await self.store.rounds.find_result(row.round_id))
         seen.append([await self.round.boxes(party) for party in (1, 2, 3)])
         seen.append(await self.store.rounds.find_task(task().spec_hash))
+        seen += await self._governance()
         return [self.store.generation, self.store.secret, _plain(seen)]
+
+    async def _governance(self) -> list[Any]:
+        held = self.store.governance
+        seen: list[Any] = [await held.policy(number) for number in (1, 2, 3)]
+        for client in self.clients():
+            account_id = client.world.account_id
+            entries = list(await held.consents(account_id, 0, rows_max=99))
+            states = [await held.consent_state(account_id, entry.tag) for entry in entries]
+            seen += [await held.consent_head(account_id), *entries, *states]
+        log = await held.read_audit(0, rows_max=99)
+        return [*seen, *log, await held.audit_head(), await held.audit_anchor()]
 
     def go_on(self, store: Store) -> None:
         """The same lives in another store."""
@@ -141,6 +163,15 @@ class Lives:
             person.account_id, person.authors[0].device_id, now_ms=NOW_MS
         )
         assert expires_ms == NOW_MS + 99 * DAY_MS
+        newest = await self.store.governance.policy()
+        assert newest is not None
+        following = policy_after(Head(newest.sequence, newest.hash))
+        assert await self.store.governance.put_policy(following)
+        await append_consents(self.store, self.trimmed.world.account_id, [("taste", False)])
+        anchor = await self.store.governance.audit_anchor()
+        await self.store.governance.append_audit(b"more", now_ms=NOW_MS)
+        log = await self.store.governance.read_audit(0, rows_max=99)
+        assert (len(log), first_broken(log, anchor)) == (3, None)
         await self.store.delete_account(self.people[2].world.account_id)
         assert await self.round.boxes(2) == [rows(0)[1], rows(3)[1]]
         del self.people[2:]
@@ -194,6 +225,7 @@ async def test_a_store_goes_to_redis_and_back_and_is_the_same(tmp_path: Path, ur
     assert there.kinds.keys() == {
         "account", "link", "end", "device", "mark", "op", "winner", "superseded", "run",
         "trimmed", "wake", "task", "round", "contribution", "box", "result", "abandonment",
+        "consent", "policy", "anchor", "audit",
     }  # fmt: skip
     with pytest.raises(StoreUnavailable, match="moved elsewhere"):
         await SqliteStore.open(old)

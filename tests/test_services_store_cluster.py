@@ -14,7 +14,15 @@ import pytest
 from crypto.ids import AccountId, DeviceId
 from crypto.op import STUB_BYTES, Verb
 from services.store.base import Limits, Store
-from services.store.errors import AccountAbsent, DeviceForked, NonceUsed, QuotaExceeded
+from services.store.errors import (
+    AccountAbsent,
+    DeviceForked,
+    NonceUsed,
+    PolicyConflict,
+    QuotaExceeded,
+)
+from services.store.governance import NOTHING, first_broken
+from tests.governance_rows import append_consents, policy_after, put_policies
 from tests.store_worlds import BACKENDS, NOW_MS, Client, RedisHouse, stub_of
 
 LIMITS = Limits(grace_ms=0, accounts_per_subject_max=1)
@@ -102,3 +110,25 @@ async def test_calls_without_an_account_on_a_cluster(store: Store) -> None:
     assert await store.create_account(worlds[1].genesis, subject_row=row, now_ms=NOW_MS)
     before = store.generation
     assert await store.new_generation() == store.generation != before
+
+
+async def test_governance_on_a_cluster(store: Store) -> None:
+    """Bundles, consent and the audit log: put, read, trimmed, deleted."""
+    held = store.governance
+    policies = await put_policies(store, 2)
+    assert await held.policy() == policies[1]
+    with pytest.raises(PolicyConflict):
+        await held.put_policy(policy_after(NOTHING, b"another"))
+    for seed in range(6):
+        client = await Client.create(store, seed)
+        account = client.world.account_id
+        rows = await append_consents(store, account, [("dishes", True), ("dishes", False)])
+        assert await held.consents(account, 0, rows_max=9) == rows
+        assert await held.consent_state(account, rows[0].tag) == (2, False)
+        await store.delete_account(account)
+        assert await held.consent_head(account) == NOTHING
+    made = [await held.append_audit(b"body", now_ms=NOW_MS + at) for at in range(3)]
+    assert await held.trim_audit(before_ms=NOW_MS + 1) == 1
+    left = await held.read_audit(0, rows_max=9)
+    assert list(left) == made[1:]
+    assert first_broken(left, await held.audit_anchor()) is None

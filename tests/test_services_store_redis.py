@@ -17,14 +17,17 @@ from services.store.errors import (
     CallsExceeded,
     NonceUsed,
     OpGap,
+    PolicyConflict,
     QuotaExceeded,
     StoreUnavailable,
 )
+from services.store.governance import NOTHING, Head, PolicyRow, first_broken
 from services.store.redis import RedisStore
 from services.store.redis_keys import AccountKeys
 from services.store.redis_link import Link
 from services.store.redis_state import Account
 from services.store.wake import Mark, Pace
+from tests.governance_rows import append_consents, policy_after, put_policies
 from tests.store_worlds import NOW_MS, Client, RedisHouse, RedisStores
 from tests.worlds import World
 
@@ -466,3 +469,54 @@ async def test_a_handle_of_a_device_that_joins_while_others_are_claimed_stays(
     assert [claim.device_id for claim in claims] == [authors[0].device_id]
     found = await here.wake.handle_expires_ms(account_id, authors[1].device_id, now_ms=NOW_MS)
     assert found == expires_ms
+
+
+# --- governance ---
+
+
+async def test_replicas_that_append_to_the_audit_log_make_one_chain(replica: Replica) -> None:
+    """However they are in between each other, each entry is there once."""
+    stores = [await replica() for _ in range(3)]
+    bodies = [b"%d of %d" % (number, at) for number in range(15) for at in range(3)]
+    made = await asyncio.gather(
+        *(
+            stores[number % 3].governance.append_audit(body, now_ms=NOW_MS - number)
+            for number, body in enumerate(bodies)
+        )
+    )
+    log = list(await stores[0].governance.read_audit(0, rows_max=99))
+    assert sorted(entry.body for entry in log) == sorted(bodies)
+    assert sorted(made, key=lambda entry: entry.seq) == log
+    assert first_broken(log, NOTHING) is None
+
+
+async def test_a_bundle_put_through_one_is_heard_of_at_the_others(replica: Replica) -> None:
+    """Each of them is told, and reads the same."""
+    a, b = await replica(), await replica()
+    told = asyncio.Event()
+    b.governance.on_policy(told.set)
+    for row in await put_policies(a, 2):
+        assert await b.governance.policy(row.sequence) == row
+    await asyncio.wait_for(told.wait(), PATIENCE_S)
+    head = Head(2, (await put_newest(a)).hash)
+    with pytest.raises(PolicyConflict):
+        await b.governance.put_policy(policy_after(head, b"late"))
+
+
+async def put_newest(store: RedisStore) -> PolicyRow:
+    """One more bundle; the one before it."""
+    before = await store.governance.policy()
+    assert before is not None
+    await store.governance.put_policy(policy_after(Head(before.sequence, before.hash)))
+    return before
+
+
+async def test_deletion_leaves_no_consent(replica: Replica, link: Link) -> None:
+    """No key of the account's chain is left, nor its way to tell what counts."""
+    store = await replica()
+    client = await Client.create(store)
+    await append_consents(store, client.world.account_id, [("dishes", True), ("taste", False)])
+    keys = AccountKeys(client.world.account_id)
+    assert {keys.consents, keys.consent_tags} <= {*await keys_left(link)}
+    await store.delete_account(client.world.account_id)
+    assert await keys_left(link) == []

@@ -25,6 +25,7 @@ from services.store.nonces import NonceWindow
 from services.store.sqlite import SqliteStore
 from services.store.sqlite_transaction import Transaction
 from services.store.sqlite_writer import LINGER_OPS_MAX, LINGER_S, Linger
+from tests.governance_rows import append_consents
 from tests.round_rows import collected, rows as round_rows
 from tests.store_child import ACCOUNTS, OPS_PER_PUSH, next_push
 from tests.store_worlds import DAY_MS, NOW_MS, Client
@@ -411,6 +412,7 @@ async def busy_account(store: SqliteStore, seed: int) -> Client:
     await client.push(*client.world.ops(5), client.world.op(key="key/0"))
     device = client.world.authors[1].device_id
     await store.wake.set_handle(client.world.account_id, device, b"h", expires_ms=2 * NOW_MS)
+    await append_consents(store, client.world.account_id, [("dishes", True), ("taste", True)])
     for _ in range(3):
         await store.sweep(now_ms=NOW_MS)
     return client
@@ -422,7 +424,10 @@ async def test_deletion_leaves_zero_rows_in_every_table(store: SqliteStore, path
     held = await collected(store)
     await held.give(client, round_rows(1))
     # Of nobody: what publishers and parties made.
-    others = {"mailbox", "task", "round", "round_party", "result", "abandonment"}
+    others = {
+        "mailbox", "task", "round", "round_party", "result", "abandonment",
+        "policy", "audit", "audit_anchor",
+    }  # fmt: skip
     rows = rows_by_table(path)
     assert all(rows[name] for name in rows.keys() - others), f"fill every table: {rows}"
     await store.delete_account(client.world.account_id)
@@ -436,6 +441,8 @@ async def test_deletion_leaves_no_byte_in_the_files(store: SqliteStore, path: Pa
     client = await busy_account(store, 1)
     spared = await busy_account(store, 2)
     needles = [raw[-64:] for raw in await client.pull()]
+    for entry in await store.governance.consents(client.world.account_id, 0, rows_max=9):
+        needles += [entry.entry, entry.tag]
     needles += [client.world.account_id, client.world.authors[0].identity.ik_pk]
     assert all(needle in everything(path) for needle in needles)
     await store.delete_account(client.world.account_id)

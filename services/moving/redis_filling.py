@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from crypto import op
 from crypto.link import SignedLink
+from services.moving.redis_governance import consent_fields
 from services.moving.rows import Row
 from services.store import packed
 from services.store.account_state import HASH_START_BYTES, Mark
@@ -152,6 +153,10 @@ class Filling:
         await self._put(b"HSET", self._account.keys.waking, device_id, row)
         if due_ms and (not self._first_due_ms or due_ms < self._first_due_ms):
             self._first_due_ms = due_ms
+
+    async def _take_consent(self, *row: bytes | int) -> None:
+        for key, name, value in consent_fields(self._account.keys, row):
+            await self._put(b"HSET", key, name, value)
 
 
 class Boxes:

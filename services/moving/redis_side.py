@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 
 from crypto.ids import AccountId
+from services.moving import redis_governance as governance
 from services.moving.redis_filling import (
     HASHES_PER_CHUNK,
     Boxes,
@@ -173,6 +174,8 @@ class RedisSide:
                 "wake", account_id, index[device_id], handles[device_id], expires_ms, due_ms,
                 sent_ms, turn, claimed, again, tries,
             )  # fmt: skip
+        async for row in governance.of_account(self._link, keys, account_id):
+            yield row
 
     async def _ops(self, account_id: bytes, keys: AccountKeys) -> Rows:
         blocks = sorted([name async for name, _ in self._scan(keys.blocks)])
@@ -248,6 +251,8 @@ class RedisSide:
                 "round", round_id, row.spec_hash, row.manifest, list(row.sigs), list(row.parties),
                 row.open_ms, row.close_ms, row.until_ms, *numbers,
             )  # fmt: skip
+        async for shared in governance.shared(self._link):
+            yield shared
 
     async def _state(self, round_id: bytes) -> dict[bytes, bytes]:
         flat = await self._link.call("HGETALL", RoundKeys(round_id).state)
@@ -284,6 +289,9 @@ class RedisSide:
         async for kind, *row in rows:
             if kind == "task":
                 await rounds.publish_task(TaskRow(*row[1:]))
+                continue
+            if kind in governance.KINDS:
+                await governance.put(self._link, kind, row)
                 continue
             round_id, spec_hash, manifest, sigs, parties, *numbers = row
             known = RoundRow(

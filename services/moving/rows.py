@@ -13,8 +13,9 @@ A row is its kind and its values. Those of an account:
     run          id, device index, dev_seq, position
     trimmed      id, device index, dev_seq, eight bytes of the hash
     wake         id, device index, handle, expires, due, sent, turn, claimed, again, tries
+    consent      id, seq, prev, hash, tag, granted, device, entry, signature, when
 
-and of joint aggregates:
+of joint aggregates:
 
     task           position, task id, spec_hash, publisher, task, signature
     round          id, spec_hash, manifest, signatures, parties, open, close, until, sealed,
@@ -23,6 +24,12 @@ and of joint aggregates:
     box            round, party, position, data
     result         round, result, signatures
     abandonment    round, party, statement, signature
+
+and of governance:
+
+    policy         sequence, previous, hash, bundle, signature, publisher, when
+    anchor         seq, hash and time of the last entry that was trimmed from the audit log
+    audit          seq, when, prev, body, hash
 
 Not moved: pairing mailboxes and nonces, which live for five minutes and are not missed.
 """
@@ -83,7 +90,7 @@ class Side(Protocol):
         ...
 
     def shared(self) -> Rows:
-        """Tasks by position, then rounds."""
+        """Tasks by position, then rounds; bundles, the anchor of the audit log, the log."""
         ...
 
     def content(self, round_id: bytes) -> Rows:
@@ -120,7 +127,7 @@ class Target(Side, Protocol):
         ...
 
     async def put_shared(self, rows: Rows) -> None:
-        """Tasks and rounds."""
+        """Tasks, rounds, and what there is of governance that belongs to no account."""
         ...
 
     async def has_account(self, account_id: bytes) -> bool:

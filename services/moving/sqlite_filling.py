@@ -7,6 +7,7 @@ from typing import Any
 
 from crypto import op
 from services.moving.rows import Row
+from services.moving.sqlite_governance import put_consent
 from services.store import packed, snapshot
 from services.store.sqlite_segments import BYTES_MAX, OPS_MAX
 from services.store.sqlite_state import DEVICE_BITS, WINNER
@@ -114,3 +115,6 @@ class Filling:
             "INSERT INTO wake VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (self._devices + index, handle, expires_ms, due_ms or None, *rest),
         )
+
+    def _take_consent(self, _: bytes, seq: int, *row: Any) -> None:
+        put_consent(self._db, self._n, seq, *row)

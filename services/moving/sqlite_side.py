@@ -15,6 +15,7 @@ from typing import Any
 
 from crypto.keys import device_id
 from crypto.primitives import SIG_BYTES
+from services.moving import sqlite_governance as governance
 from services.moving.rows import Row, Rows
 from services.moving.sqlite_filling import Filling
 from services.store import packed, snapshot, sqlite_schema as schema
@@ -224,6 +225,7 @@ class SqliteSide:
             " FROM wake WHERE device_key BETWEEN ? AND ?", device, device_last
         ):  # fmt: skip
             yield "wake", account_id, key - device, handle, expires_ms, due_ms or 0, *rest
+        yield from governance.of_account(self._read, n, account_id)
 
     # --- accounts, to ---
 
@@ -263,6 +265,8 @@ class SqliteSide:
             *times, sealed, position = row[3:]
             left = 0 if over else held
             yield ("round", *row[:3], signed, keys, *times, sealed, over, position, left)
+        for shared in governance.shared(self._read):
+            yield shared
 
     async def content(self, round_id: bytes) -> Rows:
         """See `Side.content`. What is about to be dropped is not given any more."""
@@ -306,6 +310,8 @@ class SqliteSide:
             async for kind, *row in rows:
                 if kind == "task":
                     self._db.execute("INSERT OR IGNORE INTO task VALUES (?, ?, ?, ?, ?, ?)", row)
+                elif kind in governance.KINDS:
+                    governance.put(self._db, kind, row)
                 else:
                     self._put_round(*row)
 

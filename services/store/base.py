@@ -19,6 +19,7 @@ from crypto.heads import Head
 from crypto.ids import AccountId, DeviceId, OpHash
 from crypto.link import SignedLink
 from services.store import packed
+from services.store.governance import GovernanceStore
 from services.store.rounds import RoundStore
 from services.store.wake import WakeStore
 
@@ -144,6 +145,11 @@ class Store(Protocol):
         """The part for waking sleeping devices."""
         ...
 
+    @property
+    def governance(self) -> GovernanceStore:
+        """The part for policy bundles, consent and the audit log."""
+        ...
+
     def on_commit(self, poke: Poke) -> None:
         """Registers the one listener for pokes."""
         ...
@@ -260,7 +266,8 @@ class Store(Protocol):
     ) -> tuple[Chain, Sequence[Head]] | None:
         """Deletes every row of the account in one transaction; what it held for the receipt.
         None if there was none, or if `by` is no active device of it at that moment. Subject
-        rows go as well, and what it contributed to rounds whose boxes are still held."""
+        rows go as well, its entries of consent, and what it contributed to rounds whose boxes
+        are still held."""
         ...
 
     async def post_message(

@@ -21,6 +21,7 @@ from services.store import redis_mailbox as mailbox
 from services.store.base import Batch, Committed, Limits, Page, Poke, StoredLink, Tip
 from services.store.errors import AccountAbsent, StoreUnavailable
 from services.store.redis_chains import Chains
+from services.store.redis_governance import RedisGovernance
 from services.store.redis_keeper import Keeper
 from services.store.redis_keys import nonces_of_key
 from services.store.redis_known import Known, head_of, version_of
@@ -48,6 +49,9 @@ class RedisStore:
         self._rounds = RedisRounds(link, limits)
         self._chains = Chains(link, self._known, limits, self._rounds.forget_account)
         self._wake = RedisWake(link, self._known, self._check_open)
+        self._governance = RedisGovernance(
+            link, self._known.keys, self._check_open, limits.consents_max
+        )
         self._told_renewed: Callable[[], None] = lambda: None
         self._closed = False
         link.on_renewed(self._renewed)
@@ -79,6 +83,11 @@ class RedisStore:
         """See `Store.wake`."""
         return self._wake
 
+    @property
+    def governance(self) -> RedisGovernance:
+        """See `Store.governance`."""
+        return self._governance
+
     def on_commit(self, poke: Poke) -> None:
         """See `Store.on_commit`."""
         self._watches.on_commit(poke)
@@ -96,6 +105,7 @@ class RedisStore:
         """See `Store.close`."""
         if not self._closed:
             self._closed = True
+            await self._governance.close()
             await self._keeper.close()
             await self._watches.close()
             await self._link.close()

@@ -16,6 +16,8 @@ Of an account, behind its hash tag `{account id, base64}`:
 | k | sorted set | rounds that it gave to, and `k<incarnation>`: `services.store.redis_rounds` |
 | a | hash | device id -> whether it is to be poked, and when: `redis_wake` |
 | h | hash | device id -> its wake handle |
+| e | hash | its chain of consent: `services.store.redis_governance` |
+| y | hash | what counts of it, by tag |
 | n<window> | set | nonces of signed requests, for some fifteen minutes |
 
 Channel of an account's pokes: the tag, and `p`. Of the store: `{mail}e` and `{mail}b`, mailboxes
@@ -87,8 +89,8 @@ class AccountKeys:
     """The keys of one account."""
 
     __slots__ = (
-        "blocks", "chain", "channel", "given", "handles", "links", "ops", "runs", "state",
-        "superseded", "tag", "trimmed", "waking",
+        "blocks", "chain", "channel", "consent_tags", "consents", "given", "handles", "links",
+        "ops", "runs", "state", "superseded", "tag", "trimmed", "waking",
     )  # fmt: skip
 
     def __init__(self, account_id: AccountId) -> None:
@@ -105,6 +107,8 @@ class AccountKeys:
         self.given = own + b"k"
         self.waking = own + b"a"
         self.handles = own + b"h"
+        self.consents = own + b"e"
+        self.consent_tags = own + b"y"
 
     def winners(self, epoch: int) -> bytes:
         """The winners of an epoch."""
@@ -123,6 +127,7 @@ class AccountKeys:
         themselves: a deletion that is sent once more must not delete the account made anew."""
         own = (
             self.state, self.chain, self.links, self.ops, self.blocks, self.superseded,
-            self.runs, self.trimmed, self.waking, self.handles,
+            self.runs, self.trimmed, self.waking, self.handles, self.consents,
+            self.consent_tags,
         )  # fmt: skip
         return [*own, *map(self.winners, range(1, epoch + 1))]

@@ -42,6 +42,7 @@ from services.store.mark import Mark
 from services.store.nonces import NonceWindow
 from services.store.observer import UNOBSERVED, Renewal, StoreObserver
 from services.store.replay import replay
+from services.store.sqlite_governance import SqliteGovernance
 from services.store.sqlite_relay import SqliteRounds
 from services.store.sqlite_state import Entry, load, read_heads
 from services.store.sqlite_transaction import Transaction
@@ -91,6 +92,9 @@ class SqliteStore:
             observer.renewed(Renewal.RESTORED)
         self._rounds = SqliteRounds(self._writer.submit, reads, self._check_open)
         self._wake = SqliteWake(self._writer.submit, reads, self._check_open, self._find)
+        self._governance = SqliteGovernance(
+            self._writer.submit, reads, self._check_open, self._find
+        )
 
     @classmethod
     async def open(
@@ -157,6 +161,11 @@ class SqliteStore:
     def wake(self) -> SqliteWake:
         """See `Store.wake`."""
         return self._wake
+
+    @property
+    def governance(self) -> SqliteGovernance:
+        """See `Store.governance`."""
+        return self._governance
 
     def on_commit(self, poke: Poke) -> None:
         """See `Store.on_commit`."""

@@ -24,13 +24,14 @@ from services.store.sqlite_transaction import Transaction
 from services.store.sqlite_trim import plan_after_revocation
 from services.store.sqlite_wake import forget_revoked
 
-_BY_ACCOUNT_N = ("account", "tail", "superseded", "run", "gone", "checkpoint")
+_BY_ACCOUNT_N = ("account", "tail", "superseded", "run", "gone", "checkpoint", "consent_now")
 _BY_SHIFT = (
     ("segment", "segment_id", POSITION_BITS),
     ("link", "link_id", POSITION_BITS),
     ("epoch_end", "epoch_id", POSITION_BITS),
     ("device", "device_key", DEVICE_BITS),
     ("wake", "device_key", DEVICE_BITS),
+    ("consent", "consent_id", POSITION_BITS),
 )
 
 

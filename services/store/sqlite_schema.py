@@ -243,7 +243,59 @@ CREATE TABLE wake (
 CREATE INDEX wake_by_due ON wake (due_ms) WHERE due_ms IS NOT NULL;
 """
 
-MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4)
+# Governance (services.store.governance): three chains, each entry with the hash of the one before.
+_SCHEMA_5 = """
+CREATE TABLE policy (
+  sequence INTEGER PRIMARY KEY,
+  previous BLOB NOT NULL,
+  hash BLOB NOT NULL,
+  data BLOB NOT NULL,
+  sig BLOB NOT NULL,
+  publisher BLOB NOT NULL,
+  at_ms INTEGER NOT NULL
+);
+
+-- consent_id: account_n << 32 | seq. tag: of a purpose that nobody can read who holds the file.
+CREATE TABLE consent (
+  consent_id INTEGER PRIMARY KEY,
+  prev BLOB NOT NULL,
+  hash BLOB NOT NULL,
+  tag BLOB NOT NULL,
+  granted INTEGER NOT NULL,
+  device_id BLOB NOT NULL,
+  entry BLOB NOT NULL,
+  sig BLOB NOT NULL,
+  at_ms INTEGER NOT NULL
+);
+
+-- The newest entry of each tag.
+CREATE TABLE consent_now (
+  account_n INTEGER NOT NULL,
+  tag BLOB NOT NULL,
+  seq INTEGER NOT NULL,
+  granted INTEGER NOT NULL,
+  PRIMARY KEY (account_n, tag)
+) WITHOUT ROWID;
+
+-- at_ms never goes back along the log.
+CREATE TABLE audit (
+  seq INTEGER PRIMARY KEY,
+  at_ms INTEGER NOT NULL,
+  prev BLOB NOT NULL,
+  body BLOB NOT NULL,
+  hash BLOB NOT NULL
+);
+
+-- One row at most: the last entry that was trimmed, on which the first one left follows.
+CREATE TABLE audit_anchor (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  seq INTEGER NOT NULL,
+  hash BLOB NOT NULL,
+  at_ms INTEGER NOT NULL
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4, _SCHEMA_5)
 """Number n brings a file of schema n to n + 1. Never edited once released, only added to."""
 
 
