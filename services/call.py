@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from crypto.ids import AccountId, DeviceId
-from services.errors import DeadlinePassed, RoleMissing
+from services.errors import AccessDenied, DeadlinePassed, RoleMissing
 from services.store.base import Tip
 
 
@@ -29,6 +29,9 @@ class Clock:
         return cls(lambda: time.time_ns() // 1_000_000, time.monotonic)
 
 
+_EVERY = frozenset(("*",))
+
+
 @dataclass(slots=True)
 class Call:
     """A call that nobody signed."""
@@ -39,6 +42,21 @@ class Call:
     clock: Clock
     expires_s: float | None
     """On the monotonic clock; None if the caller waits for ever."""
+    workload: str = field(default="", kw_only=True)
+    """SPIFFE id of the workload that made it, by the word of the trusted hop; empty: none."""
+    purposes: frozenset[str] = field(default=_EVERY, kw_only=True)
+    """What the access matrix allows it for; `*` among them: no matter what."""
+
+    def check_purpose(self, purpose: str) -> None:
+        """AccessDenied unless the call is allowed for this purpose. Only the handler knows of
+        which purpose the task is that it is asked about."""
+        if "*" not in self.purposes and purpose not in self.purposes:
+            raise AccessDenied(self.role, self.method)
+
+    @property
+    def role(self) -> str:
+        """What a refusal names the caller by: its roles, never who it is."""
+        return "anyone"
 
     def check_live(self) -> None:
         """DeadlinePassed if the caller no longer waits: asked before work is handed on."""
@@ -57,6 +75,11 @@ class SignedCall(Call):
     ts_ms: int
     """When it was signed, as its caller's clock says."""
 
+    @property
+    def role(self) -> str:
+        """See `Call.role`."""
+        return "device"
+
 
 class KeyRole(Enum):
     """What a key without an account may do."""
@@ -65,6 +88,7 @@ class KeyRole(Enum):
     ANALYST = "analyst"
     PARTY = "party"
     SERVICE = "service"
+    OPERATOR = "operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +106,11 @@ class KeyCall(Call):
     key: KnownKey
     nonce: bytes
     ts_ms: int
+
+    @property
+    def role(self) -> str:
+        """See `Call.role`."""
+        return ",".join(sorted(role.value for role in self.key.roles)) or "anyone"
 
 
 Signer = SignedCall | KeyCall

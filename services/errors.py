@@ -151,6 +151,16 @@ class RoleMissing(RequestError):
         self.role = role
 
 
+class AccessDenied(RequestError):
+    """The policy's access matrix does not allow this call to a caller of this role, or not for
+    the purpose that it is about."""
+
+    def __init__(self, role: str, method: str) -> None:
+        super().__init__(f"the access policy does not allow this to {role}")
+        self.role = role
+        self.method = method
+
+
 class TaskInvalid(RequestError):
     """The task breaks a rule, or the caller did not sign it."""
 
@@ -311,6 +321,9 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     MessageAbsent: Row(StatusCode.NOT_FOUND, "MESSAGE_ABSENT", retry_ms=1_000),
     WakeOff: Row(StatusCode.FAILED_PRECONDITION, "WAKE_OFF"),
     RoleMissing: Row(StatusCode.PERMISSION_DENIED, "ROLE_MISSING", {"role": "role"}),
+    AccessDenied: Row(
+        StatusCode.PERMISSION_DENIED, "ACCESS_DENIED", {"role": "role", "method": "method"}
+    ),
     TaskInvalid: Row(StatusCode.INVALID_ARGUMENT, "TASK_INVALID", {"rule": "rule"}),
     TaskExpired: Row(StatusCode.FAILED_PRECONDITION, "TASK_EXPIRED"),
     store.TaskConflict: Row(StatusCode.ABORTED, "TASK_CONFLICT"),

@@ -1,0 +1,98 @@
+"""The check that every call passes after its signature and before its handler.
+
+Knows the matrix in force and whoever is inside for long: a stream that a new bundle no longer
+allows is ended, not left to run for hours under the rules of before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from services.access.matrix import ANYONE, DEVICE, EVERY, AccessLike, Matrix, Purposes, Standing
+from services.call import Call, KeyCall, SignedCall
+from services.errors import AccessDenied
+
+_DEVICE = frozenset((DEVICE,))
+_ANYONE = frozenset((ANYONE,))
+
+
+class Guard:
+    """Ungoverned, it lets everything pass that the routes declare."""
+
+    def __init__(self, *, governed: bool = False) -> None:
+        self.matrix: Matrix | None = Matrix.before_the_first() if governed else None
+        """None: the service is not governed."""
+        self.sequence = 0
+        """Of the bundle in force; 0: none."""
+        self._methods: frozenset[str] = frozenset()
+        self._inside: dict[asyncio.Task[object], tuple[Standing, str]] = {}
+        self._ended: set[asyncio.Task[object]] = set()
+
+    def serve(self, methods: Iterable[str]) -> None:
+        """These methods are served: what a grant's `/*` stands for."""
+        self._methods = self._methods.union(methods)
+
+    def take(self, access: AccessLike, sequence: int) -> None:
+        """Puts a bundle's rules in force, for streams that are open, too."""
+        self.matrix = Matrix.compile(access, self._methods)
+        self.sequence = sequence
+        for task, (standing, method) in self._inside.items():
+            if not self.matrix.purposes(standing, method):
+                self._ended.add(task)
+                task.cancel()
+
+    def admit(self, call: Call) -> None:
+        """AccessDenied unless the caller may make this call. What it is allowed for is the
+        call's `purposes` from now on."""
+        call.purposes = self._purposes(call)
+
+    @contextmanager
+    def staying(self, call: Call) -> Iterator[None]:
+        """For the time of a stream that was admitted: AccessDenied out of the block as soon as
+        a bundle no longer allows it."""
+        task = asyncio.current_task()
+        if self.matrix is None or task is None:
+            yield
+            return
+        standing, method = standing_of(call), call.method
+        self._inside[task] = standing, method
+        del call
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task not in self._ended:
+                raise
+            task.uncancel()
+            raise AccessDenied(_named(standing), method) from None
+        finally:
+            self._ended.discard(task)
+            del self._inside[task]
+
+    def knows(self, key: bytes) -> frozenset[str]:
+        """Roles by which the bundle in force lists this key."""
+        return frozenset() if self.matrix is None else self.matrix.keys.get(key, frozenset())
+
+    def _purposes(self, call: Call) -> Purposes:
+        if self.matrix is None:
+            return EVERY
+        standing = standing_of(call)
+        found = self.matrix.purposes(standing, call.method)
+        if not found:
+            raise AccessDenied(_named(standing), call.method)
+        return found
+
+
+def standing_of(call: Call) -> Standing:
+    """What is proven of who makes a call."""
+    if isinstance(call, KeyCall):
+        roles = frozenset(role.value for role in call.key.roles)
+        return Standing(roles, call.key.ik_pk, call.workload)
+    proven = _DEVICE if isinstance(call, SignedCall) else _ANYONE
+    return Standing(proven, b"", call.workload)
+
+
+def _named(standing: Standing) -> str:
+    """The caller's roles as a refusal tells them: those that it has anyhow."""
+    return ",".join(sorted(standing.proven)) or ANYONE

@@ -1,0 +1,2 @@
+"""The audit log: an append-only chain of what callers without an account, and who runs the
+service, did."""
