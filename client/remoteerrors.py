@@ -32,6 +32,7 @@ DEVICE_CUT: Final = "DEVICE_CUT"
 LAMPORT_AHEAD: Final = "LAMPORT_AHEAD"
 STORE_UNAVAILABLE: Final = "STORE_UNAVAILABLE"
 ROLE_MISSING: Final = "ROLE_MISSING"
+ACCESS_DENIED: Final = "ACCESS_DENIED"
 WAKE_OFF: Final = "WAKE_OFF"
 TASK_INVALID: Final = "TASK_INVALID"
 TASK_CONFLICT: Final = "TASK_CONFLICT"
@@ -69,6 +70,10 @@ _ADVICE: Final[Mapping[str, str]] = {
     QUOTA: "a limit of the service is reached",
     PROOF_REQUIRED: "the service wants a proof of work of this hour: try again",
     TOKEN_REFUSED: "the enrolment token was refused: get a new one from the app's backend",
+    ACCESS_DENIED: (
+        "the service's policy does not allow this call to who made it, or not for this purpose:"
+        " who publishes the policy can change that (access.yaml)"
+    ),
     STORE_UNAVAILABLE: "the service can't store anything just now: try again later",
     MAILBOX_ABSENT: "the pairing is over: start again with `rookery device pair`",
     MAILBOX_TAKEN: "somebody else answered this pairing code: start again with a new one",

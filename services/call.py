@@ -50,8 +50,13 @@ class Call:
     def check_purpose(self, purpose: str) -> None:
         """AccessDenied unless the call is allowed for this purpose. Only the handler knows of
         which purpose the task is that it is asked about."""
-        if "*" not in self.purposes and purpose not in self.purposes:
+        if self.is_limited and purpose not in self.purposes:
             raise AccessDenied(self.role, self.method)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it is allowed for some purposes only."""
+        return "*" not in self.purposes
 
     @property
     def role(self) -> str:
@@ -88,6 +93,7 @@ class KeyRole(Enum):
     ANALYST = "analyst"
     PARTY = "party"
     SERVICE = "service"
+    POLICY = "policy"
     OPERATOR = "operator"
 
 
@@ -159,6 +165,8 @@ class KeyUnary:
     handler: Callable[[bytes, KeyCall], Awaitable[bytes]]
     role: KeyRole
     lane: Lane = Lane.OTHER
+    reads: bool = False
+    """It changes nothing: the audit log has one entry of it, not two."""
 
     def run(self, raw: bytes, call: Signer) -> Awaitable[bytes]:
         """The handler at work; RoleMissing."""
@@ -186,6 +194,10 @@ class SignedStream:
     handler: Callable[[bytes, SignedCall, Write], Awaitable[None]]
     lane: Lane = Lane.STREAM
 
+    def check(self, call: Signer) -> None:
+        """RoleMissing unless its caller may open it."""
+        _device(call)
+
     def run(self, raw: bytes, call: Signer, write: Write) -> Awaitable[None]:
         """The handler at work; RoleMissing."""
         return self.handler(raw, _device(call), write)
@@ -200,13 +212,18 @@ class KeyStream:
     role: KeyRole
     lane: Lane = Lane.STREAM
 
+    def check(self, call: Signer) -> None:
+        """RoleMissing unless its caller may open it."""
+        _key(call, self.role)
+
     def run(self, raw: bytes, call: Signer, write: Write) -> Awaitable[None]:
         """The handler at work; RoleMissing."""
         return self.handler(raw, _key(call, self.role), write)
 
 
 StreamRoute = SignedStream | KeyStream
-UnaryRoute = OpenUnary | SignedUnary | KeyUnary | AnyUnary
+SignedRoute = SignedUnary | KeyUnary | AnyUnary
+UnaryRoute = OpenUnary | SignedRoute
 Route = UnaryRoute | StreamRoute
 
 

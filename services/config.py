@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services import listed, otlp, settings
+from services.access.hop import TrustedHop
 from services.settings import ConfigError, Value, setting
 from services.store.base import Limits
 from services.store.redis_address import Address
@@ -125,6 +126,24 @@ class Config:
     result_retention_days: int = setting(
         400, "How long a round and its result are kept after its window.", at_least=1
     )
+
+    policy_keys: tuple[str, ...] = setting(
+        (),
+        "Public keys of those who may publish the policy. With one the service is governed: the"
+        " newest bundle says who may call what.",
+        group="Governance",
+    )
+    trusted_hop: str = setting(
+        "",
+        "Whose word counts on which workload called (x-forwarded-client-cert): loopback, unix,"
+        " or the sidecar's address. Empty: nobody's.",
+    )
+    audit_calls_per_s: float = setting(
+        5.0,
+        "Calls that each key without an account may make a second; every one is in the audit log.",
+        at_least=0,
+    )
+    audit_calls_burst: int = setting(1_000, "The same that it may have saved up.", at_least=1)
 
     account_calls_per_s: float = setting(
         50.0, "Calls per account and second; 0: no bound, as for all rates.",
@@ -344,8 +363,9 @@ def _check_whole(config: Config) -> None:
     settings.check_together(config, "wake_tls_cert_file", "wake_tls_key_file")
     if config.wake_tls_cert_file and not config.wake_tls:
         raise ConfigError("wake_tls_cert_file: is shown over TLS only; set wake_tls")
-    for name in ("token_issuers", "publishers", "analysts"):
+    for name in ("token_issuers", "publishers", "analysts", "policy_keys"):
         listed.parse(name, getattr(config, name))
+    TrustedHop.parse(config.trusted_hop)
 
 
 def commented_toml() -> str:

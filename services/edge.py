@@ -7,21 +7,26 @@ the front gets an answer or a `Refused` that holds one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
 from crypto.ids import AccountId
 from crypto.request import CallKind
+from services.access.guard import Guard
+from services.audit.ledger import Ledger
 from services.auth import Authenticator, Context
 from services.call import (
     Call,
     Clock,
+    KeyCall,
+    KeyUnary,
     Lane,
     OpenUnary,
     Route,
     SignedCall,
+    SignedRoute,
     Signer,
     StreamRoute,
     UnaryRoute,
@@ -62,6 +67,8 @@ class Caller:
     """Until the caller's deadline; None if it has none."""
     traceparent: str | bytes | None = None
     """W3C trace context, as it came."""
+    workload: str = ""
+    """SPIFFE id by the word of the trusted hop; empty: none."""
 
 
 class Edge:
@@ -80,9 +87,16 @@ class Edge:
         clock: Clock,
         farewell: Callable[[], Draining],
         pressure: Pressure | None = None,
+        guard: Guard | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
-        """`pressure`: says which calls are refused at once; none without it."""
+        """`pressure`: says which calls are refused at once; none without it. `guard`: who may
+        call what beyond what the routes say. `ledger`: where calls of keys without an account
+        are written down; nowhere without it."""
         self.routes = {route.method: route for route in routes}
+        self._guard = guard or Guard()
+        self._guard.serve(self.routes)
+        self._ledger = ledger
         self.draining = False
         self.pressure = pressure or Pressure(0.0)
         telemetry.metrics.serve(self.routes)
@@ -116,6 +130,7 @@ class Edge:
             if isinstance(route, OpenUnary):
                 self._unsigned.take(rate_key(call.ip), started_s)
                 with self._gates[route.lane]:
+                    self._guard.admit(call)
                     return await route.handler(raw, call)
             # Room first: who is turned away must not cost a signature's verification.
             gate = self._gates[route.lane]
@@ -123,7 +138,7 @@ class Edge:
                 signed = await self._signed(route, raw, caller, call)
                 if isinstance(signed, SignedCall):
                     account = signed.account
-                answer = await route.run(raw, signed)
+                answer = await self._run(route, raw, signed)
                 took_s = self._clock.monotonic_s() - started_s if gate.is_crowded else 0.0
             self.pressure.served(route.lane, took_s)
             self._telemetry.store_answers(started_s)
@@ -186,10 +201,11 @@ class Edge:
             call.check_live()
             with self._gates[route.lane]:
                 signed = await self._signed(route, raw, caller, call)
-                running = route.run(raw, signed, write)
-                # An idle stream keeps nothing of its opening.
-                del call, signed, caller, raw
-                await running
+                running = await self._opened(route, raw, signed, write)
+                with self._guard.staying(signed):
+                    # An idle stream keeps nothing of its opening.
+                    del call, signed, caller, raw
+                    await running
         except asyncio.CancelledError:
             reason = "CANCELLED"
             raise
@@ -211,11 +227,49 @@ class Edge:
         expires_s = (
             None if caller.remaining_s is None else self._clock.monotonic_s() + caller.remaining_s
         )
-        return Call(route.method, caller.ip, self._clock.wall_ms(), self._clock, expires_s)
+        return Call(
+            route.method,
+            caller.ip,
+            self._clock.wall_ms(),
+            self._clock,
+            expires_s,
+            workload=caller.workload,
+        )
 
     async def _signed(self, route: Route, raw: bytes, caller: Caller, call: Call) -> Signer:
         context = self._contexts[route.method]
-        return await self._authenticator.check(context, caller.auth, raw, call)
+        signed = await self._authenticator.check(context, caller.auth, raw, call)
+        signed.workload = caller.workload
+        return signed
+
+    async def _run(self, route: SignedRoute, raw: bytes, call: Signer) -> bytes:
+        """The handler's answer, if the matrix allows the call; written down if it is one of
+        those that are."""
+        if self._ledger is None or not isinstance(call, KeyCall):
+            self._guard.admit(call)
+            return await route.run(raw, call)
+
+        async def admitted() -> bytes:
+            self._guard.admit(call)
+            return await route.run(raw, call)
+
+        changes = isinstance(route, KeyUnary) and not route.reads
+        return await self._ledger.unary(raw, call, admitted, changes=changes)
+
+    async def _opened(
+        self, route: StreamRoute, raw: bytes, call: Signer, write: Write
+    ) -> Awaitable[None]:
+        """The stream, ready to run."""
+
+        def admit() -> None:
+            self._guard.admit(call)
+            route.check(call)
+
+        if self._ledger is None or not isinstance(call, KeyCall):
+            admit()
+        else:
+            await self._ledger.opened(raw, call, admit)
+        return route.run(raw, call, write)
 
     def _failure(self, route: Route, error: Exception) -> Failure:
         if row_of(error) is DEFECT:

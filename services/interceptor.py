@@ -16,6 +16,8 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from crypto.request import METADATA_KEY
+from services.access.hop import Count, TrustedHop
+from services.access.xfcc import HEADER
 from services.call import Route, StreamRoute, UnaryRoute, Write
 from services.edge import Caller, Edge, Refused
 from services.errors import Failure, Malformed, failure
@@ -45,8 +47,13 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
         ip_hops: int = 1,
         others: Mapping[str, Any] = MappingProxyType({}),
         tracer: Tracer = NO_TRACES,
+        hop: TrustedHop | None = None,
+        claimed: Count = lambda claim: None,
     ) -> None:
+        """`claimed`: told what became of each header that names a workload."""
         self._edge = edge
+        self._hop = hop or TrustedHop()
+        self._claimed = claimed
         self._calls = TracedEdge(edge, tracer) if tracer.is_on else edge
         self._ip_header = ip_header.lower()
         self._ip_hops = ip_hops
@@ -126,6 +133,7 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
     def _caller(self, context: Any) -> Caller:
         auth: list[str | bytes] = []
         forwarded: list[str | bytes] = []
+        certificates: list[str | bytes] = []
         traceparent = None
         for key, value in context.invocation_metadata():
             if key == METADATA_KEY:
@@ -134,8 +142,17 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
                 forwarded.append(value)
             elif key == TRACEPARENT:
                 traceparent = value
+            elif key == HEADER:
+                certificates.append(value)
+        peer = context.peer()
         ip = forwarded_ip(forwarded, self._ip_hops) if forwarded else None
-        return Caller(ip or peer_ip(context.peer()), auth, context.time_remaining(), traceparent)
+        return Caller(
+            ip or peer_ip(peer),
+            auth,
+            context.time_remaining(),
+            traceparent,
+            self._hop.workload(peer, certificates, self._claimed) if certificates else "",
+        )
 
 
 def _refusing(answer: Failure) -> Any:

@@ -25,6 +25,7 @@ from prometheus_client import (
     ProcessCollector,
 )
 
+from services.access.hop import Claim
 from services.call import Lane
 from services.errors import DEFECT, TABLE
 from services.limits import Gate
@@ -290,6 +291,13 @@ class Metrics(CallMetrics):
             "rookery_rounds", "Rounds that the relay holds, by state.", ["state"], registry=registry
         )
         self._rounds = {phase: rounds.labels(phase.value) for phase in Phase}
+        claims = Counter(
+            "rookery_workload_claims",
+            "Headers that name the calling workload, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._claims = {claim: claims.labels(claim.value) for claim in Claim}
         sweeps = Counter(
             "rookery_sweeps", "Hourly sweeps of the store.", ["outcome"], registry=registry
         )
@@ -305,6 +313,10 @@ class Metrics(CallMetrics):
         self._ops.inc(new)
         if new != ops:
             self._ops_repeated.inc(ops - new)
+
+    def claimed(self, claim: Claim) -> None:
+        """A header named the workload that called."""
+        self._claims[claim].inc()
 
     def swept(self, *, is_done: bool) -> None:
         """One sweep ended."""

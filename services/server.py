@@ -15,6 +15,8 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from rookery.v1 import accounts_pb2, pairing_pb2, parties_pb2, rounds_pb2, sync_pb2, wake_pb2
+from services.access.guard import Guard
+from services.access.hop import TrustedHop
 from services.auth import Authenticator
 from services.call import Clock, Lane, Route, SignedStream, SignedUnary
 from services.config import Config
@@ -132,10 +134,11 @@ class Server:
         )
         waits = Gate(config.pairing_waits_max, jitter)
         self.pairing = Pairing(desk, waits, mailboxes, self.hub.farewell)
+        self.guard = Guard(governed=bool(config.policy_keys))
         self.verifiers = ThreadPoolExecutor(config.verify_threads, "verify")
         self.edge = Edge(
             self._routes(desk),
-            _authenticator(config, store, self.keys, clock),
+            _authenticator(config, store, self.keys, clock, self.guard),
             audience=config.audience,
             gates=gates,
             guests=Gate(config.guests_max, jitter),
@@ -149,6 +152,7 @@ class Server:
             clock=clock,
             farewell=self.hub.farewell,
             pressure=self.pressure,
+            guard=self.guard,
         )
         metrics.watch_streams(lambda: len(self.hub), lambda: waits.inside)
         self.scrape = Scrape(config.metrics_listen, metrics, self._refresh)
@@ -202,6 +206,8 @@ class Server:
                     ip_header=config.client_ip_header,
                     ip_hops=config.client_ip_hops,
                     tracer=self.tracer,
+                    hop=TrustedHop.parse(config.trusted_hop),
+                    claimed=self.metrics.claimed,
                 )
             ],
             options=list(grpc_options(config).items()),
@@ -270,8 +276,10 @@ class Server:
             self.metrics.tally_rounds(await self.store.rounds.tally(now_ms=self.clock.wall_ms()))
 
 
-def _authenticator(config: Config, store: Store, keys: Keys, clock: Clock) -> Authenticator:
-    keyring = Keyring(store.rounds, keys, clock)
+def _authenticator(
+    config: Config, store: Store, keys: Keys, clock: Clock, guard: Guard
+) -> Authenticator:
+    keyring = Keyring(store.rounds, keys, clock, guard)
     return Authenticator(
         store,
         keyring.find,

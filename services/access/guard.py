@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from crypto.ids import DeviceId
 from services.access.matrix import ANYONE, DEVICE, EVERY, AccessLike, Matrix, Purposes, Standing
 from services.call import Call, KeyCall, SignedCall
 from services.errors import AccessDenied
@@ -52,13 +53,14 @@ class Guard:
     def staying(self, call: Call) -> Iterator[None]:
         """For the time of a stream that was admitted: AccessDenied out of the block as soon as
         a bundle no longer allows it."""
+        standing, method = standing_of(call), call.method
+        # An idle stream keeps nothing of its opening.
+        del call
         task = asyncio.current_task()
         if self.matrix is None or task is None:
             yield
             return
-        standing, method = standing_of(call), call.method
         self._inside[task] = standing, method
-        del call
         try:
             yield
         except asyncio.CancelledError:
@@ -69,6 +71,11 @@ class Guard:
         finally:
             self._ended.discard(task)
             del self._inside[task]
+
+    def key_of(self, key_id: DeviceId) -> bytes | None:
+        """The key with this id, if the bundle in force lists it for any role that is had by a
+        key alone."""
+        return None if self.matrix is None else self.matrix.by_id.get(key_id)
 
     def knows(self, key: bytes) -> frozenset[str]:
         """Roles by which the bundle in force lists this key."""

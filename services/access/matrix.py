@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
+from crypto.ids import DeviceId
+from crypto.keys import device_id
 from services.access import spiffe
 
 ALL: Final = "*"
@@ -84,6 +86,8 @@ class Matrix:
     """(role, method) to the purposes it is for; `EVERY`: no matter which."""
     keys: Mapping[bytes, frozenset[str]] = field(default_factory=dict)
     """Ed25519 key to the roles that list it."""
+    by_id: Mapping[DeviceId, bytes] = field(default_factory=dict)
+    """Keys by the id that their calls bear, of roles that a bundle gives."""
     listing: frozenset[str] = frozenset()
     """Roles that list keys."""
     identities: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -108,6 +112,7 @@ class Matrix:
         return cls(
             granted,
             keys,
+            {device_id(key): key for key, roles in keys.items() if roles - CONFIGURED - DERIVED},
             frozenset(role.name for role in access.roles if role.keys),
             {role.name: tuple(role.identities) for role in access.roles if role.identities},
         )

@@ -8,7 +8,6 @@ refused before its handler, and leaves none.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -41,10 +40,9 @@ class Ledger:
         begun = await self._append(record(BEGUN), call) if changes else 0
         try:
             answer = await run()
-        except asyncio.CancelledError:
-            # Nobody is answered any more; of a change there is the entry that it was begun.
-            raise
         except Exception as error:
+            # Not a cancelled call: nobody is answered any more, and of a change there is the
+            # entry that it was begun.
             await self._append(record(failure(error).reason, begun), call)
             raise
         await self._append(record(DONE, begun), call)

@@ -57,6 +57,7 @@ class Trusted:
     issuers: tuple[Listed, ...] = ()
     publishers: tuple[Listed, ...] = ()
     analysts: tuple[Listed, ...] = ()
+    policy: tuple[Listed, ...] = ()
 
     @classmethod
     def of(cls, config: Config) -> Trusted:
@@ -65,6 +66,7 @@ class Trusted:
             listed.parse("token_issuers", config.token_issuers),
             listed.parse("publishers", config.publishers),
             listed.parse("analysts", config.analysts),
+            listed.parse("policy_keys", config.policy_keys),
         )
 
 

@@ -115,6 +115,7 @@ def rows_of(config: Config, now_ms: int) -> Iterator[Row]:
         ("token issuer", trusted.issuers),
         ("publisher", trusted.publishers),
         ("analyst", trusted.analysts),
+        ("policy publisher", trusted.policy),
     ):
         yield from (_listed_row(kind, row, now_ms) for row in rows)
 

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
 LOOK_S = 2.0
 RELOADED = frozenset(
-    ("identity_key_file", "pepper_file", "token_issuers", "publishers", "analysts")
+    (
+        "identity_key_file",
+        "pepper_file",
+        "token_issuers",
+        "publishers",
+        "analysts",
+        "policy_keys",
+    )
 )
 """Settings that are taken up; a change of any other waits for the next start."""
 Stamp = tuple[tuple[str, int, int, int], ...]

@@ -207,6 +207,7 @@ def _lists(config: Config, now_ms: int) -> Iterator[Finding]:
     trusted = Trusted.of(config)
     yield from checks.listed_keys("publishers", trusted.publishers, now_ms)
     yield from checks.listed_keys("analysts", trusted.analysts, now_ms)
+    yield from checks.listed_keys("policy_keys", trusted.policy, now_ms)
 
 
 def _peer(config: Config, peer: Peer) -> Iterator[Finding]:

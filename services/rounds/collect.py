@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mpc import task as tasks
 from rookery.v1 import rounds_pb2
 from services import wire
 from services.call import KeyCall, SignedCall, Signer
@@ -27,6 +28,8 @@ class Collect:
             raise TaskUnknown("no task with this spec_hash: publish it first")
         if task.publisher != call.key.ik_pk:
             raise RoleMissing("publisher")
+        if call.is_limited:
+            call.check_purpose(tasks.decode(task.task).purpose)
         row = check_manifest(manifest, request.sigs, task)
         found = await self._desk.store.find_round(row.round_id)
         if (found is None or found.row.manifest != row.manifest) and row.until_ms <= call.now_ms:

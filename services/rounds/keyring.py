@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crypto.ids import DeviceId
 from crypto.keys import device_id
+from services.access.guard import Guard
 from services.call import Clock, KeyRole, KnownKey
 from services.keeping.current import Keys, Trusted
 from services.listed import Listed
@@ -11,10 +12,14 @@ from services.store.rounds import RoundStore
 
 
 class Keyring:
-    """Publishers and analysts are configured; a party is whoever stands in a manifest that is
-    held."""
+    """Publishers, analysts and policy publishers are configured; a party is whoever stands in a
+    manifest that is held; operators, and roles of the policy's own, are what its newest bundle
+    lists."""
 
-    def __init__(self, rounds: RoundStore, keys: Keys, clock: Clock) -> None:
+    def __init__(
+        self, rounds: RoundStore, keys: Keys, clock: Clock, guard: Guard | None = None
+    ) -> None:
+        self._guard = guard or Guard()
         self._rounds = rounds
         self._keys = keys
         self._clock = clock
@@ -23,12 +28,19 @@ class Keyring:
 
     async def find(self, key_id: DeviceId) -> KnownKey | None:
         """The key with this id and all its roles."""
-        known = self._listed(key_id)
+        known = _both(self._listed(key_id), self._by_policy(key_id))
         party = await self._rounds.find_party(key_id)
         if party is None:
             return known
         roles = frozenset() if known is None else known.roles
         return KnownKey(party, roles | {KeyRole.PARTY})
+
+    def _by_policy(self, key_id: DeviceId) -> KnownKey | None:
+        key = self._guard.key_of(key_id)
+        if key is None:
+            return None
+        is_operator = KeyRole.OPERATOR.value in self._guard.knows(key)
+        return KnownKey(key, frozenset({KeyRole.OPERATOR} if is_operator else ()))
 
     def _listed(self, key_id: DeviceId) -> KnownKey | None:
         if self._keys.trusted is not self._of:
@@ -42,11 +54,18 @@ class Keyring:
         return KnownKey(found[0][1].key, roles) if roles else None
 
 
+def _both(one: KnownKey | None, other: KnownKey | None) -> KnownKey | None:
+    if one is None or other is None:
+        return one or other
+    return KnownKey(one.ik_pk, one.roles | other.roles)
+
+
 def _by_id(trusted: Trusted) -> dict[DeviceId, list[tuple[KeyRole, Listed]]]:
     found: dict[DeviceId, list[tuple[KeyRole, Listed]]] = {}
     for role, rows in (
         (KeyRole.PUBLISHER, trusted.publishers),
         (KeyRole.ANALYST, trusted.analysts),
+        (KeyRole.POLICY, trusted.policy),
     ):
         for row in rows:
             found.setdefault(device_id(row.key), []).append((role, row))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from crypto import labels
 from crypto.errors import SignatureError
 from crypto.primitives import SIG_BYTES, verify
+from mpc import task as tasks
 from rookery.v1 import parties_pb2, rounds_pb2
 from services.call import KeyCall, Signer
 from services.errors import Malformed, ResultAbsent, ResultInvalid, RoleMissing
@@ -54,6 +55,9 @@ class Results:
         row = await self._desk.store.find_result(request.round_id)
         if row is None:
             raise RoundUnknown("no such round")
+        if call.is_limited:
+            held = await self._desk.held(request.round_id)
+            call.check_purpose(tasks.decode(held.task.task).purpose)
         if not row.result and not row.abandonments:
             raise ResultAbsent
         answer = rounds_pb2.GetResultResponse(

@@ -37,6 +37,7 @@ class Tasks:
         task = read_task(request.task, request.sig, call.key.ik_pk)
         if report_bytes(task) > self._contribution_bytes_max:
             raise TaskInvalid("report-bytes")
+        call.check_purpose(task.purpose)
         call.check_live()
         await self._desk.store.publish_task(
             TaskRow(
