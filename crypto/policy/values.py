@@ -38,7 +38,8 @@ def _within(value: object, low_micro: int, high_micro: int) -> bool:
     if not is_number(value):
         return False
     assert isinstance(value, int | float)
-    return low_micro <= Fraction(value) * MICRO <= high_micro
+    # The float nearest to a bound counts as the bound, though most are not exactly it.
+    return low_micro <= micro(value) <= high_micro
 
 
 def _ordered(low: object, high: object, most: int, unit: str = "") -> None:
