@@ -83,7 +83,9 @@ def _of_term(
         units = _units(term, value)
         use = None if units is None else uses.use_of(term.kind, term.collection, item)
         origin = None if use is None else origins.setting(term.collection, item)
-        if units is not None and use is not None and origin is not None:
+        if units is None or use is None or origin is None:
+            continue
+        if use.counts(origin.at_ms, now_ms=now_ms):
             yield item, Fact(term, use, origin, units)
 
 
@@ -100,13 +102,15 @@ def _units(term: Term, value: object) -> float | None:
 def _scores(
     device: Device, term: Term, uses: Uses, now_ms: int
 ) -> Iterator[tuple[str, Fact]]:  # fmt: skip
+    origins = device.origins
     for item in device.scores(term.collection, now_ms=now_ms):
         use = uses.use_of("score", term.collection, item)
         if use is None:
             continue
         parts = [
             (part.at(now_ms, use.half_life_ms), origin)
-            for part, origin in device.origins.parts(term.collection, item)
+            for part, origin in origins.parts(term.collection, item)
+            if use.counts(origin.at_ms, now_ms=now_ms)
         ]
         total = math.fsum(value for value, _ in parts)
         # Beyond the most that counts, each device's share shrinks alike.
