@@ -76,6 +76,10 @@ class Gate(Protocol):
         """How fast a score decays, where an app asks for `asked_ms`."""
         ...
 
+    def retention_ms(self, collection: str, key: str) -> int | None:
+        """How long what was recorded under a name counts from then on; None: for good."""
+        ...
+
     def stays_here(self, collection: str, key: str) -> bool:
         """Whether a name is one that never leaves the device, removals of it included."""
         ...
@@ -105,6 +109,11 @@ class Ungoverned:
         """As the app asks."""
         del collection, key
         return asked_ms
+
+    def retention_ms(self, collection: str, key: str) -> int | None:
+        """For good."""
+        del collection, key
+        return None
 
     def stays_here(self, collection: str, key: str) -> bool:
         """Everything syncs."""

@@ -62,18 +62,24 @@ def value(core: Core, name: Name) -> Value:
 def score(core: Core, collection: str, key: str, now_ms: int, half_life_ms: int | None) -> float:
     """Sum of all devices' parts, and of what stays here, decayed to now."""
     half_life_ms = core.gate.half_life_ms(collection, key, half_life_ms)
-    return sum(part.at(now_ms, half_life_ms) for part in parts(core, collection, key))
+    return sum(part.at(now_ms, half_life_ms) for part in parts(core, collection, key, now_ms))
 
 
-def parts(core: Core, collection: str, key: str) -> list[Part]:
-    """Of all devices, and what stays here."""
+def parts(core: Core, collection: str, key: str, now_ms: int) -> list[Part]:
+    """Of all devices, and what stays here. What is past its time does not count, though it
+    stands until its own device, which alone may, removes it."""
+    kept_ms = core.gate.retention_ms(collection, key)
     data = (
         shown(core, Name(collection, f"{key}#{index}"))
         for index in range(len(core.view.chain.devices))
     )
     found = [Part.decode(one) for one in data if one is not None]
     found.append(core.local.score(Name(collection, key)))
-    return [part for part in found if part is not None]
+    return [
+        part
+        for part in found
+        if part is not None and (kept_ms is None or now_ms < part.changed_ms + kept_ms)
+    ]
 
 
 def scores(core: Core, collection: str) -> list[str]:
