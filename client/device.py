@@ -15,6 +15,7 @@ from client.chainview import Pin
 from client.core import Core
 from client.errors import NotAllowed
 from client.gate import Gate
+from client.governed import expiry
 from client.membership import Membership
 from client.origins import Origins
 from client.profile import Name
@@ -40,6 +41,7 @@ from crypto.errors import CryptoError
 from crypto.ids import AccountId, DeviceId, LinkHash, Tag
 from crypto.keys import Identity
 from crypto.link import Genesis, SignedLink
+from crypto.policy.document import Bundle
 
 
 class Device:
@@ -216,7 +218,7 @@ class Device:
         """All scores of a collection, by key."""
         return {
             key: views.score(self._core, collection, key, now_ms, half_life_ms)
-            for key in views.scores(self._core, collection)
+            for key in views.scores(self._core, collection, now_ms)
         }
 
     @property
@@ -264,6 +266,10 @@ class Device:
     def remove_score(self, collection: str, key: str, *, now_ms: int) -> None:
         """Removes this device's share of a score. What others added is theirs to remove."""
         writing.remove_score(self._core, views.app_name(collection, key), now_ms)
+
+    def expire(self, bundle: Bundle, *, now_ms: int) -> None:
+        """Removes what the policy says is over, and what is too many. After a catch-up."""
+        expiry.expire(self._core, bundle, now_ms=now_ms)
 
     @property
     def aggregation_key(self) -> bytes | None:

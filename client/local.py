@@ -1,4 +1,5 @@
-"""What stays on this device: values that no op carries, whatever happens to the account.
+"""What stays on this device: values that no op carries, whatever happens to the account, and
+when it first saw a record whose own time says nothing (`client.governed.expiry`).
 
 It stands beside the profile and is not part of it. Nothing that makes ops (outbox, rotation,
 checkpoint, what is pushed again) reads it, so nothing of it can be sent.
@@ -6,7 +7,7 @@ checkpoint, what is pushed again) reads it, so nothing of it can be sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Final, NamedTuple
 
 from client.profile import Name
@@ -16,6 +17,7 @@ from client.values import Part
 _ROW: Final = "local:"
 _VALUE: Final = 0
 _SCORE: Final = 1
+_SEEN: Final = 2
 
 
 class Kept(NamedTuple):
@@ -34,6 +36,7 @@ class Local:
     def __init__(self) -> None:
         self._values: dict[Name, Kept] = {}
         self._scores: dict[Name, Part] = {}
+        self._seen: dict[Name, tuple[int, int]] = {}
 
     @classmethod
     def load(cls, rows: Rows) -> Local:
@@ -42,10 +45,15 @@ class Local:
         for row_name, row in rows.items():
             if row_name.startswith(_ROW):
                 _, kind, collection, key = row_name.split(":")
-                if int(kind) == _SCORE:
-                    local._scores[Name(collection, key)] = Part(*unpack(row, 2))
-                else:
-                    local._values[Name(collection, key)] = Kept(*unpack(row, 2))
+                name = Name(collection, key)
+                match int(kind):
+                    case 0:
+                        local._values[name] = Kept(*unpack(row, 2))
+                    case 1:
+                        local._scores[name] = Part(*unpack(row, 2))
+                    case _:
+                        at_ms, seen_ms = unpack(row, 2)
+                        local._seen[name] = (at_ms, seen_ms)
         return local
 
     def __repr__(self) -> str:
@@ -90,6 +98,27 @@ class Local:
             return False
         journal.drop(_row(_SCORE, name))
         return True
+
+    # -- since when ---------------------------------------------------------------------
+
+    def is_seen(self, name: Name, at_ms: int) -> bool:
+        """Whether `first_seen` was asked of a name with this time."""
+        return name in self._seen and self._seen[name][0] == at_ms
+
+    def first_seen(self, name: Name, at_ms: int, now_ms: int, journal: Journal) -> int:
+        """When this was first asked of a name with this time; now, if it never was or the clock
+        was ahead."""
+        seen_ms = self._seen[name][1] if self.is_seen(name, at_ms) else now_ms
+        if self._seen.get(name) != (at_ms, min(seen_ms, now_ms)):
+            self._seen[name] = (at_ms, min(seen_ms, now_ms))
+            journal.set(_row(_SEEN, name), pack(*self._seen[name]))
+        return self._seen[name][1]
+
+    def forget_seen(self, but: Container[Name], journal: Journal) -> None:
+        """Of all names but these."""
+        for name in [name for name in self._seen if name not in but]:
+            del self._seen[name]
+            journal.drop(_row(_SEEN, name))
 
 
 def _row(kind: int, name: Name) -> str:

@@ -41,6 +41,8 @@ ENDPOINT_ROW = SHELL_ROWS + "endpoint"
 RENEWED_ROW = SHELL_ROWS + "renewed"
 """When this device last became another one, u64 milliseconds."""
 RENEWAL_MS = 86_400_000
+TIDY_MS = 3_600_000
+"""How often a device that stays connected looks for what is over."""
 _NEVER_TAKEN = (
     "The account has not taken this device: what was to make it one was cut off. Remove its state"
     " and start again."
@@ -60,6 +62,9 @@ class SyncedDevice:
         """Set when something of ours may be due: a local edit, a longer chain."""
         self.token: bytes | None = None
         """Enrolment token, for making the account where proof of work is not enough."""
+        self.tidy: Callable[[Device, int], None] = _nothing
+        """Called with the core and the time after each catch-up: removes what is over."""
+        self._tidied_ms = 0
         self._net = asyncio.Lock()
         self.frames = asyncio.Lock()
         """Held while a receipt is under way: an op that came meanwhile by a stream would look
@@ -121,6 +126,13 @@ class SyncedDevice:
             await self._drain(also_pull=True)
             self.core.check_in()
             await self._drain(also_pull=True)
+            self._tidy()
+            await self._drain(also_pull=True)
+
+    def _tidy(self) -> None:
+        self._tidied_ms = self.now_ms()
+        self.tidy(self.core, self._tidied_ms)
+        self.save()
 
     async def make_again(self) -> None:
         """Brings the account back to a service that lost it: the chain and everything that this
@@ -133,6 +145,10 @@ class SyncedDevice:
         """Does what is due but pulling, which is left to the stream that is open. True if a
         pull is due."""
         async with self._net:
+            if await self._drain(also_pull=False):
+                return True
+            if abs(self.now_ms() - self._tidied_ms) >= TIDY_MS:
+                self._tidy()
             return await self._drain(also_pull=False)
 
     async def _drain(self, *, also_pull: bool) -> bool:
@@ -285,6 +301,10 @@ class SyncedDevice:
         self.core.on_generation_changed()
         self.save()
         return True
+
+
+def _nothing(_core: Device, _now_ms: int) -> None:
+    """A device without a policy keeps everything."""
 
 
 def core_rows(rows: Rows) -> Rows:

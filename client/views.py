@@ -82,20 +82,29 @@ def parts(core: Core, collection: str, key: str, now_ms: int) -> list[Part]:
     ]
 
 
-def scores(core: Core, collection: str) -> list[str]:
-    """Keys of all scores of a collection."""
+def scores(core: Core, collection: str, now_ms: int | None = None) -> list[str]:
+    """Keys of all scores of a collection; of those that count, if it is said for when."""
     found = (part_of(key) for key in names_in(core, collection))
     keys = {part[0] for part in found if part is not None}
     keys |= {name.key for name, _ in core.local.scores() if name.collection == collection}
-    return sorted(keys)
+    return sorted(
+        key
+        for key in keys
+        if now_ms is None
+        or core.gate.retention_ms(collection, key) is None
+        or parts(core, collection, key, now_ms)
+    )
 
 
 def written_ms(core: Core, name: Name) -> int:
     """When the value that counts was written, by the clock of the device that wrote it; 0 if
     there is none."""
     kept = core.local.value(name)
-    if kept is not None:
-        return kept.at_ms
+    return kept.at_ms if kept is not None else synced_ms(core, name)
+
+
+def synced_ms(core: Core, name: Name) -> int:
+    """The same of what the account's devices share."""
     entry, edit = core.profile.find(name), core.outbox.edits.get(name)
     if edit is not None and synced(core, name) is edit.value:
         return edit.wall_ms
@@ -145,5 +154,5 @@ def put(core: Core, name: Name, new: Value, now_ms: int) -> None:
 
 __all__ = [
     "AGGREGATION_KEY", "app_name", "collections", "edit", "names_in", "parts", "put", "queue",
-    "score", "scores", "shown", "synced", "value", "written_ms",
+    "score", "scores", "shown", "synced", "synced_ms", "value", "written_ms",
 ]  # fmt: skip

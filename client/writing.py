@@ -135,7 +135,7 @@ def _size(value: Value) -> float:
 
 def _held_scores(core: Core, collection: str, now_ms: int) -> dict[str, Held]:
     held = {}
-    for key in views.scores(core, collection):
+    for key in views.scores(core, collection, now_ms):
         parts = views.parts(core, collection, key, now_ms)
         size = views.score(core, collection, key, now_ms, None)
         held[key] = Held(size, max((part.changed_ms for part in parts), default=0))

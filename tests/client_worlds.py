@@ -74,6 +74,8 @@ class Service:
     """Checkpoints, as the pushes that carried them said."""
     hide: Callable[[SealedOp], bool] = lambda _: False
     """A fault: ops that are not delivered."""
+    now_ms: int = NOW_MS
+    """Its clock."""
 
     def __post_init__(self) -> None:
         self.key = ServerKey(seeded(self.seed))
@@ -176,7 +178,7 @@ class Service:
             assert device is not None
             held.append(Head(device.index, seq, op_hash))
         told = Receipt(self.chain.account, self.chain.seq, self.chain.head, heads.digest(held),
-                       NOW_MS, nonce)  # fmt: skip
+                       self.now_ms, nonce)  # fmt: skip
         return self.key.sign(told), [(a, b, bytes(c)) for a, b, c in rows]
 
     # -- what may happen to it ----------------------------------------------------------

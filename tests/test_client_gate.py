@@ -64,7 +64,7 @@ OTHERS = frozenset({
     # reading
     "get", "list", "members", "score", "scores", "collections", "tag",
     # life of the device: none of them takes a value of the app
-    "create", "join", "load", "govern", "take_changes", "alarm", "dismiss", "next_step",
+    "create", "join", "load", "govern", "expire", "take_changes", "alarm", "dismiss", "next_step",
     "next_push", "build_add", "submit_add", "rotate", "check_in", "reidentify", "make_again",
     # outcomes of calls
     "on_account_created", "on_create_refused", "on_chain", "on_chain_seq", "on_appended",

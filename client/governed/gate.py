@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, Protocol
 
+from client.gate import Admitted, Held, Kind, SignalRefused
+from client.values import Value
 from crypto.policy.document import Bundle
 from crypto.policy.fields import MICRO
 from crypto.policy.generalise import DAY_MS, Day, TopK
 from crypto.policy.signals import Reach, Signal
 from crypto.policy.values import Delta, Members
-
-from client.gate import Admitted, Held, Kind, SignalRefused
-from client.values import Value
 
 _SENTENCES: Final = {
     "no-policy": "this device is governed and has no policy yet: sync it, then try again",

@@ -1,0 +1,1 @@
+"""A device under a policy: what it may record, for how long, and where the policy comes from."""
