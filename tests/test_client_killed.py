@@ -21,7 +21,7 @@ from tests.dying import Dead, DyingTransport, DyingVault, dying
 from tests.service_process import ROOT, ServiceProcess
 from tests.shell_worlds import Fleet, fleet, like, put, rules, shown as profile
 
-STEPS = [3, pytest.param(1, marks=pytest.mark.soak)]
+STEPS = [6, pytest.param(1, marks=pytest.mark.soak)]
 """Between the points where a command dies: all of them by `make soak`."""
 
 
@@ -64,7 +64,7 @@ def shown(out: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("step", [4, pytest.param(2, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("step", [7, pytest.param(2, marks=pytest.mark.soak)])
 def test_a_recovery_key_is_shown_before_it_is_sent(first: Home, step: int) -> None:
     """Wherever `recovery-key` dies: no key is in the account that nobody has seen, and one that
     was shown is the one that comes to be there."""
