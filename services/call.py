@@ -130,6 +130,7 @@ class Lane(Enum):
     PUSH = "push"
     PULL = "pull"
     STREAM = "stream"
+    WATCH = "watch"
     OTHER = "other"
 
 

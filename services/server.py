@@ -14,7 +14,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from rookery.v1 import accounts_pb2, pairing_pb2, parties_pb2, rounds_pb2, sync_pb2, wake_pb2
+from rookery.v1 import (
+    accounts_pb2,
+    pairing_pb2,
+    parties_pb2,
+    policy_pb2,
+    rounds_pb2,
+    sync_pb2,
+    wake_pb2,
+)
 from services.access.guard import Guard
 from services.access.hop import TrustedHop
 from services.auth import Authenticator
@@ -31,6 +39,8 @@ from services.limits import Buckets, Gate
 from services.listen import bind
 from services.metrics import Metrics
 from services.otlp import open_tracer
+from services.policy.current import CurrentPolicy
+from services.policy.routes import policy_routes
 from services.pressure import Pressure, Probe, own_address
 from services.rounds.keyring import Keyring
 from services.rounds.relay import relay_routes
@@ -67,6 +77,7 @@ SERVED = tuple(
         (rounds_pb2, "Rounds"),
         (parties_pb2, "Parties"),
         (wake_pb2, "Wake"),
+        (policy_pb2, "Policy"),
     )
 )
 
@@ -98,17 +109,21 @@ class Server:
             configure(config.log_level, config.log_format), metrics=metrics
         )
         self.address = ""
-        self.hub = Hub(
-            heartbeat_s=config.heartbeat_s,
-            stall_s=config.stall_s,
-            per_account_max=config.streams_per_account_max,
-            monotonic_s=clock.monotonic_s,
-            jitter=jitter,
+        self.hub, self.policy_hub = (
+            Hub(
+                heartbeat_s=config.heartbeat_s,
+                stall_s=config.stall_s,
+                per_account_max=config.streams_per_account_max,
+                monotonic_s=clock.monotonic_s,
+                jitter=jitter,
+            )
+            for _ in range(2)
         )
         gates = {
             Lane.PUSH: Gate(config.pushes_max, jitter),
             Lane.PULL: Gate(config.pulls_max, jitter),
             Lane.STREAM: Gate(config.streams_max, jitter),
+            Lane.WATCH: Gate(config.streams_max, jitter),
             Lane.OTHER: Gate(0, jitter),
         }
         self.waking = Waking(
@@ -117,6 +132,7 @@ class Server:
         self.cursors = Cursors(store.secret, lambda: store.generation)
         self.pressure = Pressure(config.queue_target_ms / 1000, monotonic_s=clock.monotonic_s)
         self._probe: Probe | None = None
+        self.policy = CurrentPolicy(store.governance, self.keys, self.telemetry)
         desk = Desk(
             traced_store(store, tracer),
             self.cursors,
@@ -124,6 +140,7 @@ class Server:
             lambda: max(
                 gates[Lane.PUSH].backoff_ms, gates[Lane.PULL].backoff_ms, self.pressure.backoff_ms
             ),
+            lambda: self.policy.sequence,
         )
         self.push_gate = gates[Lane.PUSH]
         mailboxes = Buckets(
@@ -135,6 +152,7 @@ class Server:
         waits = Gate(config.pairing_waits_max, jitter)
         self.pairing = Pairing(desk, waits, mailboxes, self.hub.farewell)
         self.guard = Guard(governed=bool(config.policy_keys))
+        self.policy.on_taken(lambda bundle: self.guard.take(bundle.access, bundle.sequence))
         self.verifiers = ThreadPoolExecutor(config.verify_threads, "verify")
         self.edge = Edge(
             self._routes(desk),
@@ -192,7 +210,8 @@ class Server:
                     on_delivered=self.metrics.delivery_lag.observe,
                 ),
             ),
-            *relay_routes(desk, self.hub, config),
+            *relay_routes(desk, self.hub, self.policy, config),
+            *policy_routes(desk, self.policy_hub, self.policy),
             *self.waking.routes(desk),
         ]
 
@@ -223,10 +242,12 @@ class Server:
         own = own_address()
         port = server.add_insecure_port(own)
         self._probe = Probe(self.pressure, own.replace(":0", f":{port}"))
+        await self.policy.start()
         await self.scrape.start()
         await server.start()
         self._grpc = server
         self.hub.start()
+        self.policy_hub.start()
         self.waking.start()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
@@ -247,9 +268,12 @@ class Server:
         if self._probe is not None:
             await self._probe.close()
         # Before server.stop, which would wait out its whole grace for open streams.
-        await self.hub.drain(_STREAMS_LEAVE_S)
+        hubs = self.hub, self.policy_hub
+        await asyncio.gather(*(hub.drain(_STREAMS_LEAVE_S) for hub in hubs))
         await server.stop(self.config.drain_s)
-        await self.hub.stop()
+        for hub in hubs:
+            await hub.stop()
+        await self.policy.stop()
         await self.waking.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()

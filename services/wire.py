@@ -33,9 +33,10 @@ def data(field: int, value: bytes) -> bytes:
     return _prefix(field, len(value)) + value
 
 
-def server_info(server_ms: int, backoff_ms: int, chain_seq: int) -> bytes:
+def server_info(server_ms: int, backoff_ms: int, chain_seq: int, policy_sequence: int = 0) -> bytes:
     """A ServerInfo message."""
-    return number(1, server_ms) + number(2, backoff_ms) + number(3, chain_seq)
+    own = number(1, server_ms) + number(2, backoff_ms) + number(3, chain_seq)
+    return own + number(4, policy_sequence) if policy_sequence else own
 
 
 def push_response(info: bytes, committed: int) -> bytes:

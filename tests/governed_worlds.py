@@ -1,33 +1,62 @@
-"""What can be looked up of a governed device: all that it stored, and all that it ever sent."""
+"""A policy publisher, and bundles under which everybody may call what the routes let them."""
 
 from __future__ import annotations
 
-from client.profile import Name
-from crypto import op
-from crypto.op import Payload
-from tests.client_worlds import Phone
+import random
+from dataclasses import replace
+from typing import Any, Final
+
+from crypto.policy import FIRST, Bundle
+from crypto.policy.access import Access, Grant
+from crypto.policy.flags import Flag
+from crypto.policy.purposes import Purpose
+from crypto.policy.tasks import TaskRule
+from mpc.keys import PublisherKey
+from rookery.v1 import policy_pb2
+from tests import policy_samples
+
+GET: Final = "/rookery.v1.Policy/GetPolicy"
+WATCH: Final = "/rookery.v1.Policy/WatchPolicy"
+PUBLISH: Final = "/rookery.v1.Policy/PublishPolicy"
+SERVICES: Final = ("Accounts", "Pairing", "Sync", "Rounds", "Parties", "Wake", "Policy")
+OPEN: Final = Access(
+    (), tuple(Grant("anyone", f"/rookery.v1.{name}/*", ("*",)) for name in SERVICES)
+)
+KEY: Final = PublisherKey(random.Random("policy publisher").randbytes(32))
+OTHER_KEY: Final = PublisherKey(random.Random("another policy publisher").randbytes(32))
+CUISINE: Final = TaskRule(
+    "cuisine", ("region",), "product", "histogram", 2, 1_000_000, 180, None, "Who likes what."
+)
 
 
-def payloads(phone: Phone) -> list[Payload]:
-    """Every op that the service ever took of this account, opened with the device's keys."""
-    keys = phone.device._core.view.keys
-    sealed = [row.sealed for row in phone.service.rows if row.sealed.ct is not None]
-    pushed = [op.parse_any(raw) for push in phone.pushes for raw in push.ops]
-    whole = [one for one in (*sealed, *pushed) if one.ct is not None]
-    return [op.open_(one, keys[one.header.epoch]) for one in whole if one.header.epoch in keys]
+def bundle(before: Bundle | None = None, **changes: Any) -> Bundle:
+    """One that follows on `before`, or the first. It declares the task of `tests.relay_worlds`."""
+    base = policy_samples.bundle()
+    signals = tuple(
+        replace(one, purposes=(*one.purposes, "product")) if one.name == "region" else one
+        for one in base.signals
+    )
+    made: dict[str, Any] = {
+        "sequence": 1 if before is None else before.sequence + 1,
+        "previous": FIRST if before is None else before.hash,
+        "purposes": (*base.purposes, Purpose("product", "Makes the app better.", "Better.", False)),
+        "signals": signals,
+        "tasks": (*base.tasks, CUISINE),
+        "access": OPEN,
+    }
+    return policy_samples.bundle(**made | changes)
 
 
-def told(phone: Phone) -> set[Name]:
-    """Names in ops that the service took, in edits that wait and in the batch in flight."""
-    core = phone.device._core
-    flying = {row.name for row in core.outbox.flying.values() if row.name is not None}
-    sent = {Name(one.collection.decode(), one.key.decode()) for one in payloads(phone)}
-    return sent | set(core.outbox.edits) | flying
+def killing(subject: str, name: str) -> Flag:
+    """A switch that stops it everywhere."""
+    return Flag("stop", "kill", (subject, name), True, 100, None)
 
 
-def stored(phone: Phone) -> bytes:
-    """All that the vault holds, and the plaintext of all ops: to be searched for a value."""
-    opened = [b"%s %s %s %d" % (one.collection, one.key, one.value or b"", one.wall_ms)
-              for one in payloads(phone)]  # fmt: skip
-    rows = [name.encode() + b" " + value for name, value in phone.rows.items()]
-    return b"\n".join(rows + opened)
+def signed(made: Bundle, by: PublisherKey = KEY) -> policy_pb2.SignedPolicy:
+    """A bundle as it travels."""
+    return policy_pb2.SignedPolicy(bundle=made.encoded, sig=made.sign(by), publisher=by.public)
+
+
+def to_publish(made: Bundle, by: PublisherKey = KEY) -> policy_pb2.PublishPolicyRequest:
+    """A bundle on its way to the service."""
+    return policy_pb2.PublishPolicyRequest(policy=signed(made, by))

@@ -12,7 +12,15 @@ from typing import Any
 
 import yaml
 
-from rookery.v1 import accounts_pb2, pairing_pb2, parties_pb2, rounds_pb2, sync_pb2, wake_pb2
+from rookery.v1 import (
+    accounts_pb2,
+    pairing_pb2,
+    parties_pb2,
+    policy_pb2,
+    rounds_pb2,
+    sync_pb2,
+    wake_pb2,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 OVERLAYS = ROOT / "deploy/kubernetes/overlays"
@@ -81,6 +89,7 @@ def methods() -> dict[str, bool]:
     """Every method of the API that a service or a party serves, and whether it is a stream."""
     modules: list[ModuleType] = [
         accounts_pb2, pairing_pb2, parties_pb2, rounds_pb2, sync_pb2, wake_pb2,
+        policy_pb2,
     ]  # fmt: skip
     return {
         f"/{service.full_name}/{method.name}": method.server_streaming
@@ -91,7 +100,9 @@ def methods() -> dict[str, bool]:
 
 
 FOR_PARTIES = {"/rookery.v1.Parties/StreamBoxes", "/rookery.v1.Parties/PublishResult"}
-"""What parties ask of the service."""
+"""What parties ask of the service, and nobody else."""
+FOR_ALL = {"/rookery.v1.Policy/GetPolicy"}
+"""What they ask as devices do."""
 AT_PARTIES = {f"/rookery.v1.Parties/{name}" for name in ("PrepareRound", "SignManifest", "Link")}
 """What a party serves: the first two for publishers, Link for the other parties."""
 

@@ -18,6 +18,7 @@ import yaml
 from deploy.envoy import render
 from tests.manifests import (
     AT_PARTIES,
+    FOR_ALL,
     FOR_PARTIES,
     Manifest,
     environment,
@@ -46,7 +47,9 @@ def expected(place: str) -> set[tuple[Account, str]]:
     """Who may call what there."""
     if place == "rookery":
         devices = {(EDGE_ACCOUNT, method) for method in for_devices()}
-        return devices | {(party, method) for party in PARTY_ACCOUNTS for method in FOR_PARTIES}
+        return devices | {
+            (party, method) for party in PARTY_ACCOUNTS for method in FOR_PARTIES | FOR_ALL
+        }
     link = "/rookery.v1.Parties/Link"
     publishers = {(EDGE_ACCOUNT, method) for method in AT_PARTIES - {link}}
     return publishers | {(party, link) for party in PARTY_ACCOUNTS if party[0] != place}

@@ -28,8 +28,9 @@ class Collect:
             raise TaskUnknown("no task with this spec_hash: publish it first")
         if task.publisher != call.key.ik_pk:
             raise RoleMissing("publisher")
-        if call.is_limited:
-            call.check_purpose(tasks.decode(task.task).purpose)
+        asked = tasks.decode(task.task)
+        call.check_purpose(asked.purpose)
+        self._desk.policy.rule_of(asked)
         row = check_manifest(manifest, request.sigs, task)
         found = await self._desk.store.find_round(row.round_id)
         if (found is None or found.row.manifest != row.manifest) and row.until_ms <= call.now_ms:

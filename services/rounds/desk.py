@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from rookery.v1 import rounds_pb2
 from services.call import SignedCall, Signer
 from services.errors import Malformed
+from services.policy.current import CurrentPolicy
 from services.rounds.forms import ROUND_ID_BYTES, Round, read_round
 from services.store.errors import RoundUnknown
 from services.store.rounds import HeldRound, Phase, RoundStore, Standing, TaskRow
@@ -18,9 +19,11 @@ _ROUNDS_CACHED = 256
 
 @dataclass(slots=True)
 class RoundDesk:
-    """The sync half's desk, and the rounds in use: parsed once, they never change."""
+    """The sync half's desk, the policy in force, and the rounds in use: parsed once, they never
+    change."""
 
     desk: Desk
+    policy: CurrentPolicy
     _cached: OrderedDict[bytes, Round] = field(default_factory=OrderedDict)
 
     @property

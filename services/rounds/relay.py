@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.call import AnyUnary, KeyRole, KeyStream, KeyUnary, Lane, Route, SignedUnary
 from services.config import Config
 from services.hub import Hub
+from services.policy.current import CurrentPolicy
 from services.rounds.boxes import StreamBoxes
 from services.rounds.collect import Collect
 from services.rounds.contribute import Contribute
@@ -19,9 +20,9 @@ _PARTIES = "/rookery.v1.Parties/"
 _REQUEST_BYTES = 4 << 10
 
 
-def relay_routes(desk: Desk, hub: Hub, config: Config) -> list[Route]:
+def relay_routes(desk: Desk, hub: Hub, policy: CurrentPolicy, config: Config) -> list[Route]:
     """All of Rounds, and of Parties what parties ask the relay for."""
-    rounds = RoundDesk(desk)
+    rounds = RoundDesk(desk, policy)
     tasks = Tasks(rounds, contribution_bytes_max=config.receive_bytes_max - _REQUEST_BYTES)
     collect = Collect(rounds)
     results = Results(rounds)

@@ -38,6 +38,7 @@ class Tasks:
         if report_bytes(task) > self._contribution_bytes_max:
             raise TaskInvalid("report-bytes")
         call.check_purpose(task.purpose)
+        self._desk.policy.rule_of(task)
         call.check_live()
         await self._desk.store.publish_task(
             TaskRow(

@@ -21,16 +21,21 @@ M = TypeVar("M")
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Store, cursors, clock, and the back-off hint of the moment."""
+    """Store, cursors, clock, and what every answer says beside: the back-off hint of the moment,
+    the number of the policy."""
 
     store: Store
     cursors: Cursors
     clock: Clock
     backoff_ms: Callable[[], int]
+    policy_sequence: Callable[[], int] = lambda: 0
+    """Of the bundle in force."""
 
     def info(self, chain_seq: int = 0) -> bytes:
         """An encoded ServerInfo as of now."""
-        return wire.server_info(self.clock.wall_ms(), self.backoff_ms(), chain_seq)
+        return wire.server_info(
+            self.clock.wall_ms(), self.backoff_ms(), chain_seq, self.policy_sequence()
+        )
 
     def info_field(self, chain_seq: int = 0) -> bytes:
         """The field `info = 1` that every unary answer starts with."""

@@ -94,7 +94,8 @@ class PolicyServicer:
     def WatchPolicy(self, request, context):
         """Device, signed. The newest bundle if it is newer than `after`, then each newer one within
         about a second of its publishing, whichever replica took it; heartbeats in between. It ends
-        as Sync.Subscribe does: UNAUTHENTICATED when the device is revoked or the account deleted,
+        as Sync.Subscribe does: UNAUTHENTICATED when the device is revoked or the account deleted
+        (with the next heartbeat at the latest),
         DRAINING when the service goes away, RATE_LIMITED `limit` = streams_per_account beyond so
         many, OVERLOADED when there is no room or the device reads too slowly.
         """

@@ -50,7 +50,8 @@ class PolicyStub:
     WatchPolicy: _grpc.UnaryStreamMultiCallable[_policy_pb2.WatchPolicyRequest, _policy_pb2.WatchPolicyResponse]
     """Device, signed. The newest bundle if it is newer than `after`, then each newer one within
     about a second of its publishing, whichever replica took it; heartbeats in between. It ends
-    as Sync.Subscribe does: UNAUTHENTICATED when the device is revoked or the account deleted,
+    as Sync.Subscribe does: UNAUTHENTICATED when the device is revoked or the account deleted
+    (with the next heartbeat at the latest),
     DRAINING when the service goes away, RATE_LIMITED `limit` = streams_per_account beyond so
     many, OVERLOADED when there is no room or the device reads too slowly.
     """
@@ -100,7 +101,8 @@ class PolicyAsyncStub(PolicyStub):
     WatchPolicy: _aio.UnaryStreamMultiCallable[_policy_pb2.WatchPolicyRequest, _policy_pb2.WatchPolicyResponse]  # type: ignore[assignment]
     """Device, signed. The newest bundle if it is newer than `after`, then each newer one within
     about a second of its publishing, whichever replica took it; heartbeats in between. It ends
-    as Sync.Subscribe does: UNAUTHENTICATED when the device is revoked or the account deleted,
+    as Sync.Subscribe does: UNAUTHENTICATED when the device is revoked or the account deleted
+    (with the next heartbeat at the latest),
     DRAINING when the service goes away, RATE_LIMITED `limit` = streams_per_account beyond so
     many, OVERLOADED when there is no room or the device reads too slowly.
     """
@@ -159,7 +161,8 @@ class PolicyServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_policy_pb2.WatchPolicyResponse], _abc.AsyncIterator[_policy_pb2.WatchPolicyResponse]]:
         """Device, signed. The newest bundle if it is newer than `after`, then each newer one within
         about a second of its publishing, whichever replica took it; heartbeats in between. It ends
-        as Sync.Subscribe does: UNAUTHENTICATED when the device is revoked or the account deleted,
+        as Sync.Subscribe does: UNAUTHENTICATED when the device is revoked or the account deleted
+        (with the next heartbeat at the latest),
         DRAINING when the service goes away, RATE_LIMITED `limit` = streams_per_account beyond so
         many, OVERLOADED when there is no room or the device reads too slowly.
         """

@@ -67,6 +67,8 @@ class RoundsStub:
       NOT_FOUND           TASK_UNKNOWN     no task with the manifest's spec_hash
       FAILED_PRECONDITION TASK_EXPIRED     the window ends after the task does
       FAILED_PRECONDITION ROUND_CLOSED     the window is over already; metadata `close_ms`
+      FAILED_PRECONDITION TASK_UNDECLARED  the policy in force does not declare the task any
+                                           more, or stops it; metadata `rule`
       ABORTED             ROUND_CONFLICT   other bytes stand under this round_id, or a round
                                            of the task overlaps this window
       RESOURCE_EXHAUSTED  QUOTA            `limit` = rounds
@@ -134,6 +136,8 @@ class RoundsAsyncStub(RoundsStub):
       NOT_FOUND           TASK_UNKNOWN     no task with the manifest's spec_hash
       FAILED_PRECONDITION TASK_EXPIRED     the window ends after the task does
       FAILED_PRECONDITION ROUND_CLOSED     the window is over already; metadata `close_ms`
+      FAILED_PRECONDITION TASK_UNDECLARED  the policy in force does not declare the task any
+                                           more, or stops it; metadata `rule`
       ABORTED             ROUND_CONFLICT   other bytes stand under this round_id, or a round
                                            of the task overlaps this window
       RESOURCE_EXHAUSTED  QUOTA            `limit` = rounds
@@ -216,6 +220,8 @@ class RoundsServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND           TASK_UNKNOWN     no task with the manifest's spec_hash
           FAILED_PRECONDITION TASK_EXPIRED     the window ends after the task does
           FAILED_PRECONDITION ROUND_CLOSED     the window is over already; metadata `close_ms`
+          FAILED_PRECONDITION TASK_UNDECLARED  the policy in force does not declare the task any
+                                               more, or stops it; metadata `rule`
           ABORTED             ROUND_CONFLICT   other bytes stand under this round_id, or a round
                                                of the task overlaps this window
           RESOURCE_EXHAUSTED  QUOTA            `limit` = rounds

@@ -1,0 +1,22 @@
+"""What of the Policy service is served, and to whom."""
+
+from __future__ import annotations
+
+from services.call import KeyRole, KeyUnary, Lane, OpenUnary, Route, SignedStream
+from services.hub import Hub
+from services.policy.bundles import Bundles
+from services.policy.current import CurrentPolicy
+from services.policy.watch import WatchPolicy
+from services.sync.desk import Desk
+
+_POLICY = "/rookery.v1.Policy/"
+
+
+def policy_routes(desk: Desk, hub: Hub, current: CurrentPolicy) -> list[Route]:
+    """Bundles. `hub`: of those who watch them."""
+    bundles = Bundles(desk, current)
+    return [
+        OpenUnary(_POLICY + "GetPolicy", bundles.get),
+        SignedStream(_POLICY + "WatchPolicy", WatchPolicy(desk, hub, current), Lane.WATCH),
+        KeyUnary(_POLICY + "PublishPolicy", bundles.publish, KeyRole.POLICY),
+    ]
