@@ -298,6 +298,10 @@ class Metrics(CallMetrics):
             registry=registry,
         )
         self._claims = {claim: claims.labels(claim.value) for claim in Claim}
+        self.audited = Counter(
+            "rookery_audit_entries", "Entries that this process wrote into the audit log.",
+            registry=registry,
+        )  # fmt: skip
         sweeps = Counter(
             "rookery_sweeps", "Hourly sweeps of the store.", ["outcome"], registry=registry
         )

@@ -25,6 +25,7 @@ from rookery.v1 import (
 )
 from services.access.guard import Guard
 from services.access.hop import TrustedHop
+from services.audit.ledger import Ledger
 from services.auth import Authenticator
 from services.call import Clock, Lane, Route, SignedStream, SignedUnary
 from services.config import Config
@@ -171,6 +172,16 @@ class Server:
             farewell=self.hub.farewell,
             pressure=self.pressure,
             guard=self.guard,
+            ledger=Ledger(
+                store.governance,
+                Buckets(
+                    "audited_calls",
+                    per_s=config.audit_calls_per_s,
+                    burst=config.audit_calls_burst,
+                    keys_max=config.rate_keys_max,
+                ),
+                written=metrics.audited.inc,
+            ),
         )
         metrics.watch_streams(lambda: len(self.hub), lambda: waits.inside)
         self.scrape = Scrape(config.metrics_listen, metrics, self._refresh)

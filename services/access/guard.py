@@ -11,10 +11,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from crypto.ids import DeviceId
-from services.access.matrix import ANYONE, DEVICE, EVERY, AccessLike, Matrix, Purposes, Standing
-from services.call import Call, KeyCall, SignedCall
+from crypto.policy.access import Access
+from services.access.matrix import ANYONE, DEVICE, EVERY, Matrix, Purposes, Standing
+from services.call import Call, KeyCall, KeyRole, KnownKey, SignedCall
 from services.errors import AccessDenied
 
+_GIVEN = frozenset((KeyRole.OPERATOR,))
 _DEVICE = frozenset((DEVICE,))
 _ANYONE = frozenset((ANYONE,))
 
@@ -35,7 +37,7 @@ class Guard:
         """These methods are served: what a grant's `/*` stands for."""
         self._methods = self._methods.union(methods)
 
-    def take(self, access: AccessLike, sequence: int) -> None:
+    def take(self, access: Access, sequence: int) -> None:
         """Puts a bundle's rules in force, for streams that are open, too."""
         self.matrix = Matrix.compile(access, self._methods)
         self.sequence = sequence
@@ -81,6 +83,16 @@ class Guard:
         """Roles by which the bundle in force lists this key."""
         return frozenset() if self.matrix is None else self.matrix.keys.get(key, frozenset())
 
+    def as_workload(self, call: Call, role: KeyRole) -> KeyCall | None:
+        """The call as one of a workload that has this role without any key; None: it has not."""
+        if self.matrix is None or not self.matrix.gives(role.value, call.workload):
+            return None
+        return KeyCall(
+            call.method, call.ip, call.now_ms, call.clock, call.expires_s,
+            key=KnownKey(b"", frozenset((role,))), nonce=b"", ts_ms=call.now_ms,
+            workload=call.workload,
+        )  # fmt: skip
+
     def _purposes(self, call: Call) -> Purposes:
         if self.matrix is None:
             return EVERY
@@ -94,7 +106,8 @@ class Guard:
 def standing_of(call: Call) -> Standing:
     """What is proven of who makes a call."""
     if isinstance(call, KeyCall):
-        roles = frozenset(role.value for role in call.key.roles)
+        # Whether it still is an operator's, the bundle in force says.
+        roles = frozenset(role.value for role in call.key.roles - _GIVEN)
         return Standing(roles, call.key.ik_pk, call.workload)
     proven = _DEVICE if isinstance(call, SignedCall) else _ANYONE
     return Standing(proven, b"", call.workload)

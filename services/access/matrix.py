@@ -6,15 +6,15 @@ of the setting `policy_keys` may put the next bundle, or a mistake in one could 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from crypto.ids import DeviceId
 from crypto.keys import device_id
+from crypto.policy.access import ANY, Access
 from services.access import spiffe
 
-ALL: Final = "*"
 ANYONE: Final = "anyone"
 DEVICE: Final = "device"
 OPERATOR: Final = "operator"
@@ -32,39 +32,8 @@ FIRST: Final = (
 """What a governed service answers before its first bundle, beside the health."""
 
 Purposes = frozenset[str]
-EVERY: Final[Purposes] = frozenset((ALL,))
+EVERY: Final[Purposes] = frozenset((ANY,))
 NONE: Final[Purposes] = frozenset()
-
-
-class RoleLike(Protocol):
-    """A role as the bundle has it (`crypto.policy`)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def identities(self) -> Sequence[str]: ...
-    @property
-    def keys(self) -> Sequence[str]: ...
-
-
-class GrantLike(Protocol):
-    """A grant as the bundle has it."""
-
-    @property
-    def role(self) -> str: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def purposes(self) -> Sequence[str]: ...
-
-
-class AccessLike(Protocol):
-    """The bundle's part `access`."""
-
-    @property
-    def roles(self) -> Sequence[RoleLike]: ...
-    @property
-    def grants(self) -> Sequence[GrantLike]: ...
 
 
 class Standing(NamedTuple):
@@ -94,7 +63,7 @@ class Matrix:
     """Role to the workloads that it is for; a role that is not in here is for any."""
 
     @classmethod
-    def compile(cls, access: AccessLike, methods: Iterable[str]) -> Matrix:
+    def compile(cls, access: Access, methods: Iterable[str]) -> Matrix:
         """Out of a bundle, for these methods (`/package.Service/Method`). A grant of a method
         that is not among them grants nothing."""
         served = frozenset(methods)
@@ -127,35 +96,43 @@ class Matrix:
 
         A role is had by what is proven, by a key that it lists, or, if it lists workloads and
         no keys, by being one of them. A configured role that lists keys is only for those of
-        its keys that are listed; any role that lists workloads is only for these.
+        its keys that are listed; any role that lists workloads is only for these. Neither
+        narrows `policy`.
         """
         listed = self.keys.get(caller.key, NONE) - CONFIGURED - DERIVED
         proven = {
             role
             for role in caller.proven
-            if role not in CONFIGURED
+            if role not in CONFIGURED - {POLICY}
             or role not in self.listing
             or role in self.keys.get(caller.key, NONE)
         }
-        by_workload = self.identities.keys() - self.listing - CONFIGURED - DERIVED
         return frozenset(
             role
-            for role in proven | listed | by_workload | {ANYONE}
+            for role in proven | listed | self._by_workload | {ANYONE}
             if role == POLICY or self._is_from(role, caller.workload)
         )
+
+    def gives(self, role: str, workload: str) -> bool:
+        """Whether being this workload is enough to have the role."""
+        return role in self._by_workload and self._is_from(role, workload)
 
     def purposes(self, caller: Standing, method: str) -> Purposes:
         """What the caller may make this call for; nothing: it may not make it at all."""
         found = NONE
         for role in self.roles(caller):
             found |= self.granted.get((role, method), NONE)
-        return EVERY if ALL in found else found
+        return EVERY if ANY in found else found
 
     def readers(self, methods: Iterable[str]) -> frozenset[str]:
         """Roles that may call any of these methods."""
         wanted = frozenset(methods)
         return frozenset(role for (role, method), for_ in self.granted.items()
                          if method in wanted and for_)  # fmt: skip
+
+    @property
+    def _by_workload(self) -> frozenset[str]:
+        return frozenset(self.identities) - self.listing - CONFIGURED - DERIVED
 
     def _is_from(self, role: str, workload: str) -> bool:
         patterns = self.identities.get(role)
