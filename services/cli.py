@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from services.audit import parser as audit
 from services.keeping import parser as keeping
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "--init", action="store_true", help="make the key that opens handles (mode 0600), and end"
     )
     keeping.add(commands, _command)
+    audit.add(commands, _command)
     health = _command(
         commands, "health", "ask a running process how it is", "services.probe:health"
     )

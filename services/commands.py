@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from services import keys
+from services.audit.local import recorded
 from services.config import Config, ConfigError, commented_toml, of_arguments
 from services.keeping.errors import KeepingError
 from services.keeping.reload import Reloader, ServiceKeys, reloading
@@ -138,7 +139,7 @@ def new_generation(arguments: argparse.Namespace) -> None:
     async def renew() -> None:
         store = await open_store(config, must_exist=True, serves=False)
         try:
-            await store.new_generation()
+            await recorded(store.governance, "new-generation", store.new_generation())
         finally:
             await store.close()
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from services.audit.local import note, noted
 from services.config import Config, of_arguments
 from services.keeping import backup as backups
 from services.keeping.backup import KeyFiles
@@ -35,7 +36,7 @@ def backup(arguments: argparse.Namespace) -> None:
     """Copies the database of this moment to a new file."""
     config = of_arguments(arguments)
     database = _sqlite_of(config)
-    with bar("backup") as tell:
+    with noted(config, "backup"), bar("backup") as tell:
         made = backups.backup(database, arguments.target, _key_files(config), tell)
     print(
         f"ok: {arguments.target}, {made.bytes} bytes, {made.accounts} accounts; read through."
@@ -51,6 +52,7 @@ def restore(arguments: argparse.Namespace) -> None:
         done = backups.restore(
             arguments.source, database, _key_files(config), tell, replace=arguments.replace
         )
+    note(config, "restore")
     for warning in done.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if done.aside is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from crypto import enrol
 from crypto.primitives import sign_keypair
 from services import keys
+from services.audit.local import noted
 from services.config import Config, of_arguments
 from services.keeping import ring
 from services.keeping.current import Trusted
@@ -61,7 +62,8 @@ def make(arguments: argparse.Namespace) -> None:
     config = of_arguments(arguments)
     secret = randomness.token_bytes(keys.KEY_BYTES)
     path = _path(config, arguments.which)
-    keys.create(path, secret)
+    with noted(config, f"keys make {arguments.which}"):
+        keys.create(path, secret)
     print(f"ok: {path}, {arguments.which} {_id(arguments.which, secret)}")
 
 
@@ -70,7 +72,8 @@ def rotate(arguments: argparse.Namespace) -> None:
     config = of_arguments(arguments)
     path = _path(config, arguments.which)
     if arguments.which == "pepper":
-        old, new = ring.rotate_pepper(path)
+        with noted(config, "keys rotate pepper"):
+            old, new = ring.rotate_pepper(path)
         print(
             f"ok: pepper {new.hex()} is in force; accounts under {old.hex()} count until"
             f" `keys retire pepper {old.hex()}`"
@@ -80,9 +83,10 @@ def rotate(arguments: argparse.Namespace) -> None:
         raise KeepingError("--overlap-days: 0 to 3650")
     now_ms = _now_ms()
     overlap_ms = int(arguments.overlap_days * _DAY_MS)
-    old, new = ring.rotate_identity(
-        path, audience=config.audience, now_ms=now_ms, overlap_ms=overlap_ms
-    )
+    with noted(config, "keys rotate identity"):
+        old, new = ring.rotate_identity(
+            path, audience=config.audience, now_ms=now_ms, overlap_ms=overlap_ms
+        )
     print(
         f"ok: server_key {new.hex()} is in force; receipts by {old.hex()} count until"
         f" {_day(now_ms + overlap_ms)}. Keep a copy of {path} and {path}{ring.SUCCESSIONS}"
@@ -96,12 +100,14 @@ def retire(arguments: argparse.Namespace) -> None:
     if arguments.which == "pepper":
         marks = [enrol.pepper_mark(keys.read(row)) for row in ring.peppers_before(path)]
         mark = _find(arguments.key, marks)
-        ring.retire_pepper(path, mark)
+        with noted(config, "keys retire pepper"):
+            ring.retire_pepper(path, mark)
         print(f"ok: accounts under pepper {mark.hex()} count no more")
         return
     statements = ring.read_successions(path, audience=config.audience)
     old = _find(arguments.key, [row.old for _, row in statements])
-    count = ring.retire_identity(path, old, audience=config.audience, now_ms=_now_ms())
+    with noted(config, "keys retire identity"):
+        count = ring.retire_identity(path, old, audience=config.audience, now_ms=_now_ms())
     print(f"ok: {count} successions less; " + NEVER_PINNED.format(old=old.hex()[:16]))
 
 

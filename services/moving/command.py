@@ -7,6 +7,7 @@ import asyncio
 import json
 from pathlib import Path
 
+from services.audit.local import at, note
 from services.config import Config, ConfigError, of_arguments
 from services.keeping.foreseen import FORESEEN
 from services.moving.move import Moved, Tell, move
@@ -31,6 +32,8 @@ def migrate_store(arguments: argparse.Namespace) -> None:
         with bar("move") as tell:
             parts = _of_parts(tell)
             moved = asyncio.run(_move(config, arguments.source, arguments.target, parts))
+    # Of what stands there now: the log came along, and goes on there.
+    note(at(config, arguments.target), "migrate-store")
     _report(arguments, moved)
 
 

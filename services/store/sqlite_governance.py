@@ -106,11 +106,37 @@ def _audit_end(db: sqlite3.Connection) -> tuple[Head, int]:
     return (NOTHING, 0) if row is None else (Head(*row[:2]), row[2])
 
 
+def read_audit(db: sqlite3.Connection, after: int, rows_max: int) -> list[AuditEntry]:
+    """See `GovernanceStore.read_audit`."""
+    rows = db.execute(
+        f"SELECT {_AUDIT} FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
+        (after, rows_max),
+    ).fetchall()
+    return [AuditEntry(*row) for row in rows]
+
+
+def audit_head(db: sqlite3.Connection) -> Head:
+    """See `GovernanceStore.audit_head`."""
+    return _audit_end(db)[0]
+
+
+def audit_anchor(db: sqlite3.Connection) -> Head:
+    """See `GovernanceStore.audit_anchor`."""
+    row = db.execute("SELECT seq, hash FROM audit_anchor").fetchone()
+    return NOTHING if row is None else Head(*row)
+
+
 def append_audit(tx: Transaction, body: bytes, now_ms: int) -> AuditEntry:
     """See `GovernanceStore.append_audit`."""
-    head, last_ms = _audit_end(tx.db)
+    return put_audit(tx.db, body, now_ms)
+
+
+def put_audit(db: sqlite3.Connection, body: bytes, now_ms: int) -> AuditEntry:
+    """The same, inside a transaction that the caller has begun for writing: commands append
+    while a service runs."""
+    head, last_ms = _audit_end(db)
     entry = following(head, last_ms, body, now_ms)
-    tx.db.execute(
+    db.execute(
         f"INSERT INTO audit ({_AUDIT}) VALUES (?, ?, ?, ?, ?)",  # noqa: S608
         (entry.seq, entry.at_ms, entry.prev, entry.body, entry.hash),
     )
@@ -237,22 +263,17 @@ class SqliteGovernance:
     async def read_audit(self, after: int, *, rows_max: int) -> Sequence[AuditEntry]:
         """See `GovernanceStore.read_audit`."""
         with self._reads() as db:
-            rows = db.execute(
-                f"SELECT {_AUDIT} FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
-                (after, rows_max),
-            ).fetchall()
-        return [AuditEntry(*row) for row in rows]
+            return read_audit(db, after, rows_max)
 
     async def audit_head(self) -> Head:
         """See `GovernanceStore.audit_head`."""
         with self._reads() as db:
-            return _audit_end(db)[0]
+            return audit_head(db)
 
     async def audit_anchor(self) -> Head:
         """See `GovernanceStore.audit_anchor`."""
         with self._reads() as db:
-            row = db.execute("SELECT seq, hash FROM audit_anchor").fetchone()
-        return NOTHING if row is None else Head(*row)
+            return audit_anchor(db)
 
     async def trim_audit(self, *, before_ms: int) -> int:
         """See `GovernanceStore.trim_audit`."""

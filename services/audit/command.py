@@ -1,0 +1,101 @@
+"""`rookery-server audit`: what it is given, and what it says."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from typing import Any
+
+from services.audit.local import reading
+from services.audit.record import Record
+from services.audit.walk import Verdict, pages, parse_head, show_head, verify
+from services.config import Config, ConfigError, of_arguments
+from services.keeping.errors import KeepingError
+from services.keeping.foreseen import FORESEEN
+from services.store.governance import AuditEntry, Head
+
+__all__ = ["FORESEEN", "audit"]
+
+
+def audit(arguments: argparse.Namespace) -> None:
+    """Shows or verifies the log."""
+    config = of_arguments(arguments)
+    if arguments.head is not None and not arguments.verify:
+        raise ConfigError("--head: goes with --verify")
+    if arguments.verify:
+        _report(asyncio.run(_verify(config, _head(arguments.head))), as_json=arguments.json)
+        return
+    asyncio.run(_show(config, arguments.after, as_json=arguments.json))
+
+
+def _head(text: str | None) -> Head | None:
+    if text is None:
+        return None
+    try:
+        return parse_head(text)
+    except ValueError:
+        raise ConfigError(
+            "--head: is SEQ:HASH as `audit --verify` shows it, or the hash alone"
+        ) from None
+
+
+async def _verify(config: Config, noted: Head | None) -> Verdict:
+    async with reading(config) as log:
+        return await verify(log, noted)
+
+
+async def _show(config: Config, after: int, *, as_json: bool) -> None:
+    async with reading(config) as log:
+        async for rows in pages(log, after):
+            for row in rows:
+                data = as_data(row)
+                print(json.dumps(data) if as_json else line(data))
+
+
+def _report(verdict: Verdict, *, as_json: bool) -> None:
+    """KeepingError, and with it exit code 1, unless the log holds."""
+    head = show_head(verdict.head)
+    if as_json:
+        said: dict[str, Any] = {
+            "ok": verdict.holds,
+            "entries": verdict.entries,
+            "head": head,
+            "anchor": show_head(verdict.anchor),
+        }
+        if not verdict.holds:
+            said |= {"why": verdict.why, "broken_at": verdict.broken_at}
+        print(json.dumps(said))
+    if not verdict.holds:
+        raise KeepingError(f"the audit log does not hold: {verdict.why}")
+    if not as_json:
+        trimmed = f", those up to {verdict.anchor.seq} were trimmed" if verdict.anchor.seq else ""
+        print(f"ok: {verdict.entries} entries{trimmed}. Note the head elsewhere: {head}")
+
+
+def as_data(entry: AuditEntry) -> dict[str, Any]:
+    """An entry, for programs."""
+    record = Record.decode(entry.body)
+    data: dict[str, Any] = {
+        "seq": entry.seq,
+        "at_ms": entry.at_ms,
+        "who": record.who,
+        "what": record.what,
+        "outcome": record.outcome,
+    }
+    if record.begun:
+        data["begun"] = record.begun
+    if record.workload:
+        data["workload"] = record.workload
+    if record.request:
+        data["request"] = record.request
+    return data | {"hash": entry.hash.hex()}
+
+
+def line(data: dict[str, Any]) -> str:
+    """The same, for people."""
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(data["at_ms"] / 1000))
+    of = f" (of {data['begun']})" if "begun" in data else ""
+    by = f" from workload {data['workload']}" if "workload" in data else ""
+    return f"{data['seq']:>8}  {at}  {data['outcome']}{of}  {data['what']}  by {data['who']}{by}"

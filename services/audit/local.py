@@ -1,0 +1,144 @@
+"""The audit log from outside of a running service: commands that read it, and those that are
+in it themselves because they touch the store or the keys.
+
+A file of SQLite is read, and appended to, while a service runs on it: entries are made in one
+transaction each, whoever makes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from services.audit.record import BEGUN, DONE, Record
+from services.audit.walk import Log
+from services.config import Config
+from services.keeping import copying
+from services.store import sqlite_governance as governance
+from services.store.governance import AuditEntry, GovernanceStore, Head
+from services.store.opening import open_store
+
+T = TypeVar("T")
+
+SCHEMA_MIN = 5
+"""A file of an older schema has no log."""
+FAILED = "FAILED"
+
+
+class SqliteLog:
+    """The log of a file, as of one moment."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    async def read_audit(self, after: int, *, rows_max: int) -> Sequence[AuditEntry]:
+        """See `GovernanceStore.read_audit`."""
+        return governance.read_audit(self._connection, after, rows_max)
+
+    async def audit_head(self) -> Head:
+        """See `GovernanceStore.audit_head`."""
+        return governance.audit_head(self._connection)
+
+    async def audit_anchor(self) -> Head:
+        """See `GovernanceStore.audit_anchor`."""
+        return governance.audit_anchor(self._connection)
+
+
+@asynccontextmanager
+async def reading(config: Config) -> AsyncIterator[Log]:
+    """The log of the configured store, for reading. KeepingError, StoreError."""
+    if config.redis_url:
+        store = await open_store(config, must_exist=True, serves=False)
+        try:
+            yield store.governance
+        finally:
+            await store.close()
+        return
+    path = Path(config.database)
+    with copying.moment(path) as connection, copying.reported(path):
+        yield SqliteLog(connection)
+
+
+@contextmanager
+def noted(config: Config, command: str) -> Iterator[None]:
+    """For the time of a command: that it began is in the log before it does anything, and how it
+    ended afterwards. StoreError, KeepingError if that can't be written: then nothing is done.
+    A store that is not there yet, or is of an older schema, has no log."""
+    what = f"rookery-server {command}"
+    begun = _append(config, Record(_who(), what, BEGUN))
+    try:
+        yield
+    except BaseException:
+        _append(config, Record(_who(), what, FAILED, begun=begun))
+        raise
+    _append(config, Record(_who(), what, DONE, begun=begun))
+
+
+async def recorded(log: GovernanceStore, command: str, running: Awaitable[T]) -> T:
+    """What `running` comes to, of a command that has the store open: as `noted`."""
+    what = f"rookery-server {command}"
+
+    async def append(outcome: str, begun: int = 0) -> int:
+        record = Record(_who(), what, outcome, begun=begun)
+        entry = await log.append_audit(record.encode(), now_ms=time.time_ns() // 1_000_000)
+        return entry.seq
+
+    begun = await append(BEGUN)
+    try:
+        done = await running
+    except BaseException:
+        await append(FAILED, begun)
+        raise
+    await append(DONE, begun)
+    return done
+
+
+def note(config: Config, command: str) -> None:
+    """That a command was done which put another store in the place of the configured one, or
+    made it: there is no earlier entry in this log to refer to."""
+    _append(config, Record(_who(), f"rookery-server {command}", DONE))
+
+
+def at(config: Config, where: str) -> Config:
+    """The configuration with another store: a path, or a URL of Redis."""
+    if "://" in where:
+        return replace(config, redis_url=where)
+    return replace(config, redis_url="", database=where)
+
+
+def _who() -> str:
+    return f"local:{os.getuid()}"
+
+
+def _append(config: Config, record: Record) -> int:
+    """seq of the new entry; 0: there is no log."""
+    body, now_ms = record.encode(), time.time_ns() // 1_000_000
+    if config.redis_url:
+        return asyncio.run(_append_by_store(config, body, now_ms))
+    path = Path(config.database)
+    if not path.is_file():
+        return 0
+    with copying.reported(path), closing(copying.connect(path, "rw")) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version < SCHEMA_MIN:
+            return 0
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        entry = governance.put_audit(connection, body, now_ms)
+        connection.execute("COMMIT")
+    return entry.seq
+
+
+async def _append_by_store(config: Config, body: bytes, now_ms: int) -> int:
+    store = await open_store(config, must_exist=True, serves=False)
+    try:
+        return (await store.governance.append_audit(body, now_ms=now_ms)).seq
+    finally:
+        await store.close()

@@ -1,0 +1,100 @@
+"""Walks the audit log from its start and says whether it is the chain that it claims to be.
+
+The hashes show whatever was altered, taken out of the middle, put in or reordered. Whoever can
+write the store can still cut the end off, or write all of it anew: that shows against a head
+that was noted somewhere else before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from crypto.errors import FormatError
+from services.audit.record import Record
+from services.store.governance import AuditEntry, Head, first_broken
+
+ROWS_MAX: Final = 512
+HASH_BYTES: Final = 32
+
+
+class Log(Protocol):
+    """What of a store is read (`services.store.governance`)."""
+
+    async def read_audit(self, after: int, *, rows_max: int) -> Sequence[AuditEntry]: ...
+    async def audit_head(self) -> Head: ...
+    async def audit_anchor(self) -> Head: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of it."""
+
+    entries: int
+    """That are held and were walked."""
+    anchor: Head
+    """The last one that was trimmed: seq 0, none was."""
+    head: Head
+    """The last one that the walk came to."""
+    broken_at: int | None = None
+    """seq of the first entry that is not what it must be, or is not there."""
+    why: str = ""
+    """What is wrong; empty: nothing is."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was found."""
+        return not self.why
+
+
+async def pages(log: Log, after: int = 0) -> AsyncIterator[Sequence[AuditEntry]]:
+    """All entries behind a seq."""
+    while rows := await log.read_audit(after, rows_max=ROWS_MAX):
+        yield rows
+        after = rows[-1].seq
+
+
+async def verify(log: Log, noted: Head | None = None) -> Verdict:
+    """The log against itself, and against a head that was noted earlier (seq 0: only its hash
+    was)."""
+    anchor = end = await log.audit_anchor()
+    count, met = 0, noted is None or _is(noted, anchor)
+    async for rows in pages(log):
+        broken = first_broken(rows, end)
+        if broken is not None:
+            why = f"entry {broken} is altered, missing or not in its place"
+            return Verdict(count, anchor, Head(broken - 1, end.hash), broken, why)
+        for row in rows:
+            try:
+                Record.decode(row.body)
+            except FormatError as error:
+                return Verdict(count, anchor, end, row.seq, f"entry {row.seq}: {error.message}")
+            end = Head(row.seq, row.hash)
+            count += 1
+            met = met or (noted is not None and _is(noted, end))
+    if met or noted is None:
+        return Verdict(count, anchor, end)
+    if 0 < noted.seq < anchor.seq:
+        why = f"entry {noted.seq} was trimmed: note a head newer than entry {anchor.seq}"
+        return Verdict(count, anchor, end, None, why)
+    return Verdict(count, anchor, end, None, "the head that was noted is not in the log: entries "
+                   "behind it are gone, or it was written anew")  # fmt: skip
+
+
+def _is(noted: Head, found: Head) -> bool:
+    return noted.hash == found.hash and noted.seq in (0, found.seq)
+
+
+def parse_head(text: str) -> Head:
+    """A head as `audit` shows it: `SEQ:HASH`, or the hash alone; ValueError."""
+    seq, marked, digits = text.rpartition(":")
+    digest = bytes.fromhex(digits)
+    if len(digest) != HASH_BYTES or (marked and not (seq.isascii() and seq.isdigit())):
+        raise ValueError
+    return Head(int(seq) if marked else 0, digest)
+
+
+def show_head(head: Head) -> str:
+    """What `parse_head` takes."""
+    return f"{head.seq}:{head.hash.hex()}"

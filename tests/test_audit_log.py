@@ -1,0 +1,286 @@
+"""The audit log: what is in it, what is not, and that a change of it shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crypto import canonical
+from crypto.errors import FormatError
+from rookery.v1 import rounds_pb2
+from services.audit.record import Record, of_key, request_hash
+from services.audit.walk import parse_head, show_head, verify
+from services.cli import main
+from services.store.governance import Head
+from tests.relay_worlds import (
+    ANALYST,
+    COLLECT,
+    LIST,
+    PARTIES,
+    PUBLISH,
+    PUBLISHER,
+    RESULT,
+    STRANGER,
+    Relay,
+    manifest,
+    relaying,
+    report,
+    signed_task,
+    task,
+)
+from tests.served import refusal
+
+DATABASE = "rookery.db"
+
+
+async def log_of(relay: Relay) -> list[Record]:
+    """All that is in the log."""
+    rows = await relay.service.server.store.governance.read_audit(0, rows_max=1_000)
+    return [Record.decode(row.body) for row in rows]
+
+
+def said(records: list[Record]) -> list[tuple[str, str]]:
+    """Methods and outcomes."""
+    return [(one.what, one.outcome) for one in records]
+
+
+async def test_every_call_of_a_key_without_an_account_is_in_it(tmp_path: Path) -> None:
+    """Changes twice, before and after; reads and refusals once; who and which request."""
+    async with relaying(tmp_path) as relay:
+        made = task()
+        asked = signed_task(made)
+        await relay.call(PUBLISHER, PUBLISH, asked)
+        opened = manifest(made, relay.now_ms - 1_000)
+        await relay.collect(opened)
+        await refusal(relay.call(ANALYST, PUBLISH, asked))
+        await refusal(relay.result(ANALYST, opened.round_id))
+        await refusal(relay.call(PUBLISHER, PUBLISH, b"\xff"))
+        await relay.fetch(PARTIES[0], opened.round_id)
+        found = await log_of(relay)
+    assert said(found) == [
+        (PUBLISH, "BEGUN"), (PUBLISH, "OK"), (COLLECT, "BEGUN"), (COLLECT, "OK"),
+        (PUBLISH, "BEGUN"), (PUBLISH, "ROLE_MISSING"), (RESULT, "RESULT_ABSENT"),
+        (PUBLISH, "BEGUN"), (PUBLISH, "MALFORMED"),
+        ("/rookery.v1.Parties/StreamBoxes", "OPENED"),
+    ]  # fmt: skip
+    assert [one.begun for one in found] == [0, 1, 0, 3, 0, 5, 0, 0, 8, 0]
+    assert {one.who for one in found[:4]} == {of_key(PUBLISHER.public)}
+    assert found[6].who == of_key(ANALYST.public)
+    assert found[0].request == request_hash(asked.SerializeToString())
+
+
+async def test_devices_and_unknown_keys_are_not_in_it(tmp_path: Path) -> None:
+    """Nor what a device is refused: nobody fills the log who was not given a key."""
+    async with relaying(tmp_path) as relay:
+        opened = await relay.opened("x")
+        before = len(await log_of(relay))
+        world = await relay.service.account("devices")
+        await relay.contribute(world, report(opened, "x", task("task-x")))
+        await refusal(relay.call(world, PUBLISH, b""))
+        for _ in range(3):
+            await refusal(relay.call(STRANGER, LIST, rounds_pb2.ListTasksRequest()))
+        assert len(await log_of(relay)) == before
+
+
+async def test_a_call_that_can_t_be_written_down_does_nothing(tmp_path: Path) -> None:
+    """The task is not there afterwards, and the caller is told that it failed."""
+    async with relaying(tmp_path) as relay:
+        await relay.call(ANALYST, LIST, rounds_pb2.ListTasksRequest())
+        with closing(sqlite3.connect(tmp_path / DATABASE)) as db:
+            db.execute(
+                "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'x'); END"
+            )
+        for actor, method, asked in (
+            (PUBLISHER, PUBLISH, signed_task(task())),
+            (ANALYST, LIST, rounds_pb2.ListTasksRequest()),
+        ):
+            failed = await refusal(relay.call(actor, method, asked))
+            assert failed.reason == "INTERNAL"
+        rows, _ = await relay.service.server.store.rounds.read_tasks(0, tasks_max=9, bytes_max=9)
+        assert not rows
+        assert len(await log_of(relay)) == 1
+
+
+async def test_a_key_in_a_loop_writes_no_more_than_its_rate(tmp_path: Path) -> None:
+    """Beyond it calls are refused before their handler, and leave no entry."""
+    async with relaying(tmp_path, audit_calls_per_s=0.001, audit_calls_burst=5) as relay:
+        outcomes = []
+        for _ in range(12):
+            try:
+                await relay.call(ANALYST, LIST, rounds_pb2.ListTasksRequest())
+                outcomes.append("OK")
+            except Exception as error:  # noqa: BLE001 - told apart below
+                outcomes.append(f"{getattr(error, 'metadata', {}).get('limit')}")
+        assert outcomes == ["OK"] * 5 + ["audited_calls"] * 7
+        assert len(await log_of(relay)) == 5
+        # It is that key's rate alone.
+        await relay.call(PUBLISHER, LIST, rounds_pb2.ListTasksRequest())
+
+
+def test_a_record_reads_back_and_nothing_else_does() -> None:
+    """One form, of known fields."""
+    record = Record("key:00", "/x.Y/Z", "OK", "ab", 3, "cd")
+    assert Record.decode(record.encode()) == record
+    for broken in (
+        {"v": 2, "who": "key:00", "what": "x", "outcome": "OK"},
+        {"v": 1, "who": "somebody", "what": "x", "outcome": "OK"},
+        {"v": 1, "who": "key:00", "what": "x"},
+        {"v": 1, "who": "key:00", "what": "x", "outcome": "OK", "name": "x"},
+        {"v": 1, "who": "key:00", "what": "x", "outcome": "OK", "begun": "1"},
+        {"v": 1, "who": "key:00", "what": "x" * 999, "outcome": "OK"},
+        {"v": 1, "who": "key:00", "what": "x", "outcome": "OK", "request": ""},
+    ):
+        with pytest.raises(FormatError):
+            Record.decode(canonical.encode(broken))
+
+
+# --- tampering: by who can write the file ---
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> tuple[Path, str]:
+    """The folder of a service that has ended, with eight entries; the head after the fifth."""
+    async with relaying(tmp_path) as relay:
+        store = relay.service.server.store.governance
+        for number in range(8):
+            await relay.call(ANALYST, LIST, rounds_pb2.ListTasksRequest())
+            if number == 4:
+                noted = show_head(await store.audit_head())
+    return tmp_path, noted
+
+
+def tamper(folder: Path, *statements: str) -> None:
+    """Writes into the file behind everybody's back."""
+    with closing(sqlite3.connect(folder / DATABASE, isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """`rookery-server audit`."""
+    monkeypatch.chdir(folder)
+    return main(["audit", *arguments])
+
+
+def test_a_whole_log_verifies_and_is_shown(
+    kept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Against itself and against an earlier head, which it says where to find."""
+    folder, noted = kept
+    assert run(folder, monkeypatch, "--verify") == 0
+    assert run(folder, monkeypatch, "--verify", "--head", noted, "--json") == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["ok"], told["entries"]) == (True, 8)
+    assert parse_head(told["head"]).seq == 8
+    assert run(folder, monkeypatch, "--verify", "--head", told["head"].partition(":")[2]) == 0
+    capsys.readouterr()
+    assert run(folder, monkeypatch, "--after", "6", "--json") == 0
+    rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+    assert [row["seq"] for row in rows] == [7, 8]
+    assert rows[0]["who"] == of_key(ANALYST.public)
+    assert run(folder, monkeypatch) == 0
+    assert capsys.readouterr().out.count(LIST) == 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE audit SET at_ms = at_ms + 1 WHERE seq = 4",
+        "UPDATE audit SET body = CAST(body || x'00' AS BLOB) WHERE seq = 4",
+        "UPDATE audit SET prev = zeroblob(32) WHERE seq = 4",
+        "UPDATE audit SET hash = zeroblob(32) WHERE seq = 4",
+        "DELETE FROM audit WHERE seq = 4",
+        "DELETE FROM audit WHERE seq < 4",
+        "UPDATE audit SET seq = CASE seq WHEN 4 THEN 104 WHEN 5 THEN 4 ELSE seq END",
+        "INSERT INTO audit SELECT 9, at_ms, prev, body, hash FROM audit WHERE seq = 8",
+    ],
+)
+def test_what_was_altered_removed_or_reordered_is_found(
+    kept: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: str,
+) -> None:
+    """Exit code 1, and where."""
+    folder, _ = kept
+    tamper(folder, change)
+    assert run(folder, monkeypatch, "--verify") == 1
+    assert "does not hold" in capsys.readouterr().err
+
+
+def test_a_cut_off_end_is_found_against_a_noted_head(
+    kept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is left is a chain, so that only the head tells."""
+    folder, noted = kept
+    tamper(folder, "DELETE FROM audit WHERE seq > 3")
+    assert run(folder, monkeypatch, "--verify") == 0
+    assert run(folder, monkeypatch, "--verify", "--head", noted) == 1
+    assert "not in the log" in capsys.readouterr().err
+
+
+async def test_what_is_trimmed_leaves_a_chain(tmp_path: Path) -> None:
+    """It begins at the anchor; a head from before it is said to be too old."""
+    async with relaying(tmp_path) as relay:
+        store = relay.service.server.store.governance
+        for _ in range(3):
+            await relay.call(ANALYST, LIST, rounds_pb2.ListTasksRequest())
+        old = Head(1, (await store.read_audit(0, rows_max=1))[0].hash)
+        with relay.later(60_000):
+            await store.trim_audit(before_ms=relay.now_ms)
+            await relay.call(ANALYST, LIST, rounds_pb2.ListTasksRequest())
+            found = await verify(store)
+            assert found.holds
+            assert (found.anchor.seq, found.entries) == (3, 1)
+            assert (await verify(store, found.anchor)).holds
+            assert "was trimmed" in (await verify(store, old)).why
+
+
+@pytest.mark.parametrize("text", ["", "1:", "x", "1:ab", f"+1:{'00' * 32}", "00" * 31])
+def test_a_head_that_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Before anything is read."""
+    assert run(tmp_path, monkeypatch, "--verify", "--head", text) == 2
+
+
+def test_commands_on_store_and_keys_are_in_it(
+    kept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before and after, by the user who ran them; a restored store goes on with its own log."""
+    folder, _ = kept
+    monkeypatch.chdir(folder)
+    assert main(["keys", "init"]) == 0
+    assert main(["backup", "copy.db"]) == 0
+    assert main(["backup", "copy.db"]) == 1
+    assert main(["keys", "rotate", "identity"]) == 0
+    assert main(["new-generation"]) == 0
+    found = shown(folder, monkeypatch, capsys)
+    assert [(row["what"].removeprefix("rookery-server "), row["outcome"]) for row in found[8:]] == [
+        ("backup", "BEGUN"), ("backup", "OK"), ("backup", "BEGUN"), ("backup", "FAILED"),
+        ("keys rotate identity", "BEGUN"), ("keys rotate identity", "OK"),
+        ("new-generation", "BEGUN"), ("new-generation", "OK"),
+    ]  # fmt: skip
+    assert {row["who"] for row in found[8:]} == {f"local:{os.getuid()}"}
+    assert main(["restore", "copy.db", "--replace"]) == 0
+    after = shown(folder, monkeypatch, capsys)
+    assert after[:9] == found[:9]
+    assert [(row["what"], row["outcome"]) for row in after[9:]] == [
+        ("rookery-server restore", "OK")
+    ]
+    assert run(folder, monkeypatch, "--verify") == 0
+
+
+def shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> list[dict[str, Any]]:
+    """What `audit --json` prints."""
+    capsys.readouterr()
+    assert run(folder, monkeypatch, "--json") == 0
+    return [json.loads(row) for row in capsys.readouterr().out.splitlines()]
