@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from client.chainview import ChainView, Pin
 from client.errors import PeerError, RowsError
 from client.gate import Gate, Ungoverned
@@ -77,6 +79,8 @@ class Core:
         # in memory only: what is lost with it is found out again
         self.gate: Gate = Ungoverned()
         """What every write of the app passes. The shell sets it anew after each loading."""
+        self.only: Callable[[str, str], bool] | None = None
+        """While an app answers a task: which (collection, key) it may read of the app's names."""
         self.now_ms = 0
         self.behind = True
         self.unpulled = False

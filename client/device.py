@@ -8,13 +8,14 @@ loaded again from its stored rows goes on where it was, at any point between the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from client import healing, intake, membership, remake, sending, upkeep, views, writing
 from client.chainview import Pin
 from client.core import Core
 from client.errors import NotAllowed
-from client.gate import Gate
+from client.gate import Gate, SignalRefused
 from client.governed import expiry
 from client.membership import Membership
 from client.origins import Origins
@@ -186,7 +187,8 @@ class Device:
     # -- the profile (queued edits show at once) ----------------------------------------
 
     def get(self, collection: str, key: str) -> Value:
-        """A setting's value; None if there is none."""
+        """A setting's value; None if there is none. SignalRefused while `reading` excludes it."""
+        self._check_open(collection, key)
         return views.value(self._core, Name(collection, key))
 
     def list(self, collection: str) -> dict[str, Value]:
@@ -209,7 +211,9 @@ class Device:
     def score(
         self, collection: str, key: str, *, now_ms: int, half_life_ms: int | None = None
     ) -> float:
-        """A score: the sum of all devices' parts, decayed to now."""
+        """A score: the sum of all devices' parts, decayed to now. SignalRefused while `reading`
+        excludes it."""
+        self._check_open(collection, key)
         return views.score(self._core, collection, key, now_ms, half_life_ms)
 
     def scores(
@@ -225,6 +229,25 @@ class Device:
     def origins(self) -> Origins:
         """Which of the account's devices wrote what is shown, and when."""
         return Origins(self._core)
+
+    @contextmanager
+    def reading(self, only: Callable[[str, str], bool]) -> Iterator[None]:
+        """Until it ends, of the app's names just those (collection, key) can be read that `only`
+        is true of: others are left out of lists, and asking for one is refused. For calls that
+        don't wait: whatever else reads meanwhile is limited too."""
+        before, self._core.only = self._core.only, only
+        try:
+            yield
+        finally:
+            self._core.only = before
+
+    def _check_open(self, collection: str, key: str) -> None:
+        if views.hidden(self._core, Name(collection, key)):
+            raise SignalRefused(
+                "task-signal",
+                "the policy does not let this task read this signal: add the signal to the task in"
+                " tasks.yaml and publish the policy (rule task-signal)",
+            )
 
     def put(self, collection: str, key: str, value: Value, *, now_ms: int) -> None:
         """Sets a setting. BadName, BadValue, ValueTooLong, SignalRefused."""

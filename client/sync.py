@@ -31,6 +31,7 @@ from client.steps import (
 from client.transport import Signer, Transport
 from client.vault import Vault
 from crypto.errors import CryptoError
+from crypto.policy.document import Bundle
 
 STEPS_MAX = 20_000
 """A sync that takes more calls than this is kept busy by the service."""
@@ -62,6 +63,8 @@ class SyncedDevice:
         """Set when something of ours may be due: a local edit, a longer chain."""
         self.token: bytes | None = None
         """Enrolment token, for making the account where proof of work is not enough."""
+        self.governed: Callable[[], Bundle | None] | None = None
+        """Where the newest policy bundle is asked for; None: this device is under no policy."""
         self.tidy: Callable[[Device, int], None] = _nothing
         """Called with the core and the time after each catch-up: removes what is over."""
         self._tidied_ms = 0

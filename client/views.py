@@ -20,9 +20,20 @@ AGGREGATION_KEY = Name(".rookery", "aggregation-key")
 
 
 def shown(core: Core, name: Name) -> bytes | None:
-    """The value that counts for a name, edits included; None if there is none."""
+    """The value that counts for a name, edits included; None if there is none, and for what may
+    not be read now."""
+    if hidden(core, name):
+        return None
     kept = core.local.value(name)
     return kept.value if kept is not None else synced(core, name)
+
+
+def hidden(core: Core, name: Name) -> bool:
+    """Whether a name is one that may not be read now: see `Core.only`."""
+    if core.only is None or name.collection.startswith("."):
+        return False
+    part = part_of(name.key)
+    return not core.only(name.collection, part[0] if part else name.key)
 
 
 def synced(core: Core, name: Name) -> bytes | None:
@@ -45,7 +56,8 @@ def names_in(core: Core, collection: str) -> list[str]:
 def collections(core: Core) -> tuple[str, ...]:
     """Collections with something in them; the protocol's own are left out."""
     found = set(core.profile.collections()) | {name.collection for name in core.outbox.edits}
-    here = {name.collection for name, _ in (*core.local.values(), *core.local.scores())}
+    own = (name for name, _ in (*core.local.values(), *core.local.scores()))
+    here = {name.collection for name in own if not hidden(core, name)}
     filled = {name for name in found - here if names_in(core, name)}
     return tuple(sorted(name for name in filled | here if not name.startswith(".")))
 
@@ -74,7 +86,8 @@ def parts(core: Core, collection: str, key: str, now_ms: int) -> list[Part]:
         for index in range(len(core.view.chain.devices))
     )
     found = [Part.decode(one) for one in data if one is not None]
-    found.append(core.local.score(Name(collection, key)))
+    if not hidden(core, Name(collection, key)):
+        found.append(core.local.score(Name(collection, key)))
     return [
         part
         for part in found
@@ -86,7 +99,8 @@ def scores(core: Core, collection: str, now_ms: int | None = None) -> list[str]:
     """Keys of all scores of a collection; of those that count, if it is said for when."""
     found = (part_of(key) for key in names_in(core, collection))
     keys = {part[0] for part in found if part is not None}
-    keys |= {name.key for name, _ in core.local.scores() if name.collection == collection}
+    own = (name for name, _ in core.local.scores() if name.collection == collection)
+    keys |= {name.key for name in own if not hidden(core, name)}
     return sorted(
         key
         for key in keys

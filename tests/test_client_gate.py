@@ -63,6 +63,7 @@ OTHERS = frozenset({
     "remove", "remove_member", "remove_score",
     # reading
     "get", "list", "members", "score", "scores", "collections", "tag",
+    "reading",
     # life of the device: none of them takes a value of the app
     "create", "join", "load", "govern", "expire", "take_changes", "alarm", "dismiss", "next_step",
     "next_push", "build_add", "submit_add", "rotate", "check_in", "reidentify", "make_again",

@@ -7,6 +7,7 @@ has its entry before a byte leaves, and after a crash the same bytes are sent ag
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -88,6 +89,8 @@ class Measuring:
         self.device = device
         self.records = Records(device)
         self._journal = Journal()
+        self.governed: judge.Governed | None = None
+        """Where the policy bundle is asked for; None: this device is under none."""
         self.policy = Policy()
         self._ledgers: dict[str, DeviceLedger] = {}
         self._tasks: dict[bytes, tuple[SignedTask, Task]] = {}
@@ -151,8 +154,23 @@ class Measuring:
     def judge_task(self, signed: SignedTask, consent: Consent, *, now_ms: int) -> Task:
         """The task, if this device answers to it; Ineligible."""
         task = judge.open_task(self.policy, signed)
-        judge.check_task(self.policy, consent, task, now_ms=now_ms)
+        judge.check_task(self.policy, consent, task, now_ms=now_ms, governed=self.governed)
         return task
+
+    def reading(self, task: Task) -> AbstractContextManager[None]:
+        """While a task is answered: only what the policy says that it reads can be read. Ineligible
+        if it declares no such task."""
+        if self.governed is None:
+            return nullcontext()
+        bundle = self.governed()
+        rule = judge.check_declared(bundle, task)
+        assert bundle is not None
+        among = [bundle.signal(name) for name in rule.signals]
+        return self.device.reading(
+            lambda collection, key: any(
+                signal is not None and signal.covers(collection, key) for signal in among
+            )
+        )
 
     def judge_round(
         self, signed: SignedTask, published: bytes, consent: Consent, *, now_ms: int
@@ -274,7 +292,9 @@ class Measuring:
             if now_ms >= answered.until_ms:
                 raise Ineligible("window-closed", "the round closed before it could be sent")
             judge.open_task(self.policy, answered.signed)
-            judge.check_task(self.policy, consent, task, now_ms=manifest.open_ms)
+            judge.check_task(
+                self.policy, consent, task, now_ms=manifest.open_ms, governed=self.governed
+            )
             judge.open_round(self.policy, task, answered.shown.published)
             self._check_alone(answered.shown, now_ms=now_ms)
         except Ineligible:

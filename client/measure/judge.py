@@ -5,6 +5,7 @@ Each question has a rule; what is refused names the first one that it misses.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from client.measure.consent import Consent
@@ -12,11 +13,15 @@ from client.measure.errors import Ineligible
 from client.measure.policy import Policy
 from client.rounds import SignedTask
 from crypto.errors import CryptoError
+from crypto.policy.document import Bundle
+from crypto.policy.tasks import TaskRule
 from mpc import manifest as manifests, task as tasks
 from mpc.budget import Cap, DeviceCaps
 from mpc.manifest import Manifest
 from mpc.task import Task
 
+Governed = Callable[[], Bundle | None]
+"""Where a governed device asks for its newest policy bundle; None: it has none yet."""
 _CAPS: Final = {
     Cap.TASK: "all rounds of this task",
     Cap.TASK_PERIOD: "this task in its present period",
@@ -38,10 +43,15 @@ def open_task(policy: Policy, signed: SignedTask) -> Task:
         raise Ineligible.of(error) from None
 
 
-def check_task(policy: Policy, consent: Consent, task: Task, *, now_ms: int) -> None:
-    """Ineligible unless this device answers to it: parties, consent, noise, time."""
+def check_task(
+    policy: Policy, consent: Consent, task: Task, *, now_ms: int, governed: Governed | None = None
+) -> None:
+    """Ineligible unless this device answers to it: declared, parties, consent, noise, time.
+    `governed`: where the policy bundle is asked for; None for a device under none."""
     if now_ms >= task.expires_ms:
         raise Ineligible("task-expired", "the task has expired: wait for its successor")
+    if governed is not None:
+        check_declared(governed(), task)
     if not policy.panels_for(task.m, task.t):
         raise Ineligible(
             "panel",
@@ -59,6 +69,25 @@ def check_task(policy: Policy, consent: Consent, task: Task, *, now_ms: int) -> 
             f"a round costs {task.cost_micro_rho:,} micro-rho of privacy, and this device gives"
             f" {policy.limits.round_micro_rho:,} at most: wait for a task with more noise",
         )
+
+
+def check_declared(bundle: Bundle | None, task: Task) -> TaskRule:
+    """The rule of the policy bundle that a task keeps to; Ineligible: `no-policy`, or as
+    `Bundle.check_task` says."""
+    if bundle is None:
+        raise Ineligible(
+            "no-policy", "this device is governed and has no policy yet: sync it, then try again"
+        )
+    try:
+        return bundle.check_task(
+            task.task_id,
+            purpose=task.purpose,
+            kind=task.kind.name,
+            k_min=task.k_min,
+            micro_rho=task.cost_micro_rho,
+        )
+    except CryptoError as error:
+        raise Ineligible.of(error) from None
 
 
 def check_round(policy: Policy, task: Task, published: bytes, *, now_ms: int) -> Manifest:

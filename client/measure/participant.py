@@ -12,6 +12,7 @@ from enum import Enum
 
 from client import remoteerrors as reasons
 from client.errors import UserError
+from client.gate import SignalRefused
 from client.measure.consent import Consent, ConsentSettings
 from client.measure.core import Answered, Measuring, Offer, Standing
 from client.measure.errors import Ineligible, contributed
@@ -83,6 +84,7 @@ class Participant:
         self.synced = synced
         rows = synced.vault.load()
         self.core = Measuring(synced.core, rows)
+        self.core.governed = synced.governed
         self.results = Results(self.core, rows)
         self.consent = consent or ConsentSettings(synced.core)
         self.measures = measures or Measures()
@@ -202,8 +204,10 @@ class Participant:
     async def _answer_round(self, offer: Offer, said: object) -> Report:
         task, now_ms = offer.task, self.synced.now_ms()
         round_id = offer.shown.manifest.round_id
-        if said is None:
-            said = self.measures.of(task, self.synced.core, now_ms=now_ms)
+        try:
+            said = self._say(task, said, now_ms=now_ms)
+        except (Ineligible, SignalRefused) as error:
+            return _refused(task.task_id, error, round_id)
         if said is None:
             source = self.measures.source(task)
             text = f"the profile has nothing at {source}" if source else "nothing to say to it"
@@ -215,6 +219,21 @@ class Participant:
             return _refused(task.task_id, error, round_id)
         self.save()
         return await self._send(self.core.answered[offer.shown.manifest.digest], made)
+
+    def _say(self, task: Task, given: object, *, now_ms: int) -> object:
+        """What is said to a task; None: nothing. On a governed device it comes out of the signals
+        that the policy names for it, which were recorded by its rules: a value that is given by
+        hand was not."""
+        if given is not None:
+            if self.core.governed is not None:
+                raise Ineligible(
+                    "task-value",
+                    "this device is governed: record the value as a signal that the task reads,"
+                    " and contribute without it",
+                )
+            return given
+        with self.core.reading(task):
+            return self.measures.of(task, self.synced.core, now_ms=now_ms)
 
     async def _send_again(self, answered: Answered) -> Report:
         try:
@@ -286,7 +305,9 @@ _FINAL = {
 }
 
 
-def _refused(task_id: str, error: Ineligible, round_id: bytes | None = None) -> Report:
+def _refused(
+    task_id: str, error: Ineligible | SignalRefused, round_id: bytes | None = None
+) -> Report:
     if error.rule == "contributed":
         return Report(task_id, Outcome.ALREADY, str(error), round_id=round_id)
     return Report(task_id, Outcome.REFUSED, str(error), error.rule, round_id)

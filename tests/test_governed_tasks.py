@@ -1,0 +1,199 @@
+"""Tasks under a policy: what it does not declare is not answered, and reads nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from client.device import Device
+from client.gate import SignalRefused
+from client.measure.participant import Outcome
+from client.profile import Name
+from client.values import Part, encode
+from crypto.policy import Bundle
+from crypto.policy.flags import Flag
+from crypto.policy.purposes import Purpose
+from crypto.policy.signals import Reach
+from crypto.policy.tasks import TaskRule
+from crypto.policy.values import Choices, Delta
+from mpc.task import Task
+from tests.measure_worlds import PURPOSE, Meter, meter, taking_part
+from tests.policy_samples import MICRO, bundle, signal
+from tests.relay_worlds import Relay, manifest, task
+from tests.shell_worlds import Fleet, endpoint_of, fleet, put
+from tests.test_measure_shell import food, outcomes
+
+OWN: dict[str, Any] = {"purposes": (PURPOSE,), "reach": Reach.AGGREGATE}
+RULE = TaskRule(
+    "food/cuisine", ("cuisine",), PURPOSE, "histogram", 2, 100_000, 30, None, "What people like."
+)
+
+
+def policy(rule: TaskRule = RULE, **changes: Any) -> Bundle:
+    """A favourite that a task counts, and two signals that it has no business with."""
+    made: dict[str, Any] = {
+        "purposes": (
+            Purpose(PURPOSE, "Counts favourites.", "The menu gets better.", False),
+            *bundle().purposes,
+        ),
+        "signals": (
+            signal("cuisine", Choices(("thai", "greek", "lao")), collection="food", **OWN),
+            signal("diet", Choices(("none", "vegan")), collection="food", **OWN),
+            signal("rating", Delta(0, MICRO, 9 * MICRO), collection="rating", keys=("*",), **OWN),
+        ),
+        "tasks": (rule,),
+        "flags": (), "cohorts": (), "experiments": (),
+    }  # fmt: skip
+    return bundle(**{**made, **changes})
+
+
+def kill(subject: str, name: str) -> Bundle:
+    return policy(flags=(Flag("stop", "kill", (subject, name), True, 100, None),))
+
+
+@pytest.fixture
+async def devices(relay: Relay) -> AsyncIterator[Fleet]:
+    """Devices of the relay's service."""
+    async with fleet(endpoint_of(relay.service)) as made:
+        yield made
+
+
+@pytest.fixture
+def one() -> Meter:
+    """A device under that policy, which trusts the publisher and the parties."""
+    made = meter()
+    held = policy()
+    made.measuring.governed = lambda: held
+    return made
+
+
+def under(one: Meter, held: Bundle | None) -> None:
+    one.measuring.governed = lambda: held
+
+
+def cuisine(**changes: Any) -> Task:
+    return task("food/cuisine", **changes)
+
+
+def refusal(one: Meter, made: Task) -> str:
+    return one.refusal(made, manifest(made, one.now_ms - 1_000))
+
+
+def test_a_declared_task_is_answered_in_every_version(one: Meter) -> None:
+    """The rule is its source's."""
+    for made in (cuisine(), task("food/cuisine/v2")):
+        assert refusal(one, made) == "-"
+
+
+@pytest.mark.parametrize(
+    ("held", "made", "rule"),
+    [
+        (None, cuisine(), "no-policy"),
+        (policy(tasks=()), cuisine(), "task-undeclared"),
+        (policy(), task("food/diet"), "task-undeclared"),
+        (kill("task", "food/cuisine"), cuisine(), "task-killed"),
+        (kill("purpose", PURPOSE), cuisine(), "task-killed"),
+        (kill("signal", "cuisine"), cuisine(), "task-killed"),
+        (policy(replace(RULE, kind="multihot")), cuisine(), "task-kind"),
+        (policy(replace(RULE, k_min_at_least=3)), cuisine(), "task-k-min"),
+        (policy(replace(RULE, micro_rho_at_most=60_000)), cuisine(), "task-noise"),
+    ],
+)
+def test_a_task_that_the_policy_does_not_let_be_is_not_answered(
+    one: Meter, held: Bundle | None, made: Task, rule: str
+) -> None:
+    """Whoever signed it, and though its purpose is allowed."""
+    under(one, held)
+    assert made.cost_micro_rho > 60_000
+    assert refusal(one, made) == rule
+
+
+def test_the_purpose_is_that_of_the_policy(one: Meter) -> None:
+    """A task can't ask for the same under another one that the person allows."""
+    one.allow("research")
+    assert refusal(one, cuisine(purpose="research")) == "task-purpose"
+
+
+def test_a_task_that_was_killed_meanwhile_is_not_sent_again(one: Meter) -> None:
+    """What was stored for it is dropped."""
+    made = cuisine()
+    one.put("food/cuisine", 1)
+    one.answer(made, manifest(made, one.now_ms - 1_000), 1)
+    [answered] = one.measuring.unsent()
+    under(one, kill("task", "food/cuisine"))
+    with pytest.raises(Exception, match="switch") as refused:
+        one.measuring.send_again(answered, one.consent, now_ms=one.now_ms)
+    assert getattr(refused.value, "rule", "") == "task-killed"
+    assert one.measuring.unsent() == []
+
+
+def test_an_app_s_function_reads_only_what_the_policy_names_for_the_task(one: Meter) -> None:
+    """Whatever device it holds: asking is refused, lists leave it out; afterwards all is back."""
+    one.put("food/cuisine", "thai")
+    one.put("food/diet", "vegan")
+    one.device.add_score("rating", "thai", 1, now_ms=one.now_ms)
+    one.device.add_member("food", "member", now_ms=one.now_ms)
+
+    def curious(made: Task, device: Device, *, now_ms: int) -> object:
+        assert made.purpose == PURPOSE
+        asked: tuple[Callable[[], object], ...] = (
+            lambda: device.get("food", "diet"),
+            lambda: one.device.score("rating", "thai", now_ms=now_ms),
+        )
+        for ask in asked:
+            with pytest.raises(SignalRefused, match="rule task-signal"):
+                ask()
+        assert device.list("food") == {"cuisine": "thai"}
+        assert device.members("food") == {"cuisine"}
+        assert device.scores("rating", now_ms=now_ms) == {}
+        assert device.collections() == ("food",)
+        assert one.consent.allows(PURPOSE), "the library's own records are not the app's"
+        return device.get("food", "cuisine")
+
+    one.measures.register("food/cuisine", curious)
+    with one.measuring.reading(cuisine()):
+        assert one.measures.of(cuisine(), one.device, now_ms=one.now_ms) == "thai"
+    assert one.device.get("food", "diet") == "vegan"
+    assert one.device.collections() == ("food", "rating")
+
+
+def test_what_stays_on_the_device_is_not_read_for_a_task_either(one: Meter) -> None:
+    """A task can't name it, so that it is always left out."""
+    core = one.device._core
+    core.local.put(Name("notes", "a"), encode("x"), one.now_ms, core.journal)
+    core.local.put_score(Name("notes", "b"), Part(1, one.now_ms), core.journal)
+    assert one.device.collections() == ("notes",)
+    with one.measuring.reading(cuisine()):
+        assert one.device.collections() == ()
+        assert one.device.list("notes") == {}
+        assert one.device.scores("notes", now_ms=one.now_ms) == {}
+
+
+async def test_a_governed_device_answers_out_of_what_the_policy_declares(
+    relay: Relay, devices: Fleet
+) -> None:
+    """By the shell: declared tasks are answered, others and values given by hand are not."""
+    synced = await devices.first()
+    put(synced, "cuisine", "thai", "food")
+    put(synced, "diet", "vegan", "food")
+    held = policy()
+    synced.governed = lambda: held
+    one = taking_part(synced)
+
+    def curious(made: Task, device: Device, *, now_ms: int) -> object:
+        return device.get("food", "diet")
+
+    one.measures.register("food/cuisine/v3", curious)
+    for name in ("food/cuisine", "food/cuisine/v2", "food/cuisine/v3", "food/diet"):
+        await food(relay, name)
+    [given] = await one.contribute_once(only="food/cuisine/v2", said="thai")
+    assert (given.outcome, given.rule) == (Outcome.REFUSED, "task-value")
+    assert outcomes(await one.contribute_once()) == {
+        "food/cuisine": (Outcome.CONTRIBUTED, ""),
+        "food/cuisine/v2": (Outcome.CONTRIBUTED, ""),
+        "food/cuisine/v3": (Outcome.REFUSED, "task-signal"),
+        "food/diet": (Outcome.REFUSED, "task-undeclared"),
+    }
