@@ -13,7 +13,7 @@ from client.gate import Admitted, Gate, Held, Kind, SignalRefused, Ungoverned
 from client.profile import Name
 from client.values import Value
 from tests.client_worlds import Phone, Service, first_phone, pair, settle
-from tests.governed_worlds import payloads, stored, told
+from tests.governed_devices import payloads, stored, told
 
 HERE = "here"
 MARK = "moonlit-heron"

@@ -13,7 +13,7 @@ from crypto.policy import Bundle
 from crypto.policy.generalise import DAY_MS, TopK
 from crypto.policy.signals import Reach
 from tests.client_worlds import Phone, Service, first_phone, pair, settle
-from tests.governed_worlds import told
+from tests.governed_devices import told
 from tests.policy_samples import bundle
 from tests.test_governed_gate import Person
 

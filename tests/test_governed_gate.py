@@ -19,7 +19,7 @@ from crypto.policy.flags import Flag
 from crypto.policy.generalise import DAY_MS, TopK
 from crypto.policy.values import Delta, Members
 from tests.client_worlds import Phone, Service, first_phone, pair, settle
-from tests.governed_worlds import payloads, stored, told
+from tests.governed_devices import payloads, stored, told
 from tests.policy_samples import MICRO, bundle, signal
 
 
