@@ -193,34 +193,37 @@ def tag(account: AccountId, salt_: bytes, purpose: str) -> bytes:
     return hash_(labels.CONSENT_TAG, bound + check_name(utf8(purpose)))
 
 
-def follow(
-    entry: Entry, receipt: Receipt, *, before: tuple[Entry, Receipt] | None
-) -> None:  # fmt: skip
-    """SignatureError unless the two belong together and follow on those before. `rule`:
+def follow(entry: Entry, receipt: Receipt, *, before: Entry | None) -> None:
+    """SignatureError unless the two belong together and follow on the entry before. `rule`:
     `account`, `seq`, `prev`, `receipt` or `receipt-prev`. Signature and tag are checked apart."""
-    last, said = before if before is not None else (None, None)
-    if entry.account != receipt.account or (last is not None and entry.account != last.account):
+    follow_entry(entry, before)
+    if entry.account != receipt.account:
         raise SignatureError("account", "the entry is of another account")
-    if entry.seq != (last.seq + 1 if last is not None else 1):
-        raise SignatureError("seq", "an entry of consent is missing before this one")
-    if entry.prev != (last.hash if last is not None else FIRST):
-        raise SignatureError("prev", "the entry follows on another one")
     if entry.receipt_hash != receipt.hash or entry.granted != receipt.granted:
         raise SignatureError("receipt", "the entry was made for another receipt")
-    if receipt.prev != (said.hash if said is not None else FIRST):
+    if receipt.prev != (before.receipt_hash if before is not None else FIRST):
         raise SignatureError("receipt-prev", "the receipt follows on another one")
 
 
+def follow_entry(entry: Entry, before: Entry | None) -> None:
+    """What can be said without the receipt: `account`, `seq`, `prev`."""
+    if before is not None and entry.account != before.account:
+        raise SignatureError("account", "the entry is of another account")
+    if entry.seq != (before.seq + 1 if before is not None else 1):
+        raise SignatureError("seq", "an entry of consent is missing before this one")
+    if entry.prev != (before.hash if before is not None else FIRST):
+        raise SignatureError("prev", "the entry follows on another one")
+
+
 def next_pair(
-    receipt: Receipt, *, aggregation_key: bytes, before: tuple[Entry, Receipt] | None
+    receipt: Receipt, *, aggregation_key: bytes, before: Entry | None
 ) -> tuple[Entry, Receipt]:
     """The entry that goes behind the last one, and the receipt with its `prev` put right."""
-    last, said = before if before is not None else (None, None)
-    linked = replace(receipt, prev=said.hash if said is not None else FIRST)
+    linked = replace(receipt, prev=before.receipt_hash if before is not None else FIRST)
     entry = Entry(
         account=linked.account,
-        seq=last.seq + 1 if last is not None else 1,
-        prev=last.hash if last is not None else FIRST,
+        seq=before.seq + 1 if before is not None else 1,
+        prev=before.hash if before is not None else FIRST,
         tag=tag(linked.account, salt(aggregation_key, linked.purpose), linked.purpose),
         granted=linked.granted,
         receipt_hash=linked.hash,

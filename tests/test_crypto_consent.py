@@ -59,11 +59,11 @@ def test_a_chain_follows_and_no_step_can_be_left_out_or_moved(receipts: list[Rec
     pairs: list[tuple[Entry, Receipt]] = []
     for said in receipts:
         receipt = replace(said, account=account)
-        before = pairs[-1] if pairs else None
+        before = pairs[-1][0] if pairs else None
         pairs.append(consent.next_pair(receipt, aggregation_key=KEY, before=before))
     for at, (entry, receipt) in enumerate(pairs):
         assert Entry.parse(entry.encode()) == entry
-        for place, before in enumerate([None, *pairs]):
+        for place, before in enumerate([None, *(one for one, _ in pairs)]):
             if place == at:
                 consent.follow(entry, receipt, before=before)
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.vectors.fields import Entry as Row, data, entry as entry_of, expect, number, text
+from client.vectors.fields import Entry as Row, data, expect, number, text
 from client.vectors.world import World
 from crypto import consent
 from crypto.consent import Entry, Receipt
@@ -22,11 +22,8 @@ def read(_: World, row: Row) -> tuple[Entry, Receipt]:
     return entry, receipt
 
 
-def _before(row: Row) -> tuple[Entry, Receipt] | None:
-    if row.get("before") is None:
-        return None
-    before = entry_of(row["before"])
-    return Entry.parse(data(before, "entry")), Receipt.decode(data(before, "receipt"))
+def _before(row: Row) -> Entry | None:
+    return None if row.get("before") is None else Entry.parse(data(row, "before"))
 
 
 def check(world: World, row: Row) -> None:

@@ -32,18 +32,20 @@ function readReceipt(raw) {
 const saltOf = (key, purpose) => PRF(key, "pss1/consent-salt", ascii(purpose));
 const tagOf = (account, salt, purpose) => H("pss1/consent-tag", join(account, salt, ascii(purpose)));
 
+const NOTHING = { seq: 0, hash: new Uint8Array(32), receiptHash: new Uint8Array(32) };
+const entryBefore = (row) => (row.before ? readEntry(unhex(row.before)) : NOTHING);
+
 export function readConsent(row) {
   const raw = unhex(row.entry);
   const entry = readEntry(raw);
   verify(unhex(row.ik_pk), "pss1/consent", raw, unhex(row.sig));
   const receipt = readReceipt(unhex(row.receipt));
-  const last = row.before ? readEntry(unhex(row.before.entry)) : { seq: 0, hash: new Uint8Array(32) };
-  const said = row.before ? readReceipt(unhex(row.before.receipt)) : { hash: new Uint8Array(32) };
+  const last = entryBefore(row);
   must(hex(entry.account) === receipt.account, "account");
   must(!row.before || same(entry.account, last.account), "account before");
   must(entry.seq === last.seq + 1 && same(entry.prev, last.hash), "place");
   must(same(entry.receiptHash, receipt.hash) && entry.granted === receipt.granted, "receipt");
-  must(receipt.prev === hex(said.hash), "receipt before");
+  must(receipt.prev === hex(last.receiptHash), "receipt before");
   const salt = saltOf(unhex(row.aggregation_key), receipt.purpose);
   must(same(entry.tag, tagOf(entry.account, salt, receipt.purpose)), "tag");
   return { entry, receipt, salt };
@@ -56,15 +58,14 @@ export function checkConsent(row, equal) {
   equal("salt", salt, row.salt);
   equal("tag", entry.tag, row.tag);
   equal("ik_pk", keypair(unhex(row.seed)).publicKey, row.ik_pk);
-  const last = row.before ? readEntry(unhex(row.before.entry)).hash : new Uint8Array(32);
-  const said = row.before ? readReceipt(unhex(row.before.receipt)).hash : new Uint8Array(32);
+  const last = entryBefore(row);
   const again = cbor({
     version: 1, account: row.account, purpose: row.purpose, policy: row.policy, text: row.text,
-    granted: row.granted, at_ms: row.at_ms, prev: hex(said), blind: row.blind,
+    granted: row.granted, at_ms: row.at_ms, prev: hex(last.receiptHash), blind: row.blind,
   });
   equal("receipt", again, row.receipt);
   const raw = join(
-    ascii("PSN1"), [1, row.granted ? 1 : 0, 0, 0], unhex(row.account), uint(row.seq, 8), last,
+    ascii("PSN1"), [1, row.granted ? 1 : 0, 0, 0], unhex(row.account), uint(row.seq, 8), last.hash,
     unhex(row.tag), H("pss1/consent-receipt", again),
   );
   equal("entry", raw, row.entry);

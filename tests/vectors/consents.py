@@ -33,7 +33,7 @@ def chain() -> list[Pair]:
             prev=consent.FIRST,
             blind=seeded(f"consent/blind/{number}"),
         )
-        before = pairs[-1] if pairs else None
+        before = pairs[-1][0] if pairs else None
         pairs.append(consent.next_pair(receipt, aggregation_key=AGGREGATION_KEY, before=before))
     return pairs
 
@@ -62,16 +62,13 @@ def _row(pair: Pair, before: Pair | None) -> Row:
         "seq": entry.seq,
         "salt": salt.hex(),
         "tag": entry.tag.hex(),
-        "before": None if before is None else _carried(*before),
-        **_carried(entry, receipt),
+        "before": None if before is None else before[0].encode().hex(),
+        "entry": entry.encode().hex(),
+        "receipt": receipt.encode().hex(),
         "receipt_hash": receipt.hash.hex(),
         "entry_hash": entry.hash.hex(),
         "sig": consent.sign(DEVICE, entry).hex(),
     }
-
-
-def _carried(entry: Entry, receipt: Receipt) -> Row:
-    return {"entry": entry.encode().hex(), "receipt": receipt.encode().hex()}
 
 
 def negatives() -> Iterator[Row]:
@@ -135,5 +132,5 @@ def _refused(name: str, why: str, entry: bytes, receipt: bytes, before: Pair) ->
         "entry": entry.hex(),
         "sig": DEVICE.sign(b"pss1/consent", entry).hex(),
         "receipt": receipt.hex(),
-        "before": _carried(*before),
+        "before": before[0].encode().hex(),
     }
