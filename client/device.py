@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from client import healing, intake, membership, remake, sending, upkeep, views, writing
+from client import healing, intake, membership, remake, resetting, sending, upkeep, views, writing
 from client.chainview import Pin
 from client.core import Core
 from client.errors import NotAllowed
@@ -33,7 +33,7 @@ from client.steps import (
     Status,
     Step,
 )
-from client.values import Value
+from client.values import Part, Value
 from crypto import epoch as epochs, link, names, recovery
 from crypto.cert import DeviceCert, Role
 from crypto.chain import Chain
@@ -249,6 +249,11 @@ class Device:
                 " tasks.yaml and publish the policy (rule task-signal)",
             )
 
+    def shares(self, collection: str, key: str) -> dict[int | None, Part]:
+        """What a score is the sum of, by the index of the device that added it. None: what stays
+        on this device."""
+        return views.shares(self._core, collection, key)
+
     def put(self, collection: str, key: str, value: Value, *, now_ms: int) -> None:
         """Sets a setting. BadName, BadValue, ValueTooLong, SignalRefused."""
         writing.put(self._core, "setting", collection, key, value, now_ms)
@@ -293,6 +298,20 @@ class Device:
     def expire(self, bundle: Bundle, *, now_ms: int) -> None:
         """Removes what the policy says is over, and what is too many. After a catch-up."""
         expiry.expire(self._core, bundle, now_ms=now_ms)
+
+    def reset(self, *, id_: bytes, now_ms: int) -> tuple[int, Changes]:
+        """Removes everything that apps recorded, on all devices (`client.resetting`)."""
+        return resetting.reset(self._core, id_=id_, now_ms=now_ms)
+
+    def follow_reset(self, rows: Rows, *, now_ms: int) -> tuple[int, Changes]:
+        """Another device's reset, if there is one that this device has yet to follow."""
+        return resetting.follow(self._core, rows, now_ms=now_ms)
+
+    def undo_reset(
+        self, rows: Rows, may_return: Callable[[str, str], bool], *, now_ms: int
+    ) -> tuple[resetting.Undone, Changes]:
+        """Puts back what this device's last reset removed. NothingThere."""
+        return resetting.undo(self._core, rows, may_return, now_ms=now_ms)
 
     @property
     def aggregation_key(self) -> bytes | None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from client.remoteerrors import ProtocolBreach
 from client.transport import Method, Signer, Transport
+from crypto.consent import Proof
 from rookery.v1 import rounds_pb2
 
 _ROUNDS: Final = "/rookery.v1.Rounds/"
@@ -150,9 +151,18 @@ class Rounds:
             answer.contributed,
         )
 
-    async def contribute(self, round_id: bytes, header: bytes, boxes: Sequence[bytes]) -> None:
-        """One report; equal bytes again are the same report."""
+    async def contribute(
+        self,
+        round_id: bytes,
+        header: bytes,
+        boxes: Sequence[bytes],
+        proof: Proof | None = None,
+    ) -> None:
+        """One report; equal bytes again are the same report. `proof`: of consent, where the
+        service stands under a policy."""
         message = rounds_pb2.ContributeRequest(round_id=round_id, header=header, boxes=boxes)
+        if proof is not None:
+            message.consent.salt, message.consent.seq = proof.salt, proof.seq
         await self._transport.call(CONTRIBUTE, message, self._signer)
 
     async def result(self, round_id: bytes) -> RelayedResult:

@@ -81,18 +81,25 @@ def parts(core: Core, collection: str, key: str, now_ms: int) -> list[Part]:
     """Of all devices, and what stays here. What is past its time does not count, though it
     stands until its own device, which alone may, removes it."""
     kept_ms = core.gate.retention_ms(collection, key)
-    data = (
-        shown(core, Name(collection, f"{key}#{index}"))
-        for index in range(len(core.view.chain.devices))
-    )
-    found = [Part.decode(one) for one in data if one is not None]
-    if not hidden(core, Name(collection, key)):
-        found.append(core.local.score(Name(collection, key)))
     return [
         part
-        for part in found
-        if part is not None and (kept_ms is None or now_ms < part.changed_ms + kept_ms)
+        for part in shares(core, collection, key).values()
+        if kept_ms is None or now_ms < part.changed_ms + kept_ms
     ]
+
+
+def shares(core: Core, collection: str, key: str) -> dict[int | None, Part]:
+    """The parts of a score by their devices' indexes. None: what stays here."""
+    found: dict[int | None, Part] = {}
+    for index in range(len(core.view.chain.devices)):
+        data = shown(core, Name(collection, f"{key}#{index}"))
+        part = None if data is None else Part.decode(data)
+        if part is not None:
+            found[index] = part
+    kept = core.local.score(Name(collection, key))
+    if hidden(core, Name(collection, key)):
+        return found
+    return found if kept is None else {**found, None: kept}
 
 
 def scores(core: Core, collection: str, now_ms: int | None = None) -> list[str]:
@@ -168,5 +175,5 @@ def put(core: Core, name: Name, new: Value, now_ms: int) -> None:
 
 __all__ = [
     "AGGREGATION_KEY", "app_name", "collections", "edit", "names_in", "parts", "put", "queue",
-    "score", "scores", "shown", "synced", "synced_ms", "value", "written_ms",
+    "score", "scores", "shares", "shown", "synced", "synced_ms", "value", "written_ms",
 ]  # fmt: skip

@@ -80,6 +80,30 @@ def _added(
     return Part(own + delta, max(0, at_ms)), delta
 
 
+def put_back(core: Core, name: Name, new: Value, at_ms: int, *, stays_here: bool) -> None:
+    """A setting or a member as it was once recorded: it passed the gate then, and does not
+    become coarser, or younger, by coming back."""
+    if stays_here:
+        core.local.put(name, encode(new), at_ms, core.journal)
+    else:
+        views.edit(core, name, encode(new), at_ms)
+
+
+def put_back_score(core: Core, name: Name, part: Part, *, stays_here: bool) -> None:
+    """Adds what a score once was to what it is, at the later one's time."""
+    half_life_ms = core.gate.half_life_ms(*name, None)
+    own = _my_part(core, name)
+    data = views.shown(core, own)
+    held = core.local.score(name) if stays_here else None if data is None else Part.decode(data)
+    if held is not None:
+        at_ms = max(held.changed_ms, part.changed_ms)
+        part = Part(held.at(at_ms, half_life_ms) + part.at(at_ms, half_life_ms), at_ms)
+    if stays_here:
+        core.local.put_score(name, part, core.journal)
+    else:
+        views.edit(core, own, part.encode(), part.changed_ms, delta=part.total)
+
+
 def remove(core: Core, name: Name, now_ms: int) -> None:
     """Removes a setting or a member wherever it is: here, and by a tombstone in the account.
     What never leaves the device leaves no tombstone either."""

@@ -62,8 +62,10 @@ OTHERS = frozenset({
     # removing is always allowed
     "remove", "remove_member", "remove_score",
     # reading
-    "get", "list", "members", "score", "scores", "collections", "tag",
+    "get", "list", "members", "score", "scores", "shares", "collections", "tag",
     "reading",
+    # removing everything, and putting back what passed the gate once
+    "reset", "follow_reset", "undo_reset",
     # life of the device: none of them takes a value of the app
     "create", "join", "load", "govern", "expire", "take_changes", "alarm", "dismiss", "next_step",
     "next_push", "build_add", "submit_add", "rotate", "check_in", "reidentify", "make_again",

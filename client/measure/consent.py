@@ -5,14 +5,19 @@ Off unless switched on. The account's devices agree: the switch is a setting in 
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from client.device import Device
 from client.errors import UserError
+from client.measure.errors import Ineligible
 from client.profile import Name
+from crypto.consent import Proof
 from crypto.errors import FormatError
 from crypto.names import check_name
 from crypto.primitives import utf8
+
+if TYPE_CHECKING:  # whoever only switches a purpose needs no arithmetic
+    from mpc.task import Task
 
 COLLECTION: Final = ".rookery/consent"
 
@@ -24,9 +29,17 @@ class Consent(Protocol):
         """Whether values may be used for this purpose now."""
         ...
 
+    def refusal(self, task: Task) -> Ineligible | None:
+        """Why this task is not answered, as far as that is the person's or the policy's to say."""
+        ...
+
+    def proof(self, purpose: str) -> Proof | None:
+        """What a contribution for this purpose carries; None: nothing."""
+        ...
+
 
 class ConsentSettings:
-    """Consent as settings of the profile."""
+    """Consent as settings of the profile: of a device that is under no policy."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -34,6 +47,20 @@ class ConsentSettings:
     def allows(self, purpose: str) -> bool:
         """Only what was switched on, and not off again."""
         return self._device.get(COLLECTION, purpose) is True
+
+    def refusal(self, task: Task) -> Ineligible | None:
+        """Its purpose is off."""
+        if self.allows(task.purpose):
+            return None
+        return Ineligible(
+            "consent",
+            f"its purpose is not allowed: `rookery device allow {task.purpose}` allows it",
+        )
+
+    def proof(self, purpose: str) -> Proof | None:
+        """There are no receipts without a policy."""
+        del purpose
+        return None
 
     @property
     def allowed(self) -> tuple[str, ...]:

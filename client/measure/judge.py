@@ -58,11 +58,9 @@ def check_task(
             f"it is for {task.m} parties of which {task.t + 1} together can look, and this device"
             " trusts no such parties: `rookery device trust` says which it does",
         )
-    if not consent.allows(task.purpose):
-        raise Ineligible(
-            "consent",
-            f"its purpose is not allowed: `rookery device allow {task.purpose}` allows it",
-        )
+    refusal = consent.refusal(task)
+    if refusal is not None:
+        raise refusal
     if task.cost_micro_rho > policy.limits.round_micro_rho:
         raise Ineligible(
             "noise",

@@ -247,8 +247,12 @@ class Participant:
         """Only of what is stored."""
         task_id, round_id = answered.task.task_id, answered.shown.manifest.round_id
         try:
-            await self.rounds.contribute(round_id, made.header, made.boxes)
+            proof = self.consent.proof(answered.task.purpose)
+            await self.rounds.contribute(round_id, made.header, made.boxes, proof)
         except RemoteError as error:
+            if error.reason == reasons.CONSENT_MISSING:
+                # It is judged anew, with what the account's devices say by then, at the next run.
+                return Report(task_id, Outcome.REFUSED, str(error), "consent-missing", round_id)
             if error.transient or error.reason == reasons.ROUND_NOT_OPEN:
                 text = f"kept here and sent with the next `rookery device contribute`: {error}"
                 return Report(task_id, Outcome.UNSENT, text, round_id=round_id)

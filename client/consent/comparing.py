@@ -1,0 +1,101 @@
+"""The service's list of entries beside the account's receipts: what is missing, and whose lie.
+
+Pure. The list is judged from its start each time: whatever a service that was restored, or one
+that lies, leaves out or alters then shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from client.consent.records import Recorded, opened_by
+from client.device import Device
+from crypto import consent
+from crypto.consent import Entry
+from crypto.errors import CryptoError
+
+
+class Listed(NamedTuple):
+    """An entry as the service gives it: nothing of it is verified."""
+
+    raw: bytes
+    sig: bytes
+    device_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """What can't be right, in words, with what proves it."""
+
+    rule: str
+    sentence: str
+    evidence: tuple[bytes, ...]
+    about: bytes
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What came out. `head` is the newest entry that holds at the service."""
+
+    head: Entry | None = None
+    lost: list[Recorded] = field(default_factory=list)
+    """What the service no longer has, in order: to be uploaded again as it was signed."""
+    unknown: list[Entry] = field(default_factory=list)
+    """Entries of the account's devices whose receipts are not here (yet)."""
+    alarms: list[Alarm] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """The service's list is a chain of this account that contradicts no receipt."""
+        return not any(one.rule == "consent-forged" for one in self.alarms)
+
+
+_MISSING = (
+    "The service no longer has a consent that it had recorded: it lost data, or went back to an"
+    " older state. It is recorded there again, as you gave it."
+)
+_FORGED = (
+    "The service shows a record of consent that none of your devices made, or that is not the one"
+    " you gave. Nothing is contributed until this is cleared up: tell who runs the service."
+)
+
+
+def compare(device: Device, chain: Sequence[Recorded], listed: Sequence[Listed]) -> Comparison:
+    """`chain`: the account's receipts, as far as they are here; `listed`: all that the service
+    gives."""
+    found = Comparison()
+    for at, row in enumerate(listed):
+        entry = opened_by(device, row.device_id, row.raw, row.sig)
+        if entry is None or not _follows(entry, found.head):
+            found.alarms.append(_forged(row.raw))
+            return found
+        if at < len(chain):
+            mine = chain[at]
+            if mine.entry != entry:
+                found.alarms.append(_forged(row.raw, mine.entry.encode(), mine.sig))
+                return found
+        else:
+            found.unknown.append(entry)
+        found.head = entry
+    found.lost = list(chain[len(listed) :])
+    if found.lost:
+        first = found.lost[0]
+        about = first.entry.hash
+        found.alarms.append(
+            Alarm("consent-missing", _MISSING, (first.entry.encode(), first.sig), about)
+        )
+    return found
+
+
+def _follows(entry: Entry, head: Entry | None) -> bool:
+    try:
+        consent.follow_entry(entry, head)
+    except CryptoError:
+        return False
+    return True
+
+
+def _forged(raw: bytes, *mine: bytes) -> Alarm:
+    return Alarm("consent-forged", _FORGED, (raw, *mine), raw[:256])

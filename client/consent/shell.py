@@ -1,0 +1,271 @@
+"""Granting, withdrawing, pausing: the ledger, the vault and the service, put together.
+
+A grant needs the service and takes effect with its answer. A withdrawal takes effect here at
+once, everywhere else with the next sync, and its receipt follows, by whichever device is first.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+from client import values
+from client.consent.comparing import Comparison, compare
+from client.consent.ledger import ConsentLedger, Standing
+from client.consent.purging import Purged, purge
+from client.consent.records import ID_BYTES, Recorded
+from client.consent.remote import ConsentCalls
+from client.errors import NotAllowed, NothingThere, UserError
+from client.measure.consent import COLLECTION
+from client.profile import Name
+from client.remoteerrors import RemoteError
+from client.rows import Changes
+from client.sync import SyncedDevice
+from crypto import consent
+from crypto.consent import BLIND_BYTES, FIRST, Entry, Receipt
+
+ROWS: Final = "shell/consent/"
+PENDING_ROW: Final = ROWS + "pending"
+"""What was sent to the service and may have arrived: `Recorded`, as a value."""
+DOUBTED_ROW: Final = ROWS + "doubted"
+UNKNOWN_ROW: Final = ROWS + "unknown"
+"""When an entry without a receipt was first seen, u64 milliseconds, and its hash."""
+UNKNOWN_MS: Final = 86_400_000
+"""So long a receipt may be on its way: its device writes it right after the entry."""
+TRIES_MAX: Final = 8
+_UNKNOWN: Final = (
+    "The service holds a record of consent by one of your devices, and for a day none of your"
+    " devices has shown what it says. If you remove that device, what it recorded stays visible."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What a withdrawal did."""
+
+    purged: tuple[Purged, ...]
+    receipt: Receipt | None
+    """None: it follows with the next sync."""
+
+
+class Consenting:
+    """One device's part in what its person agrees to."""
+
+    def __init__(self, synced: SyncedDevice, ledger: ConsentLedger) -> None:
+        self.synced = synced
+        self.ledger = ledger
+        self.records = ledger.records
+        ledger.doubted = DOUBTED_ROW in synced.vault.load()
+
+    @property
+    def _calls(self) -> ConsentCalls:
+        self.synced.sign_as_device()
+        signer = self.synced.remote.signer
+        assert signer is not None
+        return ConsentCalls(self.synced.transport, signer)
+
+    # -- what a person says -------------------------------------------------------------
+
+    async def grant(self, purpose: str) -> Receipt:
+        """Switches a purpose on, by the words that the held policy has for it. NothingThere for a
+        purpose that it doesn't have, RemoteError, AccountGone."""
+        await self.synced.sync_once()
+        compared = await self._settle()
+        bundle = self.ledger.policy
+        if bundle is None:
+            raise NotAllowed("this device has no policy yet: sync it, then try again")
+        words = bundle.purpose(purpose)
+        if words is None:
+            raise NothingThere(
+                f"the policy has no purpose {purpose}: `rookery device consent` lists all"
+            )
+        if bundle.killed("purpose", purpose):
+            raise NotAllowed("the policy has stopped this purpose: it can't be granted now")
+        state = self.ledger.state(purpose)
+        if state.standing is Standing.GRANTED and state.newest is not None:
+            return state.newest.receipt
+        said = self._receipt(
+            purpose,
+            policy_sequence=bundle.sequence,
+            text_hash=words.text_hash,
+            granted=True,
+            at_ms=self.synced.now_ms(),
+        )
+        answers = frozenset(one.id for one in self.records.withdrawals() if one.purpose == purpose)
+        made = await self._record(said, answers, (words.text, words.benefit), compared)
+        await self._send_rest()
+        return made.receipt
+
+    async def withdraw(self, purpose: str) -> Withdrawn:
+        """Switches a purpose off, at once and whether or not the service can be reached, and
+        removes what nothing else needs. NothingThere for one that was never granted."""
+        if self.ledger.state(purpose).newest is None:
+            raise NothingThere(f"{purpose} was never granted: it is off")
+        now_ms = self.synced.now_ms()
+        core = self.synced.core
+        self.records.withdraw(purpose, secrets.token_bytes(ID_BYTES), now_ms=now_ms)
+        core.put_reserved(Name(COLLECTION, purpose), False, now_ms=now_ms)
+        purged = purge(self.ledger, now_ms=now_ms)
+        self.synced.save()
+        self.synced.woken.set()
+        newest = self.ledger.state(purpose).newest
+        assert newest is not None
+        await self.try_settle()
+        after = self.ledger.state(purpose).newest
+        receipt = after.receipt if after is not None and not after.entry.granted else None
+        return Withdrawn(tuple(purged), receipt)
+
+    def pause(self, paused: bool) -> None:
+        """Stops all recording and contributing, on all devices with their next sync, or goes on."""
+        self.records.pause(paused, now_ms=self.synced.now_ms())
+        self.synced.save()
+        self.synced.woken.set()
+
+    # -- after each sync ----------------------------------------------------------------
+
+    async def try_settle(self) -> bool:
+        """Syncs and settles, if the service can be reached. AccountGone."""
+        try:
+            await self.synced.sync_once()
+            await self.settle()
+        except RemoteError as error:
+            if not error.transient:
+                raise
+            return False
+        return True
+
+    async def settle(self) -> None:
+        """After a sync: compares the service's list with the receipts here, has withdrawals
+        recorded that have no receipt yet, removes what nothing needs, and sends what that made.
+        RemoteError, AccountGone."""
+        await self._settle()
+        purge(self.ledger, now_ms=self.synced.now_ms())
+        self.synced.save()
+        await self._send_rest()
+
+    async def _settle(self) -> Comparison:
+        compared = await self._compare()
+        for state, withdrawal in self.ledger.unreceipted():
+            assert state.newest is not None
+            given = state.newest
+            said = self._receipt(
+                state.name,
+                policy_sequence=given.receipt.policy_sequence,
+                text_hash=given.receipt.text_hash,
+                granted=False,
+                at_ms=withdrawal.at_ms,
+            )
+            await self._record(said, state.withdrawn, given.words, compared)
+            compared = await self._compare()
+        return compared
+
+    async def _send_rest(self) -> None:
+        """What was written is told to the other devices; with a later sync, if not now."""
+        if not self.synced.core.status.edits_waiting:
+            return
+        try:
+            await self.synced.sync_once()
+        except RemoteError as error:
+            if not error.transient:
+                raise
+
+    # -- the service --------------------------------------------------------------------
+
+    async def _compare(self) -> Comparison:
+        """The service's list, judged. What it lost is uploaded again; what was sent by a run that
+        was cut off is taken up, if it arrived."""
+        listed = await self._calls.list()
+        self._take_pending([one.raw for one in listed])
+        found = compare(self.synced.core, self.records.chain(), listed)
+        self._tell(found)
+        for one in found.lost:
+            raw = one.entry.encode()
+            if not await self._calls.record(raw, one.sig, one.device_id):
+                break  # another device was first; the next sync compares again
+            found.head = one.entry
+        return found
+
+    def _take_pending(self, listed: list[bytes]) -> None:
+        row = self.synced.vault.load().get(PENDING_ROW)
+        if row is None:
+            return
+        one = Recorded.of(values.decode(row), self.synced.core)
+        if one is not None and one.entry.encode() in listed:
+            self._keep(one)
+        else:
+            self.synced.save({PENDING_ROW: None})
+
+    def _tell(self, found: Comparison) -> None:
+        core, now_ms = self.synced.core, self.synced.now_ms()
+        for alarm in found.alarms:
+            core.alarm(
+                alarm.rule, alarm.sentence, *alarm.evidence, about=alarm.about, now_ms=now_ms
+            )
+        self.ledger.doubted = not found.sound
+        rows: Changes = {DOUBTED_ROW: None if found.sound else b"1"}
+        rows[UNKNOWN_ROW] = self._unknown_since(found.unknown[0], now_ms) if found.unknown else None
+        self.synced.save(rows)
+
+    def _unknown_since(self, entry: Entry, now_ms: int) -> bytes:
+        row = self.synced.vault.load().get(UNKNOWN_ROW, b"")
+        if row[8:] != entry.hash:
+            return max(0, now_ms).to_bytes(8, "big") + entry.hash
+        if now_ms >= int.from_bytes(row[:8], "big") + UNKNOWN_MS:
+            raw = entry.encode()
+            self.synced.core.alarm(
+                "consent-unknown", _UNKNOWN, raw, about=entry.hash, now_ms=now_ms
+            )
+        return row
+
+    def _receipt(
+        self, purpose: str, *, policy_sequence: int, text_hash: bytes, granted: bool, at_ms: int
+    ) -> Receipt:
+        return Receipt(
+            account=self.synced.core.account_id,
+            purpose=purpose,
+            policy_sequence=policy_sequence,
+            text_hash=text_hash,
+            granted=granted,
+            at_ms=max(0, at_ms),
+            prev=FIRST,
+            blind=secrets.token_bytes(BLIND_BYTES),
+        )
+
+    async def _record(
+        self,
+        said: Receipt,
+        answers: frozenset[bytes],
+        words: tuple[str, str],
+        compared: Comparison,
+    ) -> Recorded:
+        """Has the service take the entry, behind whatever is the newest there, and keeps the
+        receipt. UserError if the service's list can't be built on."""
+        core = self.synced.core
+        key = core.aggregation_key
+        if key is None:
+            raise NotAllowed("the account's secret has not arrived here: sync, then try again")
+        for _ in range(TRIES_MAX):
+            if not compared.sound:
+                raise UserError(
+                    "the service's record of your consent is not what you gave: see the alarm in"
+                    " `rookery device status`"
+                )
+            entry, receipt = consent.next_pair(said, aggregation_key=key, before=compared.head)
+            sig = consent.sign(core.identity, entry)
+            one = Recorded(entry, sig, core.identity.device_id, receipt, answers, words)
+            self.synced.save({PENDING_ROW: values.encode(one.as_value())})
+            if await self._calls.record(entry.encode(), sig, core.identity.device_id):
+                self._keep(one)
+                return one
+            await self.synced.sync_once()
+            compared = await self._compare()
+        raise UserError("other devices keep changing what is agreed to: try again in a moment")
+
+    def _keep(self, one: Recorded) -> None:
+        """The service has the entry: receipt and switch are stored in one write."""
+        core, now_ms = self.synced.core, self.synced.now_ms()
+        self.records.put(one, now_ms=now_ms)
+        core.put_reserved(Name(COLLECTION, one.receipt.purpose), one.entry.granted, now_ms=now_ms)
+        self.synced.save({PENDING_ROW: None})
+        self.synced.woken.set()
