@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.call import KeyRole, KeyUnary, Lane, OpenUnary, Route, SignedStream
 from services.hub import Hub
 from services.policy.bundles import Bundles
+from services.policy.consents import Consents
 from services.policy.current import CurrentPolicy
 from services.policy.watch import WatchPolicy
 from services.sync.desk import Desk
@@ -13,9 +14,10 @@ _POLICY = "/rookery.v1.Policy/"
 
 
 def policy_routes(desk: Desk, hub: Hub, current: CurrentPolicy) -> list[Route]:
-    """Bundles. `hub`: of those who watch them."""
+    """Bundles, and consent. `hub`: of those who watch them."""
     bundles = Bundles(desk, current)
     return [
+        *Consents(desk).routes(),
         OpenUnary(_POLICY + "GetPolicy", bundles.get),
         SignedStream(_POLICY + "WatchPolicy", WatchPolicy(desk, hub, current), Lane.WATCH),
         KeyUnary(_POLICY + "PublishPolicy", bundles.publish, KeyRole.POLICY),

@@ -1,10 +1,11 @@
-"""Contribute (proto/rookery/v1/rounds.proto): form and sizes here, "once" in the store."""
+"""Contribute (proto/rookery/v1/rounds.proto): consent, form and sizes here, "once" in the store."""
 
 from __future__ import annotations
 
 from rookery.v1 import rounds_pb2
 from services import wire
 from services.call import SignedCall
+from services.policy.consents import check_proof
 from services.rounds.desk import RoundDesk
 from services.rounds.forms import check_contribution
 from services.store.rounds import Contribution
@@ -23,6 +24,9 @@ class Contribute:
         round_ = await self._desk.round(request.round_id)
         boxes = request.boxes
         check_contribution(round_, request.header, boxes)
+        if self._desk.policy.governed:
+            store = self._desk.desk.store.governance
+            await check_proof(store, call, request.consent, round_.purpose)
         header = wire.data(1, request.header)
         rows = tuple(wire.data(1, header + wire.data(2, sealed)) for sealed in boxes)
         given = Contribution(

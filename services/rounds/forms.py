@@ -33,6 +33,8 @@ class Round:
     parties: tuple[bytes, ...]
     until_ms: int
     reports_max: int
+    purpose: str
+    """What the task says that contributions are used for."""
     shape: Shape
 
     @property
@@ -114,6 +116,7 @@ def read_round(row: RoundRow, task_row: TaskRow) -> Round:
         parties=row.parties,
         until_ms=row.until_ms,
         reports_max=task.reports_max,
+        purpose=task.purpose,
         shape=_shape(task, manifest.digest),
     )
 

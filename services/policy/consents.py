@@ -1,0 +1,115 @@
+"""RecordConsent, ListReceipts (proto/rookery/v1/policy.proto), and what a contribution must prove.
+
+The service stores what devices sign and can't read it: form, signature and place in the chain
+are all that it judges (docs/protocol.md, 11).
+"""
+
+from __future__ import annotations
+
+from crypto import consent
+from crypto.cert import Role
+from crypto.consent import Entry, Proof
+from crypto.errors import CryptoError
+from crypto.ids import DeviceId
+from rookery.v1 import policy_pb2
+from services.call import Lane, Route, SignedCall, SignedUnary
+from services.errors import ConsentInvalid, ConsentMissing, Malformed
+from services.store.governance import ConsentRow, GovernanceStore
+from services.sync.desk import Desk, parse
+
+_POLICY = "/rookery.v1.Policy/"
+ENTRIES_PER_ANSWER_MAX = 256
+
+
+class Consents:
+    """Handlers for the accounts' chains of consent."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def routes(self) -> list[Route]:
+        """What to serve."""
+        return [
+            SignedUnary(_POLICY + "RecordConsent", self.record),
+            SignedUnary(_POLICY + "ListReceipts", self.list, Lane.PULL),
+        ]
+
+    async def record(self, raw: bytes, call: SignedCall) -> bytes:
+        """RecordConsent: any active device may upload an entry, whichever device of the account
+        signed it: so a chain that this service lost comes back as it was."""
+        request = parse(policy_pb2.RecordConsentRequest.FromString, raw)
+        row = _read(request.entry, call)
+        call.check_live()
+        await self._desk.store.governance.append_consent(call.account, row)
+        answer = policy_pb2.RecordConsentResponse(seq=row.seq, hash=row.hash)
+        return self._desk.info_field(call.tip.chain.seq) + answer.SerializeToString()
+
+    async def list(self, raw: bytes, call: SignedCall) -> bytes:
+        """ListReceipts: of the calling device's own account, and of no other."""
+        request = parse(policy_pb2.ListReceiptsRequest.FromString, raw)
+        rows = await self._desk.store.governance.consents(
+            call.account, request.after, rows_max=ENTRIES_PER_ANSWER_MAX + 1
+        )
+        # After the rows: who was removed while they were read gets none.
+        tip = await self._desk.member(call.account, call.device)
+        answer = policy_pb2.ListReceiptsResponse(
+            entries=[_shown(row) for row in rows[:ENTRIES_PER_ANSWER_MAX]],
+            more=len(rows) > ENTRIES_PER_ANSWER_MAX,
+        )
+        return self._desk.info_field(tip.chain.seq) + answer.SerializeToString()
+
+
+def _read(message: policy_pb2.ConsentEntry, call: SignedCall) -> ConsentRow:
+    """The row, if a device of the caller's account signed it. ConsentInvalid."""
+    if len(message.device_id) not in (0, DeviceId.size):
+        raise Malformed("device_id")
+    signer = DeviceId(message.device_id) if message.device_id else call.device
+    device = call.tip.chain.find(signer)
+    if device is None or device.role is not Role.FULL:
+        raise ConsentInvalid("signer")
+    try:
+        entry = consent.verify(message.entry, message.sig, device.ik_pk)
+    except CryptoError as error:
+        raise ConsentInvalid(error.rule) from None
+    if entry.account != call.account:
+        raise ConsentInvalid("account")
+    return _row(entry, message, signer, call.now_ms)
+
+
+def _row(
+    entry: Entry, message: policy_pb2.ConsentEntry, signer: DeviceId, now_ms: int
+) -> ConsentRow:
+    return ConsentRow(
+        seq=entry.seq,
+        prev=entry.prev,
+        hash=entry.hash,
+        tag=entry.tag,
+        granted=entry.granted,
+        device_id=signer,
+        entry=message.entry,
+        sig=message.sig,
+        at_ms=now_ms,
+    )
+
+
+def _shown(row: ConsentRow) -> policy_pb2.ConsentEntry:
+    return policy_pb2.ConsentEntry(
+        entry=row.entry, sig=row.sig, device_id=row.device_id, recorded_ms=row.at_ms
+    )
+
+
+async def check_proof(
+    store: GovernanceStore, call: SignedCall, given: policy_pb2.ConsentProof, purpose: str
+) -> None:
+    """ConsentMissing unless the proof opens the tag for this purpose of the calling account, and
+    the newest entry under it is the grant that the proof names."""
+    try:
+        tag = Proof(given.salt, given.seq).tag(call.account, purpose)
+    except CryptoError:
+        raise ConsentMissing from None
+    state = await store.consent_state(call.account, tag)
+    if state is None or not state.granted or state.seq != given.seq:
+        raise ConsentMissing
+
+
+__all__ = ["Consents", "check_proof"]
