@@ -19,7 +19,6 @@ from client.measure.consent import COLLECTION
 from client.measure.errors import Ineligible
 from crypto import consent
 from crypto.consent import Proof
-from crypto.errors import CryptoError
 from crypto.policy.document import Bundle
 from crypto.policy.purposes import Purpose
 
@@ -125,21 +124,7 @@ class ConsentLedger:
     # -- joint aggregates ---------------------------------------------------------------
 
     def refusal(self, task: Task) -> Ineligible | None:
-        """Why a task is not answered: the policy does not declare it, or stops it, recording is
-        paused, or its purpose is off."""
-        bundle = self.policy
-        if bundle is None:
-            return Ineligible("no-policy", "this device has no policy yet: sync it, then try again")
-        try:
-            bundle.check_task(
-                task.task_id,
-                purpose=task.purpose,
-                kind=task.kind.name,
-                k_min=task.k_min,
-                micro_rho=task.cost_micro_rho,
-            )
-        except CryptoError as error:
-            return Ineligible.of(error)
+        """Why a task that the policy declares is not answered all the same."""
         if self.doubted:
             return Ineligible("consent-forged", _DOUBTED)
         if self.paused:
