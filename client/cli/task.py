@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_result(add("result", "taskresult:result", "read a result", _online(), *reading))
     verify = add("verify", "taskresult:verify", "check a result that was kept", *reading)
     verify.add_argument("file", type=Path, metavar="FILE", help="written by `result --out`")
+    _add_verdict(add("verdict", "taskverdict:verdict", "decide an experiment", _online(), *reading))
 
 
 class _Adder:
@@ -124,4 +125,20 @@ def _add_result(result: argparse.ArgumentParser) -> None:
     result.add_argument("--wait", action="store_true", help="until there is one, or none to come")
     result.add_argument(
         "--out", type=Path, metavar="FILE", help="keep it with all that `verify` needs; a new file"
+    )
+
+
+def _add_verdict(verdict: argparse.ArgumentParser) -> None:
+    verdict.add_argument("round", metavar="ROUND", help="its id, or a file of `result --out`")
+    verdict.add_argument("--wait", action="store_true", help="until there is a result")
+    verdict.add_argument(
+        "--alpha", type=float, default=0.05, metavar="P",
+        help="the chance of a verdict if nothing differs (0.05); a task whose tail is welch has"
+        " its own",
+    )  # fmt: skip
+    verdict.add_argument(
+        "--planned", type=int, metavar="N", help="reports at which the verdict is to be read"
+    )
+    verdict.add_argument(
+        "--effect", type=float, metavar="X", help="the least difference that would matter"
     )

@@ -32,9 +32,19 @@ POLL_SECONDS = 2.0
 
 async def result(arguments: argparse.Namespace, out: Output) -> int:
     """What came out of a round, verified."""
-    round_id = _round_id(arguments.round)
     if arguments.out is not None and arguments.out.exists():
         raise UserError(f"{arguments.out} is there already and is not overwritten")
+    kept, pins = await fetch(arguments, out)
+    opened, told = kept.open(pins)
+    if arguments.out is not None:
+        _keep(arguments.out, kept)
+    _show(arguments, out, opened, told, sorted(kept.sigs))
+    return OK
+
+
+async def fetch(arguments: argparse.Namespace, out: Output) -> tuple[Evidence, Pins]:
+    """What the service has of the round, and whom to hold it against. NoResult."""
+    round_id = _round_id(arguments.round)
     async with tasksession.opened(arguments) as line:
         pins = _own_pins(arguments, line, round_id)
         held = await explained(
@@ -43,21 +53,20 @@ async def result(arguments: argparse.Namespace, out: Output) -> int:
         round_ = evidence.open_round(held.task, held.published, pins)
         evidence.check_id(round_, round_id)
         relayed = await _result(line, round_, held, wait=arguments.wait, out=out)
-    kept = Evidence.of(held, relayed)
-    opened, told = kept.open(pins)
-    if arguments.out is not None:
-        _keep(arguments.out, kept)
-    _show(arguments, out, opened, told, sorted(kept.sigs))
-    return OK
+    return Evidence.of(held, relayed), pins
 
 
 async def verify(arguments: argparse.Namespace, out: Output) -> int:
     """What a kept result says, verified without any service."""
-    kept = Evidence.decode(_read(arguments.file))
-    pins = _pins(arguments, tasksession.panel(arguments))
+    kept, pins = read(arguments, arguments.file)
     opened, told = kept.open(pins)
     _show(arguments, out, opened, told, sorted(kept.sigs))
     return OK
+
+
+def read(arguments: argparse.Namespace, path: Path) -> tuple[Evidence, Pins]:
+    """A kept result, and whom to hold it against. UserError."""
+    return Evidence.decode(_read(path)), _pins(arguments, tasksession.panel(arguments))
 
 
 # --- whom to trust ---
