@@ -16,7 +16,7 @@ JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test soak bench load observability lint format types contracts proto proto-check \
-	proto-baseline vectors settings wheel lock image-locks venv node programs clean
+	proto-baseline policy-check policy-baseline vectors settings wheel lock image-locks venv node programs clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
@@ -83,6 +83,9 @@ types: venv ## mypy --strict
 contracts: venv ## Who may import whom
 	@$(BIN)/python .ci/contracts.py
 
+policy-check: venv ## The shipped policy is sound, and what is wider in it is answered
+	@$(BIN)/rookery policy check deploy/policy --against deploy/policy/baseline.policy
+
 # --- what is generated and committed ---
 
 proto: venv ## Generate the Python of proto/
@@ -95,6 +98,11 @@ proto-check: venv ## Generated code is current; the API is tidy and breaks nobod
 
 proto-baseline: venv ## Make today's API the one not to break (docs/releasing.md)
 	@$(BIN)/buf build --exclude-source-info -o proto/baseline.binpb
+
+# It is not signed: everybody signs their own.
+policy-baseline: venv ## Make the shipped policy the one that its changes are judged against
+	@$(BIN)/rookery policy build deploy/policy --unsigned --issued-ms 1 \
+		-o deploy/policy/baseline.policy
 
 vectors: venv ## Generate tests/vectors anew
 	@$(BIN)/python tests/vectors/generate.py

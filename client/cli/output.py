@@ -17,6 +17,7 @@ NOT_FOUND = 3
 UNREACHABLE = 4
 PAIRING = 5
 GONE = 6
+UNMET = 7
 STOPPED = 130
 
 EXIT_CODES = """\
@@ -28,6 +29,7 @@ exit codes:
   4    the service could not be reached
   5    the pairing did not work, or this device has not joined; start again with a new code
   6    this device was removed, or the account is gone; its data stays here
+  7    a change of a policy needs what is not written in its assessment.yaml
   130  stopped by Ctrl-C"""
 
 

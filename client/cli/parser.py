@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _OTHERS = {
     "task": "publish what is measured, open rounds, read results",
+    "policy": "write, judge and publish what may be recorded, asked and called",
     "vectors": "check this implementation against a file of test vectors",
     "demo": "devices, a service and what it stores, on one screen",
 }

@@ -11,19 +11,14 @@ from typing import Final
 
 from client.errors import UserError
 from crypto.errors import CryptoError
-from crypto.policy import Bundle, Publisher, decode, open_
+from crypto.policy import Bundle, decode, open_
 from crypto.primitives import KEY_BYTES, SIG_BYTES
+from mpc.keys import PublisherKey
 
 MAGIC: Final = b"PSP1"
 _HEAD_BYTES: Final = len(MAGIC) + KEY_BYTES + SIG_BYTES
 _NOBODY: Final = bytes(KEY_BYTES)
 BYTES_MAX: Final = _HEAD_BYTES + (1 << 18)
-
-
-class Signing(Publisher):
-    """A publisher whose public half is known."""
-
-    public: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +30,7 @@ class BundleFile:
     sig: bytes
 
     @classmethod
-    def signed(cls, bundle: Bundle, key: Signing | None) -> BundleFile:
+    def signed(cls, bundle: Bundle, key: PublisherKey | None) -> BundleFile:
         """The bundle with a publisher's signature, or without any."""
         if key is None:
             return cls(bundle, None, bytes(SIG_BYTES))
@@ -44,11 +39,6 @@ class BundleFile:
     def encode(self) -> bytes:
         """As it is written."""
         return MAGIC + (self.publisher or _NOBODY) + self.sig + self.bundle.encoded
-
-
-def is_one(path: Path) -> bool:
-    """Whether a path is that of a file, not of a folder."""
-    return path.is_file()
 
 
 def read(path: Path) -> BundleFile:

@@ -88,12 +88,50 @@ class Draft:
     def _placed(self, error: FormatError) -> UserError:
         """The model counts entries; people look for a file, a line and a name."""
         if found := _NUMBERED.fullmatch(error.message):
-            place = self.places[found["what"]][int(found["number"]) - 1]
-            return PolicyFileError(*place, found["rest"])
+            noun, at = found["what"], int(found["number"]) - 1
+            place = self.places[noun][at]
+            return PolicyFileError(*place, found["rest"] + self._unknown(error.rule, noun, at))
         if found := _PAIR.fullmatch(error.message):
             one, other = (self.places["signals"][int(found[n]) - 1] for n in ("one", "other"))
             return PolicyFileError(*other, f"and {one.entry} (line {one.line}) {found['rest']}")
         return UserError(error.message)
+
+    def _unknown(self, rule: str, noun: str, at: int) -> str:
+        """The names that nothing has, and what may have been meant: here they may be said."""
+        what, _, broken = rule.rpartition("-")
+        known: dict[str, list[str]] = {
+            "purpose": [one.name for one in self.purposes],
+            "signal": [one.name for one in self.signals],
+            "task": [one.source for one in self.tasks],
+            "cohort": [one.name for one in self.cohorts],
+        }
+        if broken != "unknown" or what not in known:
+            return ""
+        missing = sorted(self._named(what, noun, at) - set(known[what]))
+        near = difflib.get_close_matches(missing[0], known[what], n=1) if missing else []
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return f" ({', '.join(missing)}{meant})"
+
+    def _named(self, what: str, noun: str, at: int) -> set[str]:
+        match noun, what:
+            case "signals", "purpose":
+                return set(self.signals[at].purposes)
+            case "tasks", "purpose":
+                return {self.tasks[at].purpose}
+            case "tasks", "signal":
+                return set(self.tasks[at].signals)
+            case "tasks", "cohort":
+                return {self.tasks[at].cohort or ""}
+            case "cohorts", "signal":
+                return set(self.cohorts[at].signals)
+            case "experiments", "task":
+                return {self.experiments[at].task}
+            case "grants", "purpose":
+                return set(self.access.grants[at].purposes)
+            case _:
+                flag = self.flags[at]
+                about = {flag.about[1]} if flag.about[0] == what else set()
+                return about or {flag.cohort[0] if flag.cohort else ""}
 
 
 def read(folder: Path) -> Draft:
