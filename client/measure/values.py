@@ -24,7 +24,8 @@ class Measure(Protocol):
     """An app's own way to answer a task."""
 
     def __call__(self, task: Task, device: Device, /, *, now_ms: int) -> object:
-        """What is said, in words or numbers; None: this person has nothing to say to it."""
+        """What is said, in words or numbers; None: this person has nothing to say to it.
+        Ineligible: this device can't answer, for a reason."""
         ...
 
 
@@ -33,18 +34,26 @@ class Measures:
 
     def __init__(self, by_task: Mapping[str, Measure] | None = None) -> None:
         self._by_task = dict(by_task or {})
+        self._by_source: dict[str, Measure] = {}
 
     def register(self, task_id: str, measure: Measure) -> None:
         """Answers tasks of this id from now on."""
         self._by_task[task_id] = measure
 
+    def register_source(self, name: str, measure: Measure) -> None:
+        """Answers tasks of this source, whatever their version, that no other measure answers."""
+        self._by_source[name] = measure
+
     def source(self, task: Task) -> str | None:
         """What of the profile is read; None: an app's function decides."""
-        return None if task.task_id in self._by_task else source(task)
+        return source(task) if self._registered(task) is None else None
 
     def of(self, task: Task, device: Device, *, now_ms: int) -> object:
-        """What is said to this task; None: nothing."""
-        return self._by_task.get(task.task_id, from_profile)(task, device, now_ms=now_ms)
+        """What is said to this task; None: nothing. Ineligible where the measure says why not."""
+        return (self._registered(task) or from_profile)(task, device, now_ms=now_ms)
+
+    def _registered(self, task: Task) -> Measure | None:
+        return self._by_task.get(task.task_id) or self._by_source.get(source(task))
 
 
 def from_profile(task: Task, device: Device, *, now_ms: int) -> object:
