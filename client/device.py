@@ -449,6 +449,13 @@ class Device:
         self._core.now_ms = now_ms
         healing.server_key_refused(self._core, rule, data)
 
+    def on_policy_alarm(
+        self, rule: str, sentence: str, *evidence: bytes, about: bytes, now_ms: int
+    ) -> None:
+        """What the service shows as policy is not what it may be (`client.governed.holding`)."""
+        self._core.now_ms = now_ms
+        self._core.alarm(rule, sentence, *evidence, about=about)
+
     def on_account_gone(self, *, now_ms: int) -> None:
         """UNAUTHENTICATED although we are active: keeps everything and asks the person."""
         core = self._core

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from client.transport import Method
-from rookery.v1 import accounts_pb2, pairing_pb2, sync_pb2, wake_pb2
+from rookery.v1 import accounts_pb2, pairing_pb2, policy_pb2, sync_pb2, wake_pb2
 
 _V1: Final = "/rookery.v1."
 FETCH_WAIT_MS: Final = 20_000
@@ -38,3 +38,5 @@ REGISTER_HANDLE: Final = Method(
 )
 REMOVE_HANDLE: Final = Method(_V1 + "Wake/RemoveHandle", wake_pb2.RemoveHandleResponse.FromString)
 GET_HANDLE: Final = Method(_V1 + "Wake/GetHandle", wake_pb2.GetHandleResponse.FromString)
+GET_POLICY: Final = Method(_V1 + "Policy/GetPolicy", policy_pb2.GetPolicyResponse.FromString)
+WATCH_POLICY: Final = Method(_V1 + "Policy/WatchPolicy", policy_pb2.WatchPolicyResponse.FromString)

@@ -8,14 +8,20 @@ have one order: what a call sends was on the disk before.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 from client import remoteerrors as reasons
+from client.consent.ledger import ConsentLedger
 from client.device import Device
 from client.endpoint import Endpoint
 from client.errors import AccountGone, StateUnsaved
+from client.gate import Ungoverned
+from client.governed.gate import PolicyGate
+from client.governed.holding import Holding, Shown
+from client.governed.remote import get_policy
 from client.remote import Remote
 from client.remoteerrors import ProtocolBreach, RemoteError
 from client.rows import Changes, Rows
@@ -31,7 +37,7 @@ from client.steps import (
 from client.transport import Signer, Transport
 from client.vault import Vault
 from crypto.errors import CryptoError
-from crypto.policy.document import Bundle
+from crypto.policy import Bundle
 
 STEPS_MAX = 20_000
 """A sync that takes more calls than this is kept busy by the service."""
@@ -59,12 +65,15 @@ class SyncedDevice:
         self.vault = vault
         self.transport = transport
         self.remote = Remote(transport, on_new_key=self._pin)
+        self.holding = Holding(vault.load())
+        """The policy bundle, and whose word this device takes for one."""
+        self.ledger = ConsentLedger(core, lambda: self.policy)
+        """What the account's person has agreed to; of a governed device."""
+        self._govern()
         self.woken = asyncio.Event()
         """Set when something of ours may be due: a local edit, a longer chain."""
         self.token: bytes | None = None
         """Enrolment token, for making the account where proof of work is not enough."""
-        self.governed: Callable[[], Bundle | None] | None = None
-        """Where the newest policy bundle is asked for; None: this device is under no policy."""
         self.tidy: Callable[[Device, int], None] = _nothing
         """Called with the core and the time after each catch-up: removes what is over."""
         self._tidied_ms = 0
@@ -116,6 +125,63 @@ class SyncedDevice:
         self.core.on_server_key(endpoint.server_key, now_ms=self.now_ms())
         self.save({ENDPOINT_ROW: endpoint.encode()})
 
+    # -- the policy ----------------------------------------------------------------------
+
+    @property
+    def governed(self) -> bool:
+        """Whether this device is under a policy: one of its publishers is pinned."""
+        return self.holding.governed
+
+    @property
+    def policy(self) -> Bundle | None:
+        """The bundle in force. None on a governed device: there is none yet, and nothing is
+        allowed."""
+        return self.holding.bundle
+
+    def pin_policy(self, key: bytes) -> None:
+        """Puts this device under the policy of who has this Ed25519 key. UserError."""
+        self.holding.pin(key)
+        self._govern()
+        self._save_policy()
+
+    def unpin_policy(self, prefix: bytes) -> bool:
+        """Takes no policy any more from keys that begin so. True if there was one. UserError."""
+        found = self.holding.unpin(prefix)
+        self._govern()
+        self._save_policy()
+        return found
+
+    def _govern(self) -> None:
+        """What an app writes passes the gate of the bundle in force, whichever that is by then."""
+        gate = PolicyGate(lambda: self.policy, self.ledger) if self.governed else Ungoverned()
+        self.core.govern(gate)
+
+    def on_policy(self, shown: Shown) -> int | None:
+        """What the service shows as its newest bundle. From which number on to ask once more."""
+
+        def alarm(rule: str, sentence: str, *evidence: bytes, about: bytes) -> None:
+            self.core.on_policy_alarm(rule, sentence, *evidence, about=about, now_ms=self.now_ms())
+
+        again = self.holding.take(shown, alarm)
+        self._save_policy()
+        return again
+
+    def _save_policy(self) -> None:
+        changes = self.holding.take_changes()
+        self.save(changes)
+        if changes:
+            self.woken.set()
+
+    async def fetch_policy(self) -> None:
+        """Asks for the newest bundle, if the service speaks of another number than that of the
+        one held. What can't be had now comes with a later sync."""
+        if not self.holding.wants(self.transport.wire.policy_sequence):
+            return
+        with contextlib.suppress(RemoteError):
+            again = self.on_policy(await get_policy(self.transport, self.holding.sequence))
+            if again is not None:
+                self.on_policy(await get_policy(self.transport, again))
+
     # -- syncing -------------------------------------------------------------------------
 
     async def sync_once(self) -> None:
@@ -127,6 +193,7 @@ class SyncedDevice:
         async with self._net:
             self.core.on_poke()
             await self._drain(also_pull=True)
+            await self.fetch_policy()
             self.core.check_in()
             await self._drain(also_pull=True)
             self._tidy()
@@ -135,6 +202,8 @@ class SyncedDevice:
     def _tidy(self) -> None:
         self._tidied_ms = self.now_ms()
         self.tidy(self.core, self._tidied_ms)
+        if self.policy is not None:
+            self.core.expire(self.policy, now_ms=self._tidied_ms)
         self.save()
 
     async def make_again(self) -> None:

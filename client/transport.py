@@ -122,6 +122,7 @@ class Wire:
 
     clock_offset_ms: int = 0
     chain_seq: int = 0
+    policy_sequence: int = 0
     not_before: float = 0.0
     uniform: Callable[[], float] = field(default=random.SystemRandom().random, repr=False)
 
@@ -299,6 +300,7 @@ class Transport:
                 now if sent is None else (sent + now) // 2
             )
         self.wire.chain_seq = info.chain_seq
+        self.wire.policy_sequence = info.policy_sequence
         hint_ms = min(info.backoff_ms, HINT_MS_MAX)
         self.wire.not_before = time.monotonic() + hint_ms / 1000 if hint_ms else 0.0
 

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable
 
 from client import remoteerrors as reasons
+from client.governed.watch import PolicyWatch
 from client.remote import Event
 from client.remoteerrors import RemoteError
 from client.sync import SyncedDevice
@@ -47,6 +48,14 @@ class Watch:
 
     async def run(self) -> None:
         """Until it is cancelled. AccountGone, or a RemoteError that waiting doesn't help."""
+        policy = asyncio.create_task(PolicyWatch(self._synced, self._on_change).run())
+        try:
+            await self._run()
+        finally:
+            policy.cancel()
+            await asyncio.wait([policy])
+
+    async def _run(self) -> None:
         while True:
             try:
                 await self._synced.sync_once()

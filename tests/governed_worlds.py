@@ -6,6 +6,8 @@ import random
 from dataclasses import replace
 from typing import Any, Final
 
+from client.governed.holding import Shown, SignedPolicy
+from client.sync import SyncedDevice
 from crypto.policy import FIRST, Bundle
 from crypto.policy.access import Access, Grant
 from crypto.policy.flags import Flag
@@ -60,3 +62,15 @@ def signed(made: Bundle, by: PublisherKey = KEY) -> policy_pb2.SignedPolicy:
 def to_publish(made: Bundle, by: PublisherKey = KEY) -> policy_pb2.PublishPolicyRequest:
     """A bundle on its way to the service."""
     return policy_pb2.PublishPolicyRequest(policy=signed(made, by))
+
+
+def shown(made: Bundle, by: PublisherKey = KEY) -> Shown:
+    """A bundle as a device hears of it."""
+    signed_ = SignedPolicy(made.encoded, made.sign(by), by.public)
+    return Shown(made.sequence, made.hash, signed_)
+
+
+def govern(synced: SyncedDevice, made: Bundle, by: PublisherKey = KEY) -> None:
+    """Puts a device under a bundle."""
+    synced.pin_policy(by.public)
+    synced.on_policy(shown(made, by))

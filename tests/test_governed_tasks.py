@@ -20,6 +20,7 @@ from crypto.policy.signals import Reach
 from crypto.policy.tasks import TaskRule
 from crypto.policy.values import Choices, Delta
 from mpc.task import Task
+from tests.governed_worlds import govern
 from tests.measure_worlds import PURPOSE, Meter, meter, taking_part
 from tests.policy_samples import MICRO, bundle, signal
 from tests.relay_worlds import Relay, manifest, task
@@ -180,7 +181,7 @@ async def test_a_governed_device_answers_out_of_what_the_policy_declares(
     put(synced, "cuisine", "thai", "food")
     put(synced, "diet", "vegan", "food")
     held = policy()
-    synced.governed = lambda: held
+    govern(synced, held)
     one = taking_part(synced)
 
     def curious(made: Task, device: Device, *, now_ms: int) -> object:

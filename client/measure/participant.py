@@ -84,7 +84,8 @@ class Participant:
         self.synced = synced
         rows = synced.vault.load()
         self.core = Measuring(synced.core, rows)
-        self.core.governed = synced.governed
+        if synced.governed:
+            self.core.governed = lambda: synced.policy
         self.results = Results(self.core, rows)
         self.consent = consent or ConsentSettings(synced.core)
         self.measures = measures or Measures()

@@ -62,9 +62,12 @@ class CurrentPolicy:
         return 0 if bundle is None else bundle.sequence
 
     def newer(self, after: int) -> bytes:
-        """The fields `policy = 2` and `sequence = 3` of an answer to who holds `after`."""
-        sequence = self.sequence
-        return (wire.data(2, self._signed) if sequence > after else b"") + wire.number(3, sequence)
+        """The fields `policy`, `sequence` and `hash` of an answer to who holds `after`."""
+        bundle = self.bundle
+        if bundle is None:
+            return b""
+        own = wire.number(3, bundle.sequence) + wire.data(4, bundle.hash)
+        return wire.data(2, self._signed) + own if bundle.sequence > after else own
 
     def on_taken(self, told: Callable[[Bundle], None]) -> None:
         """Registers a listener, called on the event loop whenever another bundle is in force."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from rookery.v1 import common_pb2 as rookery_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17rookery/v1/policy.proto\x12\nrookery.v1\x1a\x17rookery/v1/common.proto\">\n\x0cSignedPolicy\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\x12\x11\n\tpublisher\x18\x03 \x01(\x0c\"!\n\x10GetPolicyRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"u\n\x11GetPolicyResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12(\n\x06policy\x18\x02 \x01(\x0b\x32\x18.rookery.v1.SignedPolicy\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"#\n\x12WatchPolicyRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"w\n\x13WatchPolicyResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12(\n\x06policy\x18\x02 \x01(\x0b\x32\x18.rookery.v1.SignedPolicy\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"@\n\x14PublishPolicyRequest\x12(\n\x06policy\x18\x01 \x01(\x0b\x32\x18.rookery.v1.SignedPolicy\"]\n\x15PublishPolicyResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\"R\n\x0c\x43onsentEntry\x12\r\n\x05\x65ntry\x18\x01 \x01(\x0c\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\x12\x11\n\tdevice_id\x18\x03 \x01(\x0c\x12\x13\n\x0brecorded_ms\x18\x04 \x01(\x04\")\n\x0c\x43onsentProof\x12\x0c\n\x04salt\x18\x01 \x01(\x0c\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"?\n\x14RecordConsentRequest\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x18.rookery.v1.ConsentEntry\"X\n\x15RecordConsentResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\"$\n\x13ListReceiptsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"u\n\x14ListReceiptsResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12)\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x18.rookery.v1.ConsentEntry\x12\x0c\n\x04more\x18\x03 \x01(\x08\x32\xa3\x03\n\x06Policy\x12H\n\tGetPolicy\x12\x1c.rookery.v1.GetPolicyRequest\x1a\x1d.rookery.v1.GetPolicyResponse\x12P\n\x0bWatchPolicy\x12\x1e.rookery.v1.WatchPolicyRequest\x1a\x1f.rookery.v1.WatchPolicyResponse0\x01\x12T\n\rPublishPolicy\x12 .rookery.v1.PublishPolicyRequest\x1a!.rookery.v1.PublishPolicyResponse\x12T\n\rRecordConsent\x12 .rookery.v1.RecordConsentRequest\x1a!.rookery.v1.RecordConsentResponse\x12Q\n\x0cListReceipts\x12\x1f.rookery.v1.ListReceiptsRequest\x1a .rookery.v1.ListReceiptsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17rookery/v1/policy.proto\x12\nrookery.v1\x1a\x17rookery/v1/common.proto\">\n\x0cSignedPolicy\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\x12\x11\n\tpublisher\x18\x03 \x01(\x0c\"!\n\x10GetPolicyRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"\x83\x01\n\x11GetPolicyResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12(\n\x06policy\x18\x02 \x01(\x0b\x32\x18.rookery.v1.SignedPolicy\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0c\n\x04hash\x18\x04 \x01(\x0c\"#\n\x12WatchPolicyRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"\x85\x01\n\x13WatchPolicyResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12(\n\x06policy\x18\x02 \x01(\x0b\x32\x18.rookery.v1.SignedPolicy\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0c\n\x04hash\x18\x04 \x01(\x0c\"@\n\x14PublishPolicyRequest\x12(\n\x06policy\x18\x01 \x01(\x0b\x32\x18.rookery.v1.SignedPolicy\"]\n\x15PublishPolicyResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\"R\n\x0c\x43onsentEntry\x12\r\n\x05\x65ntry\x18\x01 \x01(\x0c\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\x12\x11\n\tdevice_id\x18\x03 \x01(\x0c\x12\x13\n\x0brecorded_ms\x18\x04 \x01(\x04\")\n\x0c\x43onsentProof\x12\x0c\n\x04salt\x18\x01 \x01(\x0c\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"?\n\x14RecordConsentRequest\x12\'\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x18.rookery.v1.ConsentEntry\"X\n\x15RecordConsentResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\"$\n\x13ListReceiptsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"u\n\x14ListReceiptsResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12)\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x18.rookery.v1.ConsentEntry\x12\x0c\n\x04more\x18\x03 \x01(\x08\x32\xa3\x03\n\x06Policy\x12H\n\tGetPolicy\x12\x1c.rookery.v1.GetPolicyRequest\x1a\x1d.rookery.v1.GetPolicyResponse\x12P\n\x0bWatchPolicy\x12\x1e.rookery.v1.WatchPolicyRequest\x1a\x1f.rookery.v1.WatchPolicyResponse0\x01\x12T\n\rPublishPolicy\x12 .rookery.v1.PublishPolicyRequest\x1a!.rookery.v1.PublishPolicyResponse\x12T\n\rRecordConsent\x12 .rookery.v1.RecordConsentRequest\x1a!.rookery.v1.RecordConsentResponse\x12Q\n\x0cListReceipts\x12\x1f.rookery.v1.ListReceiptsRequest\x1a .rookery.v1.ListReceiptsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,28 +36,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNEDPOLICY']._serialized_end=126
   _globals['_GETPOLICYREQUEST']._serialized_start=128
   _globals['_GETPOLICYREQUEST']._serialized_end=161
-  _globals['_GETPOLICYRESPONSE']._serialized_start=163
-  _globals['_GETPOLICYRESPONSE']._serialized_end=280
-  _globals['_WATCHPOLICYREQUEST']._serialized_start=282
-  _globals['_WATCHPOLICYREQUEST']._serialized_end=317
-  _globals['_WATCHPOLICYRESPONSE']._serialized_start=319
-  _globals['_WATCHPOLICYRESPONSE']._serialized_end=438
-  _globals['_PUBLISHPOLICYREQUEST']._serialized_start=440
-  _globals['_PUBLISHPOLICYREQUEST']._serialized_end=504
-  _globals['_PUBLISHPOLICYRESPONSE']._serialized_start=506
-  _globals['_PUBLISHPOLICYRESPONSE']._serialized_end=599
-  _globals['_CONSENTENTRY']._serialized_start=601
-  _globals['_CONSENTENTRY']._serialized_end=683
-  _globals['_CONSENTPROOF']._serialized_start=685
-  _globals['_CONSENTPROOF']._serialized_end=726
-  _globals['_RECORDCONSENTREQUEST']._serialized_start=728
-  _globals['_RECORDCONSENTREQUEST']._serialized_end=791
-  _globals['_RECORDCONSENTRESPONSE']._serialized_start=793
-  _globals['_RECORDCONSENTRESPONSE']._serialized_end=881
-  _globals['_LISTRECEIPTSREQUEST']._serialized_start=883
-  _globals['_LISTRECEIPTSREQUEST']._serialized_end=919
-  _globals['_LISTRECEIPTSRESPONSE']._serialized_start=921
-  _globals['_LISTRECEIPTSRESPONSE']._serialized_end=1038
-  _globals['_POLICY']._serialized_start=1041
-  _globals['_POLICY']._serialized_end=1460
+  _globals['_GETPOLICYRESPONSE']._serialized_start=164
+  _globals['_GETPOLICYRESPONSE']._serialized_end=295
+  _globals['_WATCHPOLICYREQUEST']._serialized_start=297
+  _globals['_WATCHPOLICYREQUEST']._serialized_end=332
+  _globals['_WATCHPOLICYRESPONSE']._serialized_start=335
+  _globals['_WATCHPOLICYRESPONSE']._serialized_end=468
+  _globals['_PUBLISHPOLICYREQUEST']._serialized_start=470
+  _globals['_PUBLISHPOLICYREQUEST']._serialized_end=534
+  _globals['_PUBLISHPOLICYRESPONSE']._serialized_start=536
+  _globals['_PUBLISHPOLICYRESPONSE']._serialized_end=629
+  _globals['_CONSENTENTRY']._serialized_start=631
+  _globals['_CONSENTENTRY']._serialized_end=713
+  _globals['_CONSENTPROOF']._serialized_start=715
+  _globals['_CONSENTPROOF']._serialized_end=756
+  _globals['_RECORDCONSENTREQUEST']._serialized_start=758
+  _globals['_RECORDCONSENTREQUEST']._serialized_end=821
+  _globals['_RECORDCONSENTRESPONSE']._serialized_start=823
+  _globals['_RECORDCONSENTRESPONSE']._serialized_end=911
+  _globals['_LISTRECEIPTSREQUEST']._serialized_start=913
+  _globals['_LISTRECEIPTSREQUEST']._serialized_end=949
+  _globals['_LISTRECEIPTSRESPONSE']._serialized_start=951
+  _globals['_LISTRECEIPTSRESPONSE']._serialized_end=1068
+  _globals['_POLICY']._serialized_start=1071
+  _globals['_POLICY']._serialized_end=1490
 # @@protoc_insertion_point(module_scope)

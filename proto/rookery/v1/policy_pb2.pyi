@@ -76,8 +76,13 @@ class GetPolicyResponse(_message.Message):
     INFO_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The number of the newest one here; 0: there is none."""
+    hash: _builtins.bytes
+    """Its hash, 32 bytes; empty if there is none. Who holds another one under this number has been
+    shown another past, or is being shown one.
+    """
     @_builtins.property
     def info(self) -> _common_pb2.ServerInfo: ...
     @_builtins.property
@@ -90,10 +95,11 @@ class GetPolicyResponse(_message.Message):
         info: _common_pb2.ServerInfo | None = ...,
         policy: Global___SignedPolicy | None = ...,
         sequence: _builtins.int = ...,
+        hash: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "policy", b"policy", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "info", b"info", "policy", b"policy", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -126,8 +132,10 @@ class WatchPolicyResponse(_message.Message):
     INFO_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """As in GetPolicy."""
+    hash: _builtins.bytes
     @_builtins.property
     def info(self) -> _common_pb2.ServerInfo: ...
     @_builtins.property
@@ -140,10 +148,11 @@ class WatchPolicyResponse(_message.Message):
         info: _common_pb2.ServerInfo | None = ...,
         policy: Global___SignedPolicy | None = ...,
         sequence: _builtins.int = ...,
+        hash: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "policy", b"policy", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "info", b"info", "policy", b"policy", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
