@@ -147,3 +147,25 @@ async def test_a_replica_that_is_full_is_passed_by(mesh: Mesh) -> None:
             assert other.calls[PUSH] == taken + 30
             stuck.go_on.set()
             await asyncio.gather(*held)
+
+
+async def test_those_who_hang_up_cost_others_nothing(mesh: Mesh) -> None:
+    """The edge's connection carries everybody's calls: it outlives thousands that are cancelled
+    (devices that went away, calls refused before they were whole)."""
+    async with slow() as service:
+        sidecar = await mesh.sidecar(service.target)
+        async with channel(sidecar, mesh, mesh.workload("edge")) as dialled:
+            subscribe: Any = dialled.unary_stream(SUBSCRIBE)
+            stays = subscribe(b"", timeout=60)
+            await service.reached.acquire()
+            for _ in range(20):
+                leaving = [subscribe(b"", timeout=60) for _ in range(100)]
+                for _ in leaving:
+                    await service.reached.acquire()
+                for call in leaving:
+                    call.cancel()
+                await sidecar.until(r"cluster\.service_streams\.upstream_rq_active", 1)
+            service.go_on.set()
+            assert await stays.read() == b""
+            assert sidecar.stat(r"listener\.inbound\.downstream_cx_total") == 1
+            stays.cancel()
