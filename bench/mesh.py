@@ -26,7 +26,8 @@ AUDIENCE = "rookery.localhost"
 UNBOUND = "100000000"
 
 
-def _dial(proxy: Proxy, mesh: Mesh, shown: Path | None) -> load.Dial:
+def dial(proxy: Proxy, mesh: Mesh, shown: Path | None) -> load.Dial:
+    """Channels through a proxy, with a workload's certificate or none."""
     key, chain = (
         ((shown / "tls.key").read_bytes(), (shown / "tls.crt").read_bytes())
         if shown
@@ -59,8 +60,8 @@ async def pushes(report: Report) -> None:
         )
         ways: dict[str, tuple[load.Dial | None, tuple[Proxy, ...]]] = {
             "direct": (None, ()),
-            "sidecar": (_dial(sidecar, mesh, mesh.workload("edge")), (sidecar,)),
-            "edge and sidecar": (_dial(edge, mesh, None), (edge, sidecar)),
+            "sidecar": (dial(sidecar, mesh, mesh.workload("edge")), (sidecar,)),
+            "edge and sidecar": (dial(edge, mesh, None), (edge, sidecar)),
         }
         for lanes, calls in ((1, 300), (32, 60)):
             await _compared(report, service, ways, lanes, calls // 4 if report.quick else calls)
@@ -78,15 +79,15 @@ async def _compared(
     for turn in range(2 if report.quick else 6):
         # Whoever is first in a turn finds the machine as the last turn left it.
         order = list(ways.items())
-        for name, (dial, proxies) in order[turn % 3 :] + order[: turn % 3]:
+        for name, (way, proxies) in order[turn % 3 :] + order[: turn % 3]:
             made = sealed_pushes((AUDIENCE, lanes, calls, 1))
             await load.create_accounts(service, [account for account, _ in made])
             before = _cpu_seconds(proxies)
-            timing = await load.push(service, made, dial)
+            timing = await load.push(service, made, way)
             rates[name].append(timing.calls_per_s)
             cpu[name].append((_cpu_seconds(proxies) - before) / timing.calls * 1e6)
     for name in ways:
-        ratios = [way / bare for way, bare in zip(rates[name], rates["direct"], strict=True)]
+        ratios = [rate / bare for rate, bare in zip(rates[name], rates["direct"], strict=True)]
         rate = statistics.median(rates[name])
         report.row(
             f"push, {lanes} in flight, {name}",

@@ -23,11 +23,13 @@ Outcomes = dict[str, Counter[str]]
 """By method, how calls ended: OK, or as `bench.crowd.outcome` says."""
 
 
-async def read(address: str, accounts: Sequence[Account], seconds: float) -> Outcomes:
+async def read(
+    address: str, accounts: Sequence[Account], seconds: float, *, dial: load.Dial | None = None
+) -> Outcomes:
     """One of each every `PACE_S`, with the accounts in turn; a stream is closed once it is
-    open."""
+    open. `dial`: another way than straight to the address."""
     outcomes: Outcomes = {PULL: Counter(), SUBSCRIBE: Counter()}
-    one = load.channel(address)
+    one = dial() if dial else load.channel(address)
     pull = load.unary(one, PULL)
     subscribe: Any = one.unary_stream(SUBSCRIBE)
 

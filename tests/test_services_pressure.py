@@ -12,8 +12,8 @@ import grpc
 from bench import load, processes, readers
 from bench.accounts import CREATE, PULL, SUBSCRIBE, Account
 from bench.crowd import Crowd
+from bench.flood import Device, Generator
 from bench.frames import Connection
-from bench.overload import Device, Generator
 from bench.subscribers import DEFAULTS, enrol
 from bench.sync import AUDIENCE
 from services.call import Lane
