@@ -34,6 +34,7 @@ _ROUNDS: Final[Mapping[str, Part]] = {
     "abandon": Part.ROUND,
     "find_round": Part.READ,
     "read_boxes": Part.READ,
+    "erased": Part.READ,
     "read_tasks": Part.READ,
     "find_result": Part.READ,
 }

@@ -33,6 +33,11 @@ def data(field: int, value: bytes) -> bytes:
     return _prefix(field, len(value)) + value
 
 
+def numbers(field: int, values: Sequence[int]) -> bytes:
+    """A packed field of varints; nothing if there are none."""
+    return data(field, b"".join(map(varint, values))) if values else b""
+
+
 def server_info(server_ms: int, backoff_ms: int, chain_seq: int, policy_sequence: int = 0) -> bytes:
     """A ServerInfo message."""
     own = number(1, server_ms) + number(2, backoff_ms) + number(3, chain_seq)

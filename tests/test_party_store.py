@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mpc.budget import OpenedBefore, OverBudget
-from services.party import states
+from services.party import items, states
 from services.party.items import Rewritten
 from services.party.reports import Report
 from services.party.schema import MIGRATIONS
@@ -113,6 +113,63 @@ def test_the_first_of_an_id_or_nullifier_stands_and_the_rest_are_counted(
     }  # fmt: skip
     held = [one.report_hash for one in open_round.reports(ROUND)]
     assert held == [r.report_hash for r in REPORTS[:3]]
+
+
+def placed(*numbers: int) -> list[Report]:
+    """Reports as a relay that gives positions sends them: number n at n + 1."""
+    return [REPORTS[number]._replace(position=number + 1) for number in numbers]
+
+
+def take(store: PartyStore, reports: list[Report]) -> None:
+    store.add_batch(ROUND, cursor=b"c", reports=reports, refused={}, reports_max=100)
+
+
+def test_an_erased_report_leaves_neither_name_nor_row(path: Path) -> None:
+    """Not in the file and not in its log; what lies beside it stays where it was."""
+    store = PartyStore.open(path)
+    store.prepare(WINDOW, b"k" * 32)
+    store.accept(ROUND, b"manifest", b"d" * 32, b"m" * 64)
+    marked = [Report(bytes((n, 255)) * 8, bytes((n, 254)) * 16, bytes((n, 253)) * 16,
+                     bytes((n, 252)) * 40, n) for n in range(1, 5)]  # fmt: skip
+    take(store, marked[:2])
+    take(store, marked[2:])
+    assert store.erase(ROUND, [2, 3, 9]) == 2
+    assert store.erase(ROUND, [2, 3]) == 0
+    assert [one.report_hash for one in store.reports(ROUND)] == [
+        marked[0].report_hash, marked[3].report_hash,
+    ]  # fmt: skip
+    assert store.batch(ROUND, 1).rows == bytes(marked[0].row) + bytes(80)
+    assert store.batch(ROUND, 2).rows == bytes(80) + bytes(marked[3].row)
+    left = b"".join(file.read_bytes() for file in sorted(path.parent.glob("party.db*")))
+    for gone in marked[1:3]:
+        assert not any(bytes(part) in left for part in gone[:4])
+    assert all(bytes(part) in left for part in marked[0][:4])
+    store.close()
+
+
+def test_nothing_is_erased_once_others_were_told_of_it(open_round: PartyStore) -> None:
+    """They may have signed the set: it goes with the round, and not before."""
+    take(open_round, placed(0, 1))
+    close(open_round)
+    assert open_round.may_erase(ROUND)
+    assert open_round.erase(ROUND, [1]) == 1
+    open_round.put(ROUND, items.TOLD, b"1")
+    assert not open_round.may_erase(ROUND)
+    assert open_round.erase(ROUND, [2]) == 0
+    assert len(open_round.reports(ROUND)) == 1
+
+
+def test_a_relay_that_counts_anew_is_believed_anew(open_round: PartyStore) -> None:
+    """After it was restored, another report may stand where one was; what is held and comes
+    again is no replay, and is placed anew."""
+    take(open_round, placed(0, 1))
+    open_round.start_over(ROUND)
+    assert open_round.erase(ROUND, [1]) == 0
+    take(open_round, [REPORTS[1]._replace(position=1), REPORTS[2]._replace(position=2)])
+    assert open_round.erase(ROUND, [1]) == 1
+    held = [one.report_hash for one in open_round.reports(ROUND)]
+    assert held == [REPORTS[0].report_hash, REPORTS[2].report_hash]
+    assert open_round.refused(ROUND) == {}
 
 
 def test_no_more_reports_are_taken_in_than_the_task_allows(open_round: PartyStore) -> None:

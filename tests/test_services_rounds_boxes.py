@@ -219,6 +219,26 @@ async def test_deleting_an_account_deletes_its_contributions(relay: Relay) -> No
     assert all(box in stored for box in sent[0].boxes)
 
 
+async def test_a_party_that_came_before_is_told_what_was_erased(relay: Relay) -> None:
+    """From whichever cursor it goes on, and as often as it asks; by where the relay had it."""
+    worlds = await people(relay, 4)
+    opened = await relay.opened()
+    for number, world in enumerate(worlds):
+        await relay.contribute(world, report(opened, number))
+    fetched = await relay.fetch(PARTIES[0], opened.round_id)
+    assert [at for frame in fetched.frames for at in frame.positions] == [1, 2, 3, 4]
+    assert not fetched.last.erased
+    with relay.later(1_000):
+        for gone in (3, 1):
+            delete = accounts_pb2.DeleteAccountRequest(account_id=worlds[gone].account_id)
+            await relay.call(worlds[gone], DELETE, delete)
+    for cursor in (fetched.last.cursor, b"", fetched.last.cursor):
+        again = await relay.fetch(PARTIES[0], opened.round_id, cursor)
+        assert list(again.last.erased) == [2, 4]
+    later = await relay.fetch(PARTIES[1], opened.round_id)
+    assert [at for frame in later.frames for at in frame.positions] == [1, 3]
+
+
 # --- the parties' side ---
 
 

@@ -242,6 +242,31 @@ async def test_deleting_an_account_deletes_its_contributions(held: Round) -> Non
     assert await held.store.rounds.seal_round(held.row.round_id) == 2
 
 
+async def test_what_a_deleted_account_gave_is_named_by_its_position_alone(held: Round) -> None:
+    """A party that holds it is told where it was. Positions of what stands are those of its
+    boxes, and none is given again."""
+    store, round_id = held.store.rounds, held.row.round_id
+    clients = await people(held.store, 5)
+    assert await store.erased(round_id) == ()
+    for number, client in enumerate(clients[:4]):
+        await held.give(client, rows(number))
+    for gone in (clients[2], clients[0]):
+        await held.store.delete_account(gone.world.account_id)
+    assert list(await store.erased(round_id)) == [1, 3]
+    await held.give(clients[4], rows(4))
+    page = await store.read_boxes(round_id, 2, 0, bytes_max=1 << 18)
+    assert list(page.positions) == [2, 4, 5]
+    assert page.rows == [rows(number)[1] for number in (1, 3, 4)]
+    assert list(await store.erased(round_id)) == [1, 3]
+    await held.store.delete_account(clients[4].world.account_id)
+    assert list(await store.erased(round_id)) == [1, 3, 5]
+    with pytest.raises(RoundUnknown):
+        await store.erased(bytes(16))
+    await store.publish_result(round_id, b"result", {1: b"1" * 64}, now_ms=UNTIL_MS)
+    with pytest.raises(RoundOver):
+        await store.erased(round_id)
+
+
 def files_of(folder: Path) -> list[Path]:
     """The database that the test made there, with its log."""
     return list(folder.glob("deleted.db*"))

@@ -7,6 +7,7 @@ What peers said lives in memory only and is said again: at every tick, and when 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from crypto.errors import SignatureError
 from mpc.session import Limits
@@ -63,7 +64,7 @@ class Driver:
         self._settling = Settling(host, assignment, self._parley, self._ending)
         self._computing = Computing(host, assignment, self._muster, self._ending)
         self._poked = asyncio.Event()
-        self._asked_s = float("-inf")
+        self._asked_s = self._looked_s = float("-inf")
 
     # What comes in
 
@@ -174,6 +175,8 @@ class Driver:
             alive=self._parley.alive,
             gave_up=frozenset(self._ending.gave_up),
         )
+        if progress.state is State.CLOSED and progress.agreed is None:
+            await self._look_for_erasures()
         await self._do(due, progress)
         if progress.state > State.OPEN and not self._muster.opening:
             await self._ask()
@@ -217,6 +220,18 @@ class Driver:
         self._asked_s = now_s
         return True
 
+    async def _look_for_erasures(self) -> None:
+        """While a party is waited for, accounts may be deleted whose reports this one holds. A
+        relay that can't be asked stops nothing."""
+        now_s = self._host.clock.monotonic_s()
+        if now_s < self._looked_s + self._host.config.poll_s:
+            return
+        if not self._store.may_erase(self.round_id):
+            return
+        self._looked_s = now_s
+        with contextlib.suppress(RelayDown, RelayRefused):
+            await self._intake.look_for_erasures()
+
     async def _ask(self) -> None:
         """Others may have ended the round and be gone: the relay knows."""
         if self._may_ask(self._host.config.poll_s):
@@ -231,6 +246,7 @@ class Driver:
             return
         try:
             complete = await self._intake.take()
+            self._looked_s = self._host.clock.monotonic_s()
         except RelayRefused as error:
             if error.reason == "ROUND_OVER":
                 await self._ending.ask()

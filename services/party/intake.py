@@ -7,12 +7,16 @@ a box becomes a row or a count under the rule that refused it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
+from crypto import labels
 from crypto.errors import CryptoError, SignatureError
+from crypto.primitives import hash_
 from mpc.batch import Opened, micro_batch_reports, open_boxes
-from rookery.v1 import rounds_pb2
+from rookery.v1 import parties_pb2, rounds_pb2
 from services.party.assignment import Assignment
 from services.party.host import Host
 from services.party.relay import RelayLost, RelayRefused
@@ -23,14 +27,38 @@ PENDING_BYTES_MAX = 64 << 20
 """Of sealed boxes in memory, whatever a micro-batch would take."""
 
 
-def reports_of(opened: Opened) -> list[Report]:
-    """As they are stored; each row is a part of all their bytes, which are not copied."""
-    rows = opened.rows
+def reports_of(opened: Opened, positions: Mapping[bytes, int] | None = None) -> list[Report]:
+    """As they are stored; each row is a part of all their bytes, which are not copied.
+    `positions`: where the relay has them, by the hash of their headers."""
+    rows, places = opened.rows, positions or {}
     size = rows.shape[1] * rows.itemsize
     data = np.ascontiguousarray(rows).view(np.uint8).reshape(-1).data
     return [
-        Report(header.report_id, header.nullifier, header.hash, data[at * size : (at + 1) * size])
+        Report(
+            header.report_id,
+            header.nullifier,
+            header.hash,
+            data[at * size : (at + 1) * size],
+            places.get(header.hash, 0),
+        )
         for at, header in enumerate(opened.headers)
+    ]
+
+
+class Pending(NamedTuple):
+    """A box that is not opened yet, and where the relay has it."""
+
+    header: bytes
+    sealed: bytes
+    position: int
+
+
+def pending_of(frame: parties_pb2.StreamBoxesResponse) -> list[Pending]:
+    """The boxes of a frame. A relay that gives no positions can have nothing erased."""
+    known = len(frame.positions) == len(frame.boxes)
+    positions = frame.positions if known else [0] * len(frame.boxes)
+    return [
+        Pending(one.header, one.sealed, at) for one, at in zip(frame.boxes, positions, strict=True)
     ]
 
 
@@ -76,11 +104,13 @@ class Intake:
         assignment = self._assignment
         cursor = self._host.store.round(assignment.round_id).cursor
         reports_max = micro_batch_reports(assignment.task.kind.length)
-        pending: list[tuple[bytes, bytes]] = []
+        pending: list[Pending] = []
+        erased: list[int] = []
         pending_bytes = 0
         complete = False
         async for frame in self._host.relay.boxes(assignment.round_id, cursor):
-            pending += [(one.header, one.sealed) for one in frame.boxes]
+            pending += pending_of(frame)
+            erased += frame.erased
             pending_bytes += sum(len(one.sealed) for one in frame.boxes)
             cursor, complete = frame.cursor, frame.complete
             now_ms = self._host.clock.wall_ms()
@@ -91,13 +121,29 @@ class Intake:
                 pending, pending_bytes = [], 0
         if pending:
             await self._keep(pending, cursor)
+        self._erase(erased)
         return complete
 
-    async def _keep(self, pending: list[tuple[bytes, bytes]], cursor: bytes) -> None:
+    async def look_for_erasures(self) -> None:
+        """Destroys what is held of accounts that were deleted since all was taken in. RelayDown,
+        RelayRefused: it is looked for again later."""
+        assignment = self._assignment
+        cursor = self._host.store.round(assignment.round_id).cursor
+        async for frame in self._host.relay.boxes(assignment.round_id, cursor):
+            self._erase(list(frame.erased))
+
+    def _erase(self, positions: list[int]) -> None:
+        gone = self._host.store.erase(self._assignment.round_id, positions) if positions else 0
+        if gone:
+            self._host.telemetry.event("reports_erased", reports=gone)
+
+    async def _keep(self, pending: list[Pending], cursor: bytes) -> None:
         assignment = self._assignment
         assert assignment.box is not None
-        opened = await asyncio.to_thread(open_boxes, assignment.box, assignment.shape, pending)
-        reports = reports_of(opened)
+        boxes = [(one.header, one.sealed) for one in pending]
+        opened = await asyncio.to_thread(open_boxes, assignment.box, assignment.shape, boxes)
+        positions = {hash_(labels.REPORT, one.header): one.position for one in pending}
+        reports = reports_of(opened, positions)
         new = self._host.store.add_batch(
             assignment.round_id,
             cursor=cursor,

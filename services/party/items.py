@@ -30,6 +30,9 @@ RESULT_SIG: Final = "result-sig"
 """By party."""
 STATEMENT: Final = "statement"
 STATEMENT_SIG: Final = "statement-sig"
+TOLD: Final = "told"
+"""Others were, or are about to be, told which reports this party has: none of them goes any more
+before the round ends."""
 HANDED_IN: Final = "handed-in"
 KEPT: Final = (MANIFEST_SIG, RESULT, RESULT_SIG, STATEMENT, STATEMENT_SIG, HANDED_IN)
 """Of a round that has ended. All others go with its tables."""

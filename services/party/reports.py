@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from services.party.schema import round_tables
+from services.party.schema import create_position_table, position_table, round_tables
 
 _ROW_BITS = 20
 BATCH_REPORTS_MAX = 1 << _ROW_BITS
@@ -27,6 +27,8 @@ class Report(NamedTuple):
     nullifier: bytes
     report_hash: bytes
     row: bytes | memoryview
+    position: int = 0
+    """Where the relay has it, from 1; 0: it did not say."""
 
     def __repr__(self) -> str:
         return f"Report({self.report_id[:4].hex()}…, {len(self.row)} bytes)"
@@ -71,10 +73,60 @@ def insert(
     new, refused = reports, dict[str, int]()
     if len(reports) > room or not _all_new(db, round_n, reports, base):
         new, refused = _those_new(db, round_n, reports, base, room, again=again)
+    _place(db, round_n, reports)
     if new:
         values = (last + 1, len(new), b"".join([report.row for report in new]))
         db.execute(f"INSERT INTO {batch_table} VALUES (?, ?, ?)", values)
     return len(new), refused
+
+
+def _place(db: sqlite3.Connection, round_n: int, reports: Sequence[Report]) -> None:
+    """Notes where the relay has them: also those that are held, if it began anew."""
+    report_table, _ = round_tables(round_n)
+    create_position_table(db, round_n)
+    db.executemany(
+        f"INSERT OR REPLACE INTO {position_table(round_n)} SELECT ?, report_id FROM {report_table}"
+        " WHERE report_id = ? AND report_hash = ?",
+        [(one.position, one.report_id, one.report_hash) for one in reports if one.position],
+    )
+
+
+def forget_positions(db: sqlite3.Connection, round_n: int) -> None:
+    """The relay counts anew."""
+    create_position_table(db, round_n)
+    db.execute(f"DELETE FROM {position_table(round_n)}")
+
+
+def erase(db: sqlite3.Connection, round_n: int, positions: Sequence[int]) -> int:
+    """Destroys the reports that the relay had at these positions: their names, and their share
+    rows, which are zeros from then on. How many there were."""
+    report_table, batch_table = round_tables(round_n)
+    create_position_table(db, round_n)
+    gone = 0
+    for position in positions:
+        row = db.execute(
+            f"DELETE FROM {position_table(round_n)} WHERE position = ? RETURNING report_id",
+            (position,),
+        ).fetchone()
+        if row is None:
+            continue
+        place = db.execute(
+            f"DELETE FROM {report_table} WHERE report_id = ? RETURNING place", row
+        ).fetchone()
+        if place is not None:
+            _blank(db, batch_table, *divmod(place[0], 1 << _ROW_BITS))
+            gone += 1
+    return gone
+
+
+def _blank(db: sqlite3.Connection, batch_table: str, number: int, row: int) -> None:
+    (reports,) = db.execute(
+        f"SELECT reports FROM {batch_table} WHERE batch_n = ?", (number,)
+    ).fetchone()
+    with db.blobopen(batch_table, "rows", number) as blob:
+        width = len(blob) // reports
+        blob.seek(row * width)
+        blob.write(bytes(width))
 
 
 def _insertion(round_n: int) -> str:

@@ -71,6 +71,11 @@ def round_tables(round_n: int) -> tuple[str, str]:
     return f"r{round_n:d}_report", f"r{round_n:d}_batch"
 
 
+def position_table(round_n: int) -> str:
+    """Where the relay has the reports of a round, as far as it says so."""
+    return f"r{round_n:d}_position"
+
+
 def create_round_tables(connection: sqlite3.Connection, round_n: int) -> None:
     """place: batch << 20 | row. rows: fixed-width share rows, one after the other."""
     report, batch = round_tables(round_n)
@@ -82,11 +87,20 @@ def create_round_tables(connection: sqlite3.Connection, round_n: int) -> None:
         f"CREATE TABLE {batch} (batch_n INTEGER PRIMARY KEY, reports INTEGER NOT NULL,"
         " rows BLOB NOT NULL)"
     )
+    create_position_table(connection, round_n)
+
+
+def create_position_table(connection: sqlite3.Connection, round_n: int) -> None:
+    """A round of before has none: its reports are dropped with the round, and not before."""
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {position_table(round_n)} (position INTEGER PRIMARY KEY,"
+        " report_id BLOB NOT NULL)"
+    )
 
 
 def drop_round_tables(connection: sqlite3.Connection, round_n: int) -> None:
     """Nothing of a single report is left after it."""
-    for table in round_tables(round_n):
+    for table in (*round_tables(round_n), position_table(round_n)):
         connection.execute(f"DROP TABLE IF EXISTS {table}")
 
 

@@ -79,6 +79,8 @@ class Settling:
 
     def _made(self) -> Agreement:
         if self._agreement is None:
+            # From here on others build on what this party says it has: nothing of it is erased.
+            self._store.put(self._round_id, items.TOLD, b"1")
             self._agreement = Agreement(
                 self._assignment.digest,
                 me=self._assignment.terms.me,

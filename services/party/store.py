@@ -274,6 +274,31 @@ class PartyStore:
                 "UPDATE round SET cursor = x'', again = 1 WHERE round_n = ?", (there.round_n,)
             )
             self._db.execute("DELETE FROM refused WHERE round_n = ?", (there.round_n,))
+            rows.forget_positions(self._db, there.round_n)
+
+    def erase(self, round_id: bytes, positions: Sequence[int]) -> int:
+        """Destroys reports by where the relay had them, for their accounts were deleted; how many
+        were held. None once others were told what this party has (`tell`): the set is theirs as
+        well by then, and all of it goes with the round."""
+        with self._transaction():
+            there = self.round(round_id)
+            if not self._may_erase(there):
+                return 0
+            gone = rows.erase(self._db, there.round_n, positions)
+        if gone:
+            # Else what was destroyed still lies in the log of the file.
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return gone
+
+    def may_erase(self, round_id: bytes) -> bool:
+        """Whether no other party was told which reports this one has."""
+        return self._may_erase(self.round(round_id))
+
+    def _may_erase(self, there: Round) -> bool:
+        if there.progress.state > State.CLOSED or there.progress.agreed is not None:
+            return False
+        told = (items.get(self._db, there.round_n, name) for name in (items.TOLD, items.SET))
+        return all(one is None for one in told)
 
     def refused(self, round_id: bytes) -> dict[str, int]:
         """Boxes that were left out, by rule."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rookery.v1 import parties_pb2
 from services import wire
@@ -13,6 +13,7 @@ from services.rounds.desk import RoundDesk
 from services.sync.desk import parse
 
 FRAME_BYTES_MAX = 1 << 18
+ERASED_PER_FRAME = 1 << 15
 
 
 class StreamBoxes:
@@ -54,15 +55,29 @@ class StreamBoxes:
             )
             position, more = page.position, page.more
             cursor = cursors.seal(round_.digest, position, generation)
-            frame = _frame(page.rows, cursor, total=None if more else total)
-            try:
-                async with asyncio.timeout(self._stall_s):
-                    await write(frame)
-            except TimeoutError:
-                raise Overloaded(1_000) from None
+            boxes = b"".join((*page.rows, wire.data(2, cursor)))
+            places = wire.numbers(5, page.positions)
+            if more:
+                await self._write(write, boxes + places)
+                continue
+            # Looked for last: of an account that is deleted while its boxes are on their way, the
+            # party hears in the same breath.
+            for sealed, erased in _ends(await self._desk.store.erased(round_.round_id), total):
+                await self._write(write, boxes + sealed + places + erased)
+                boxes, places = wire.data(2, cursor), b""
+
+    async def _write(self, write: Write, frame: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._stall_s):
+                await write(frame)
+        except TimeoutError:
+            raise Overloaded(1_000) from None
 
 
-def _frame(rows: Sequence[bytes], cursor: bytes, *, total: int | None) -> bytes:
-    """A StreamBoxesResponse of encoded boxes. `total`: it is complete with so many."""
-    end = b"" if total is None else wire.number(3, 1) + wire.number(4, total)
-    return b"".join((*rows, wire.data(2, cursor), end))
+def _ends(erased: Sequence[int], total: int | None) -> Iterator[tuple[bytes, bytes]]:
+    """Fields of the last frames of a stream: whether it is complete, and erasures."""
+    for at in range(0, max(1, len(erased)), ERASED_PER_FRAME):
+        is_last = at + ERASED_PER_FRAME >= len(erased)
+        complete = is_last and total is not None
+        sealed = wire.number(3, 1) + wire.number(4, total or 0) if complete else b""
+        yield sealed, wire.numbers(6, erased[at : at + ERASED_PER_FRAME])

@@ -167,7 +167,7 @@ return tonumber(state[2])
 READ = Script(
     """
 -- KEYS: 1 state, 2 boxes of a party. ARGV: 1 after, 2 most bytes. Where the page ends, whether
--- there are more, and boxes.
+-- there are more, and positions, each with its box.
 local state = redis.call('HMGET', KEYS[1], 'over', 'position')
 if not state[1] then return {-1} end
 if state[1] == '1' then return {-2} end
@@ -183,6 +183,7 @@ while at < last do
         found[1], found[2] = ends, 1
         return found
       end
+      found[#found + 1] = at
       found[#found + 1] = box
       size, ends = size + #box, at
     end
@@ -190,6 +191,17 @@ while at < last do
 end
 found[1] = math.max(tonumber(ARGV[1]), last)
 return found
+""",
+    reads=True,
+)
+
+COUNTS = Script(
+    """
+-- KEYS: 1 state. Positions so far, and how many contributions are held.
+local state = redis.call('HMGET', KEYS[1], 'over', 'position', 'held')
+if not state[1] then return {-1} end
+if state[1] == '1' then return {-2} end
+return {tonumber(state[2]), tonumber(state[3])}
 """,
     reads=True,
 )

@@ -23,6 +23,7 @@ from crypto.keys import device_id
 from crypto.primitives import SIG_BYTES
 from services.store import redis_round_keys as keys, redis_round_scripts as scripts
 from services.store.base import Limits
+from services.store.erased import SLICE_POSITIONS, ErasedOf
 from services.store.errors import (
     AccountAbsent,
     ContributedAlready,
@@ -69,12 +70,14 @@ class RedisRounds:
         self._tasks: dict[bytes, TaskRow] = {}
         self._rows: OrderedDict[bytes, RoundRow] = OrderedDict()
         self._done: set[bytes] = set()
+        self._erased = ErasedOf()
         link.on_renewed(self._forget_known)
 
     def _forget_known(self) -> None:
         self._tasks.clear()
         self._rows.clear()
         self._done.clear()
+        self._erased.clear()
 
     # --- tasks ---
 
@@ -321,8 +324,32 @@ class RedisRounds:
             (after, bytes_max),
         )
         _check_over(position)
-        more, *boxes = page
-        return BoxPage(boxes, position, more=bool(more))
+        more, *found = page
+        return BoxPage(found[1::2], position, more=bool(more), positions=found[::2])
+
+    async def erased(self, round_id: bytes) -> Sequence[int]:
+        """See `RoundStore.erased`. What came after the positions were counted is left for the
+        next call."""
+        row = await self._known_row(round_id)
+        round_keys = RoundKeys(round_id)
+        end, *rest = await self._run_made(row, scripts.COUNTS, (round_keys.state,), ())
+        _check_over(end)
+        (held,) = rest
+        known = self._erased.get(round_id)
+        if known is None or len(known) != end - held:
+            known = await self._missing(round_keys.given, end) if end > held else ()
+            self._erased.put(round_id, known)
+        return known
+
+    async def _missing(self, given: bytes, end: int) -> Sequence[int]:
+        there: set[int] = set()
+        cursor = b"0"
+        while True:
+            cursor, flat = await self._link.call("HSCAN", given, cursor, "COUNT", SLICE_POSITIONS)
+            there.update(int.from_bytes(value[32:36], "big") for value in flat[1::2])
+            if int(cursor) == 0:
+                break
+        return sorted(set(range(1, end + 1)) - there)
 
     # --- results ---
 

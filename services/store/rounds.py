@@ -116,6 +116,8 @@ class BoxPage:
     rows: Sequence[bytes]
     position: int
     more: bool
+    positions: Sequence[int] = ()
+    """Of each box, its contribution's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,11 @@ class RoundStore(Protocol):
     ) -> BoxPage:
         """Boxes of a party (from 1) after a position, at least one if there is one.
         RoundUnknown, RoundOver."""
+        ...
+
+    async def erased(self, round_id: bytes) -> Sequence[int]:
+        """Positions of all contributions whose accounts were deleted since, ascending. Nothing
+        else of them is known any more: they are what is missing. RoundUnknown, RoundOver."""
         ...
 
     async def publish_result(

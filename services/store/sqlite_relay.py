@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 from crypto.ids import AccountId, DeviceId
 from crypto.primitives import SIG_BYTES
 from services.store import sqlite_rounds as rounds
+from services.store.erased import SLICE_POSITIONS, ErasedOf
 from services.store.errors import RoundOver, RoundUnknown
 from services.store.rounds import (
     BoxPage,
@@ -44,6 +46,7 @@ class SqliteRounds:
         self._submit = submit
         self._connection = reads
         self._check_open = check_open
+        self._erased = ErasedOf()
 
     @contextmanager
     def _reads(self) -> Iterator[sqlite3.Connection]:
@@ -190,6 +193,7 @@ class SqliteRounds:
     ) -> BoxPage:
         """See `RoundStore.read_boxes`."""
         found: list[bytes] = []
+        positions: list[int] = []
         size = 0
         with self._reads() as db:
             row = db.execute(
@@ -208,12 +212,47 @@ class SqliteRounds:
             with closing(boxes):
                 for box_id, data in boxes:
                     if found and size + len(data) > bytes_max:
-                        return BoxPage(found, after, more=True)
+                        return BoxPage(found, after, more=True, positions=positions)
                     found.append(data)
                     size += len(data)
                     after = box_id - base
+                    positions.append(after)
         # Whatever was between the last box and the end has been deleted.
-        return BoxPage(found, max(after, end), more=False)
+        return BoxPage(found, max(after, end), more=False, positions=positions)
+
+    async def erased(self, round_id: bytes) -> Sequence[int]:
+        """See `RoundStore.erased`. Looked for in slices, so that nobody waits for a whole round,
+        and only when more are missing than the last time."""
+        with self._reads() as db:
+            row = db.execute(
+                "SELECT round_n, over, position, held FROM round WHERE round_id = ?", (round_id,)
+            ).fetchone()
+        if row is None:
+            raise RoundUnknown("no such round")
+        round_n, over, end, held = row
+        if over:
+            raise RoundOver("the boxes of this round were dropped")
+        known = self._erased.get(round_id)
+        if known is None or len(known) != end - held:
+            known = (
+                await self._missing(rounds.contribution_base(round_n), end) if end > held else ()
+            )
+            self._erased.put(round_id, known)
+        return known
+
+    async def _missing(self, base: int, end: int) -> Sequence[int]:
+        missing: list[int] = []
+        for start in range(0, end, SLICE_POSITIONS):
+            last = min(end, start + SLICE_POSITIONS)
+            with self._reads() as db:
+                there = db.execute(
+                    "SELECT contribution_id - ? FROM contribution WHERE contribution_id > ?"
+                    " AND contribution_id <= ?",
+                    (base, base + start, base + last),
+                ).fetchall()
+            missing += sorted(set(range(start + 1, last + 1)) - {at for (at,) in there})
+            await asyncio.sleep(0)
+        return missing
 
     # --- results ---
 

@@ -26,7 +26,7 @@ from rookery.v1 import common_pb2 as rookery_dot_v1_dot_common__pb2
 from rookery.v1 import rounds_pb2 as rookery_dot_v1_dot_rounds__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rookery/v1/parties.proto\x12\nrookery.v1\x1a\x17rookery/v1/common.proto\x1a\x17rookery/v1/rounds.proto\"6\n\x12StreamBoxesRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\"%\n\x03\x42ox\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x0e\n\x06sealed\x18\x02 \x01(\x0c\"f\n\x13StreamBoxesResponse\x12\x1e\n\x05\x62oxes\x18\x01 \x03(\x0b\x32\x0f.rookery.v1.Box\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\r\n\x05total\x18\x04 \x01(\x04\"\x90\x01\n\x14PublishResultRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0e\n\x06result\x18\x02 \x01(\x0c\x12(\n\x04sigs\x18\x03 \x03(\x0b\x32\x1a.rookery.v1.PartySignature\x12,\n\x0b\x61\x62\x61ndonment\x18\x04 \x01(\x0b\x32\x17.rookery.v1.Abandonment\"=\n\x15PublishResultResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\"p\n\x13PrepareRoundRequest\x12$\n\x04task\x18\x01 \x01(\x0b\x32\x16.rookery.v1.SignedTask\x12\x10\n\x08round_id\x18\x02 \x01(\x0c\x12\x0f\n\x07open_ms\x18\x03 \x01(\x04\x12\x10\n\x08\x63lose_ms\x18\x04 \x01(\x04\"Y\n\x14PrepareRoundResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\n\n\x02ik\x18\x02 \x01(\x0c\x12\x0f\n\x07\x62ox_key\x18\x03 \x01(\x0c\"\'\n\x13SignManifestRequest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\"I\n\x14SignManifestResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\"&\n\tLinkHello\x12\n\n\x02ik\x18\x01 \x01(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\"\x18\n\tLinkProof\x12\x0b\n\x03sig\x18\x01 \x01(\x0c\"P\n\tLinkFrame\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\r\x12\x0f\n\x07\x63ounter\x18\x03 \x01(\x06\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\"\x8d\x01\n\x0bLinkRequest\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.rookery.v1.LinkHelloH\x00\x12&\n\x05proof\x18\x02 \x01(\x0b\x32\x15.rookery.v1.LinkProofH\x00\x12&\n\x05\x66rame\x18\x03 \x01(\x0b\x32\x15.rookery.v1.LinkFrameH\x00\x42\x06\n\x04\x62ody\"\x8e\x01\n\x0cLinkResponse\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.rookery.v1.LinkHelloH\x00\x12&\n\x05proof\x18\x02 \x01(\x0b\x32\x15.rookery.v1.LinkProofH\x00\x12&\n\x05\x66rame\x18\x03 \x01(\x0b\x32\x15.rookery.v1.LinkFrameH\x00\x42\x06\n\x04\x62ody2\x96\x03\n\x07Parties\x12P\n\x0bStreamBoxes\x12\x1e.rookery.v1.StreamBoxesRequest\x1a\x1f.rookery.v1.StreamBoxesResponse0\x01\x12T\n\rPublishResult\x12 .rookery.v1.PublishResultRequest\x1a!.rookery.v1.PublishResultResponse\x12Q\n\x0cPrepareRound\x12\x1f.rookery.v1.PrepareRoundRequest\x1a .rookery.v1.PrepareRoundResponse\x12Q\n\x0cSignManifest\x12\x1f.rookery.v1.SignManifestRequest\x1a .rookery.v1.SignManifestResponse\x12=\n\x04Link\x12\x17.rookery.v1.LinkRequest\x1a\x18.rookery.v1.LinkResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rookery/v1/parties.proto\x12\nrookery.v1\x1a\x17rookery/v1/common.proto\x1a\x17rookery/v1/rounds.proto\"6\n\x12StreamBoxesRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\"%\n\x03\x42ox\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x0e\n\x06sealed\x18\x02 \x01(\x0c\"\x89\x01\n\x13StreamBoxesResponse\x12\x1e\n\x05\x62oxes\x18\x01 \x03(\x0b\x32\x0f.rookery.v1.Box\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x0c\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\r\n\x05total\x18\x04 \x01(\x04\x12\x11\n\tpositions\x18\x05 \x03(\x04\x12\x0e\n\x06\x65rased\x18\x06 \x03(\x04\"\x90\x01\n\x14PublishResultRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0e\n\x06result\x18\x02 \x01(\x0c\x12(\n\x04sigs\x18\x03 \x03(\x0b\x32\x1a.rookery.v1.PartySignature\x12,\n\x0b\x61\x62\x61ndonment\x18\x04 \x01(\x0b\x32\x17.rookery.v1.Abandonment\"=\n\x15PublishResultResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\"p\n\x13PrepareRoundRequest\x12$\n\x04task\x18\x01 \x01(\x0b\x32\x16.rookery.v1.SignedTask\x12\x10\n\x08round_id\x18\x02 \x01(\x0c\x12\x0f\n\x07open_ms\x18\x03 \x01(\x04\x12\x10\n\x08\x63lose_ms\x18\x04 \x01(\x04\"Y\n\x14PrepareRoundResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\n\n\x02ik\x18\x02 \x01(\x0c\x12\x0f\n\x07\x62ox_key\x18\x03 \x01(\x0c\"\'\n\x13SignManifestRequest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\"I\n\x14SignManifestResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\"&\n\tLinkHello\x12\n\n\x02ik\x18\x01 \x01(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\"\x18\n\tLinkProof\x12\x0b\n\x03sig\x18\x01 \x01(\x0c\"P\n\tLinkFrame\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\r\x12\x0f\n\x07\x63ounter\x18\x03 \x01(\x06\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\"\x8d\x01\n\x0bLinkRequest\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.rookery.v1.LinkHelloH\x00\x12&\n\x05proof\x18\x02 \x01(\x0b\x32\x15.rookery.v1.LinkProofH\x00\x12&\n\x05\x66rame\x18\x03 \x01(\x0b\x32\x15.rookery.v1.LinkFrameH\x00\x42\x06\n\x04\x62ody\"\x8e\x01\n\x0cLinkResponse\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.rookery.v1.LinkHelloH\x00\x12&\n\x05proof\x18\x02 \x01(\x0b\x32\x15.rookery.v1.LinkProofH\x00\x12&\n\x05\x66rame\x18\x03 \x01(\x0b\x32\x15.rookery.v1.LinkFrameH\x00\x42\x06\n\x04\x62ody2\x96\x03\n\x07Parties\x12P\n\x0bStreamBoxes\x12\x1e.rookery.v1.StreamBoxesRequest\x1a\x1f.rookery.v1.StreamBoxesResponse0\x01\x12T\n\rPublishResult\x12 .rookery.v1.PublishResultRequest\x1a!.rookery.v1.PublishResultResponse\x12Q\n\x0cPrepareRound\x12\x1f.rookery.v1.PrepareRoundRequest\x1a .rookery.v1.PrepareRoundResponse\x12Q\n\x0cSignManifest\x12\x1f.rookery.v1.SignManifestRequest\x1a .rookery.v1.SignManifestResponse\x12=\n\x04Link\x12\x17.rookery.v1.LinkRequest\x1a\x18.rookery.v1.LinkResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,30 +37,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMBOXESREQUEST']._serialized_end=144
   _globals['_BOX']._serialized_start=146
   _globals['_BOX']._serialized_end=183
-  _globals['_STREAMBOXESRESPONSE']._serialized_start=185
-  _globals['_STREAMBOXESRESPONSE']._serialized_end=287
-  _globals['_PUBLISHRESULTREQUEST']._serialized_start=290
-  _globals['_PUBLISHRESULTREQUEST']._serialized_end=434
-  _globals['_PUBLISHRESULTRESPONSE']._serialized_start=436
-  _globals['_PUBLISHRESULTRESPONSE']._serialized_end=497
-  _globals['_PREPAREROUNDREQUEST']._serialized_start=499
-  _globals['_PREPAREROUNDREQUEST']._serialized_end=611
-  _globals['_PREPAREROUNDRESPONSE']._serialized_start=613
-  _globals['_PREPAREROUNDRESPONSE']._serialized_end=702
-  _globals['_SIGNMANIFESTREQUEST']._serialized_start=704
-  _globals['_SIGNMANIFESTREQUEST']._serialized_end=743
-  _globals['_SIGNMANIFESTRESPONSE']._serialized_start=745
-  _globals['_SIGNMANIFESTRESPONSE']._serialized_end=818
-  _globals['_LINKHELLO']._serialized_start=820
-  _globals['_LINKHELLO']._serialized_end=858
-  _globals['_LINKPROOF']._serialized_start=860
-  _globals['_LINKPROOF']._serialized_end=884
-  _globals['_LINKFRAME']._serialized_start=886
-  _globals['_LINKFRAME']._serialized_end=966
-  _globals['_LINKREQUEST']._serialized_start=969
-  _globals['_LINKREQUEST']._serialized_end=1110
-  _globals['_LINKRESPONSE']._serialized_start=1113
-  _globals['_LINKRESPONSE']._serialized_end=1255
-  _globals['_PARTIES']._serialized_start=1258
-  _globals['_PARTIES']._serialized_end=1664
+  _globals['_STREAMBOXESRESPONSE']._serialized_start=186
+  _globals['_STREAMBOXESRESPONSE']._serialized_end=323
+  _globals['_PUBLISHRESULTREQUEST']._serialized_start=326
+  _globals['_PUBLISHRESULTREQUEST']._serialized_end=470
+  _globals['_PUBLISHRESULTRESPONSE']._serialized_start=472
+  _globals['_PUBLISHRESULTRESPONSE']._serialized_end=533
+  _globals['_PREPAREROUNDREQUEST']._serialized_start=535
+  _globals['_PREPAREROUNDREQUEST']._serialized_end=647
+  _globals['_PREPAREROUNDRESPONSE']._serialized_start=649
+  _globals['_PREPAREROUNDRESPONSE']._serialized_end=738
+  _globals['_SIGNMANIFESTREQUEST']._serialized_start=740
+  _globals['_SIGNMANIFESTREQUEST']._serialized_end=779
+  _globals['_SIGNMANIFESTRESPONSE']._serialized_start=781
+  _globals['_SIGNMANIFESTRESPONSE']._serialized_end=854
+  _globals['_LINKHELLO']._serialized_start=856
+  _globals['_LINKHELLO']._serialized_end=894
+  _globals['_LINKPROOF']._serialized_start=896
+  _globals['_LINKPROOF']._serialized_end=920
+  _globals['_LINKFRAME']._serialized_start=922
+  _globals['_LINKFRAME']._serialized_end=1002
+  _globals['_LINKREQUEST']._serialized_start=1005
+  _globals['_LINKREQUEST']._serialized_end=1146
+  _globals['_LINKRESPONSE']._serialized_start=1149
+  _globals['_LINKRESPONSE']._serialized_end=1291
+  _globals['_PARTIES']._serialized_start=1294
+  _globals['_PARTIES']._serialized_end=1700
 # @@protoc_insertion_point(module_scope)

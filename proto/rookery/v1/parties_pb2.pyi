@@ -76,6 +76,8 @@ class StreamBoxesResponse(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
     cursor: _builtins.bytes
     """Opaque. Pass it to the next call, once the boxes are stored."""
     complete: _builtins.bool
@@ -84,6 +86,17 @@ class StreamBoxesResponse(_message.Message):
     """With `complete`: number of contributions that the relay holds of this round."""
     @_builtins.property
     def boxes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Box]: ...
+    @_builtins.property
+    def positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of each of `boxes`, its position in the round, from 1: what an erasure names."""
+
+    @_builtins.property
+    def erased(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """In the last frame, and in frames without boxes right before it if they are many: positions
+        of all contributions of this round whose accounts were deleted since. A party destroys what
+        it holds of them, as long as it has told no other party which reports it has.
+        """
+
     def __init__(
         self,
         *,
@@ -91,10 +104,12 @@ class StreamBoxesResponse(_message.Message):
         cursor: _builtins.bytes = ...,
         complete: _builtins.bool = ...,
         total: _builtins.int = ...,
+        positions: _abc.Iterable[_builtins.int] | None = ...,
+        erased: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "complete", b"complete", "cursor", b"cursor", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "complete", b"complete", "cursor", b"cursor", "erased", b"erased", "positions", b"positions", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
