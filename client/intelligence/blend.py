@@ -27,8 +27,7 @@ from mpc.task import Task
 
 LOCATION: Final = 0.2
 """Where the average item stands on the scale from -1 to 1: people rate what they chose to try,
-so above the middle. Constants are of ratings of food by the half of the people that is not ranked for; see
-docs/on-device.md for how little the ranking depends on them."""
+so above the middle. This and the next three are round numbers near what ratings of food show."""
 SPREAD: Final = 0.2
 """By how much items differ in what people in general hold of them (a standard deviation)."""
 PEOPLE_VARIANCE: Final = 0.2
