@@ -17,7 +17,7 @@ from crypto.policy import Bundle
 async def check(arguments: argparse.Namespace, out: Output) -> int:
     """A folder by itself, and against what is in force."""
     draft = policysession.draft(arguments.folder)
-    bundle = policysession.policy(arguments.folder).bundle
+    bundle = policysession.compared(draft)
     if arguments.diagram is not None:
         _write(arguments.diagram, diagram.draw(bundle))
     data = _counts(bundle) | {"denied_to_all": list(methods.denied_to_all(bundle))}

@@ -45,7 +45,7 @@ def draft(path: Path) -> Draft:
     if path.is_file():
         raise UserError(f"{path} is a file: name the folder with the policy's YAML")
     read = folder.read(path)
-    bundle = read.bundle(sequence=1, previous=FIRST, issued_ms=COMPARED_MS)
+    bundle = compared(read)
     for at in methods.unknown(bundle):
         place = read.places["grants"][at]
         method = bundle.access.grants[at].method
@@ -58,9 +58,12 @@ def policy(path: Path) -> Read:
     if path.is_file():
         return Read(bundlefile.read(path).bundle, None)
     read = draft(path)
-    return Read(
-        read.bundle(sequence=1, previous=FIRST, issued_ms=COMPARED_MS), read.assessment
-    )  # fmt: skip
+    return Read(compared(read), read.assessment)
+
+
+def compared(read: Draft) -> Bundle:
+    """The folder's policy as it is compared, whatever number it will have."""
+    return read.bundle(sequence=1, previous=FIRST, issued_ms=COMPARED_MS)
 
 
 def assessed(bundle: Bundle, path: Path | None) -> Assessment:

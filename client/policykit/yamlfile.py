@@ -25,9 +25,11 @@ from crypto.policy.fields import MICRO
 T = TypeVar("T")
 
 BYTES_MAX: Final = 1 << 20
+# These loaders make nothing at all: every scalar stays a text. The one in C is for speed alone.
+_LOADER: Final = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _TEXT_TAG: Final = "tag:yaml.org,2002:str"
 _TAGS: Final = {_TEXT_TAG, "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
-_NUMBER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)(?:\.[0-9]+)?")
+_NUMBER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)(?:\.[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,13 @@ class Value:
     path: Path
     node: Node
     entry: str
+    name: Node | None = None
+    """What it is called, of an entry of a map: a map begins a line after its name."""
 
     @property
     def line(self) -> int:
-        """Counted from 1."""
-        return int(self.node.start_mark.line) + 1
+        """Where it begins, name included; counted from 1."""
+        return int((self.name or self.node).start_mark.line) + 1
 
     def wrong(self, sentence: str) -> PolicyFileError:
         """The error that says so, here."""
@@ -68,7 +72,7 @@ class Value:
     def text(self) -> str:
         """It, as a text in one line: lines of a folded text are joined."""
         text = self._scalar("a text")
-        if isinstance(self.node, ScalarNode) and self.node.style is None and not text:
+        if self._plain and not text:
             raise self.wrong("has no value; write one, or remove it")
         return " ".join(text.split())
 
@@ -117,7 +121,7 @@ class Value:
 
     @property
     def _plain(self) -> bool:
-        return isinstance(self.node, ScalarNode) and self.node.style is None
+        return isinstance(self.node, ScalarNode) and not self.node.style
 
     def _scalar(self, what: str) -> str:
         if not isinstance(self.node, ScalarNode):
@@ -151,7 +155,7 @@ class Map:
             if name in self._left:
                 twice = Value(value.path, key, self._entry(name))
                 raise twice.wrong(f"is there twice, first in line {self._left[name].line}")
-            self._left[name] = value.at(node, name)
+            self._left[name] = Value(value.path, node, self._entry(name), key)
 
     def _entry(self, name: str) -> str:
         return f"{self.value.entry}.{name}" if self.value.entry else name
@@ -193,8 +197,7 @@ def read(path: Path) -> Value:
     if len(data) > BYTES_MAX:
         raise PolicyFileError(path, None, "", f"has more than {BYTES_MAX:,} bytes")
     try:
-        # This loader makes nothing at all: every scalar stays a text.
-        node = yaml.compose(data.decode("utf-8"), Loader=yaml.BaseLoader)
+        node = yaml.compose(data.decode("utf-8"), Loader=_LOADER)
     except UnicodeDecodeError:
         raise PolicyFileError(path, None, "", "is not in UTF-8") from None
     except RecursionError:
