@@ -188,6 +188,7 @@ def _add_measure(add: _Adder) -> None:
     )  # fmt: skip
     add("disallow", "consent:disallow", "take that back, on all devices", purpose, offline)
     _add_trust(add)
+    add("policy", "policyheld:policy", "show the policy that this device is under", offline)
     add("tasks", "measure:tasks", "show what would be measured, and what this device answers to")
     contribute = add(
         "contribute", "measure:contribute", "answer the open rounds that this device answers to"
@@ -227,8 +228,14 @@ def _add_trust(add: _Adder) -> None:
         " that their number allows)",
     )  # fmt: skip
     trust.add_argument(
+        "--policy", action="append", default=[], metavar="KEY",
+        help="be under the policy that this key's owner publishes: nothing else is recorded or"
+        " answered than it declares; a second one while a key is exchanged",
+    )  # fmt: skip
+    trust.add_argument(
         "--remove", action="append", default=[], metavar="KEY",
-        help="no longer trust this publisher, or any panel with this party; 8 digits suffice",
+        help="no longer trust this publisher (of tasks or of a policy), or any panel with this"
+        " party; 8 digits suffice",
     )  # fmt: skip
     limits = trust.add_argument_group(
         "how much this device tells, in millionths of rho of zCDP; more noise costs less"

@@ -11,7 +11,7 @@ from client.cli import session
 from client.cli.output import OK, Output
 from client.errors import UserError
 from client.measure.core import Measuring
-from client.measure.policy import Limits, Panel, Policy
+from client.measure.policy import KEY_BYTES, PREFIX_BYTES_MIN, Limits, Panel, Policy
 from mpc.privacy import MICRO, RHO_MICRO_MAX, epsilon_of
 
 DELTA = 1e-6
@@ -22,19 +22,33 @@ async def trust(arguments: argparse.Namespace, out: Output) -> int:
     """Changes what is asked for, then shows all of it. Asks nobody: keys come from people."""
     async with session.opened(arguments) as synced:
         measuring = Measuring(synced.core, synced.vault.load())
-        changed = _changed(measuring.policy, arguments)
+        # Looked at before anything is changed: a command does all of it or nothing.
+        keys = [_policy_key(text) for text in arguments.policy]
+        removed = [_prefix(text) for text in arguments.remove]
+        left = [one for one in removed if not _names_any(one, synced.holding.keys)]
+        changed = _changed(measuring.policy, arguments, left)
+        for prefix in removed:
+            if prefix not in left:
+                synced.unpin_policy(prefix)
+        for key in keys:
+            synced.pin_policy(key)
         if changed != measuring.policy:
             measuring.set_policy(changed)
             synced.save(measuring.take_changes())
         spent = measuring.spent_micro_rho()
-    data = _data(changed) | {"spent_micro_rho": spent}
-    out.result(data, "\n".join([*_lines(changed), f"  spent so far    {_cost(spent)}"]))
+        governing = synced.holding.keys
+    data = _data(changed) | {
+        "spent_micro_rho": spent,
+        "policy_publishers": [key.hex() for key in governing],
+    }
+    lines = [*_lines(changed), f"  spent so far    {_cost(spent)}", *_governing(governing)]
+    out.result(data, "\n".join(lines))
     return OK
 
 
-def _changed(policy: Policy, arguments: argparse.Namespace) -> Policy:
-    for text in arguments.remove:
-        policy = policy.without(_prefix(text))
+def _changed(policy: Policy, arguments: argparse.Namespace, remove: Iterable[bytes]) -> Policy:
+    for prefix in remove:
+        policy = policy.without(prefix)
     panel = joined(arguments.panel, arguments.party, arguments.publisher)
     for key in sorted(panel.publishers):
         policy = policy.with_publisher(key)
@@ -45,6 +59,30 @@ def _changed(policy: Policy, arguments: argparse.Namespace) -> Policy:
         raise UserError("--t is of one panel: give its parties, too, by --party or --panel")
     limits = {name: getattr(arguments, name) for name in _LIMITS}
     return policy.with_limits(**{name: one for name, one in limits.items() if one is not None})
+
+
+def _governing(keys: Iterable[bytes]) -> Iterable[str]:
+    keys = list(keys)
+    if keys:
+        yield "policy: this device records and answers what a policy allows that one of these"
+        yield "keys has signed (`rookery device policy`)"
+        yield from (f"  {key.hex()}" for key in keys)
+    else:
+        yield "policy: none; this device records whatever it is given (--policy KEY)"
+
+
+def _names_any(prefix: bytes, keys: Iterable[bytes]) -> bool:
+    return len(prefix) >= PREFIX_BYTES_MIN and any(key.startswith(prefix) for key in keys)
+
+
+def _policy_key(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise UserError("--policy takes a policy publisher's key: 64 hex digits")
+    return key
 
 
 def _prefix(text: str) -> bytes:
