@@ -11,6 +11,7 @@ observation (`python -m bench.telemetry` says what that costs).
 from __future__ import annotations
 
 import platform
+from collections import Counter as TallyOf
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Final
@@ -25,6 +26,7 @@ from prometheus_client import (
     ProcessCollector,
 )
 
+from crypto.policy import Bundle
 from services.access.hop import Claim
 from services.call import Lane
 from services.errors import DEFECT, TABLE
@@ -87,6 +89,8 @@ class CallMetrics:
             registry=registry,
         )
         self._refusals = {reason: refusals.labels(reason) for reason in sorted(REASONS)}
+        self.refusals: TallyOf[str] = TallyOf()
+        """The same, to be asked."""
         self._in_flight = Gauge(
             "rookery_calls_in_flight", "Calls inside a lane now.", ["lane"], registry=registry
         )
@@ -148,8 +152,8 @@ class CallMetrics:
         if observe is None:
             observe = self._first(method, reason, is_stream)
         observe(seconds)
-        if reason != OK and reason in self._refusals:
-            self._refusals[reason].inc()
+        if reason != OK:
+            self.refused(reason)
 
     def _first(self, method: str, reason: str, is_stream: bool) -> Callable[[float], None]:
         family = self._stream_seconds if is_stream else self._call_seconds
@@ -169,6 +173,7 @@ class CallMetrics:
         """A call outside of the methods that are served was refused."""
         if reason in self._refusals:
             self._refusals[reason].inc()
+            self.refusals[reason] += 1
 
     def unknown(self) -> None:
         """Somebody called what is not served."""
@@ -302,6 +307,21 @@ class Metrics(CallMetrics):
             "rookery_audit_entries", "Entries that this process wrote into the audit log.",
             registry=registry,
         )  # fmt: skip
+        consents = Counter(
+            "rookery_consents", "Entries of consent that were taken, by what they say.", ["said"],
+            registry=registry,
+        )  # fmt: skip
+        self._consents = {True: consents.labels("granted"), False: consents.labels("withdrawn")}
+        self.consents: TallyOf[bool] = TallyOf()
+        """The same, to be asked: granted or not."""
+        self.policy_sequence = Gauge(
+            "rookery_policy_sequence", "Number of the policy in force; 0: none.",
+            registry=registry,
+        )  # fmt: skip
+        self.policy_issued = Gauge(
+            "rookery_policy_issued_timestamp_seconds", "When the policy in force was issued.",
+            registry=registry,
+        )  # fmt: skip
         sweeps = Counter(
             "rookery_sweeps", "Hourly sweeps of the store.", ["outcome"], registry=registry
         )
@@ -321,6 +341,16 @@ class Metrics(CallMetrics):
     def claimed(self, claim: Claim) -> None:
         """A header named the workload that called."""
         self._claims[claim].inc()
+
+    def policy_taken(self, bundle: Bundle) -> None:
+        """Another policy is in force."""
+        self.policy_sequence.set(bundle.sequence)
+        self.policy_issued.set(bundle.issued_ms / 1000)
+
+    def consented(self, *, granted: bool) -> None:
+        """An entry of consent was taken."""
+        self._consents[granted].inc()
+        self.consents[granted] += 1
 
     def swept(self, *, is_done: bool) -> None:
         """One sweep ended."""

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from rookery.v1 import (
     accounts_pb2,
+    operations_pb2,
     pairing_pb2,
     parties_pb2,
     policy_pb2,
@@ -39,6 +40,8 @@ from services.keeping.current import Keys, Secrets, Trusted
 from services.limits import Buckets, Gate
 from services.listen import bind
 from services.metrics import Metrics
+from services.operations.health import Counted
+from services.operations.routes import operations_routes
 from services.otlp import open_tracer
 from services.policy.current import CurrentPolicy
 from services.policy.routes import policy_routes
@@ -79,6 +82,7 @@ SERVED = tuple(
         (parties_pb2, "Parties"),
         (wake_pb2, "Wake"),
         (policy_pb2, "Policy"),
+        (operations_pb2, "Operations"),
     )
 )
 
@@ -152,8 +156,9 @@ class Server:
         )
         waits = Gate(config.pairing_waits_max, jitter)
         self.pairing = Pairing(desk, waits, mailboxes, self.hub.farewell)
-        self.guard = Guard(governed=bool(config.policy_keys))
+        self.guard = Guard(lambda: self.policy.governed)
         self.policy.on_taken(lambda bundle: self.guard.take(bundle.access, bundle.sequence))
+        self.policy.on_taken(metrics.policy_taken)
         self.verifiers = ThreadPoolExecutor(config.verify_threads, "verify")
         self.edge = Edge(
             self._routes(desk),
@@ -201,7 +206,7 @@ class Server:
             burst=config.account_ops_burst,
             keys_max=config.rate_keys_max,
         )
-        return [
+        routes: list[Route] = [
             *Accounts(desk, enrolment, keys).routes(),
             *self.pairing.routes(),
             SignedUnary(
@@ -225,6 +230,9 @@ class Server:
             *policy_routes(desk, self.policy_hub, self.policy),
             *self.waking.routes(desk),
         ]
+        metrics = self.metrics
+        counted = Counted(self.clock.wall_ms(), metrics.refusals, metrics.consents)
+        return [*routes, *operations_routes(desk, self.guard, config, counted, routes)]
 
     async def start(self) -> None:
         """Listens; `address` says where."""

@@ -36,6 +36,7 @@ _ROUNDS: Final[Mapping[str, Part]] = {
     "read_boxes": Part.READ,
     "erased": Part.READ,
     "read_tasks": Part.READ,
+    "list_rounds": Part.READ,
     "find_result": Part.READ,
 }
 _OUR_FAULT: Final = frozenset(("INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN"))

@@ -7,7 +7,7 @@ allows is ended, not left to run for hours under the rules of before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from crypto.ids import DeviceId
@@ -24,14 +24,20 @@ _ANYONE = frozenset((ANYONE,))
 class Guard:
     """Ungoverned, it lets everything pass that the routes declare."""
 
-    def __init__(self, *, governed: bool = False) -> None:
-        self.matrix: Matrix | None = Matrix.before_the_first() if governed else None
-        """None: the service is not governed."""
+    def __init__(self, governed: Callable[[], bool] = lambda: False) -> None:
+        """`governed` is asked at each call: lists of keys are taken up while a service runs."""
+        self._governed = governed
+        self._matrix = Matrix.before_the_first()
         self.sequence = 0
         """Of the bundle in force; 0: none."""
         self._methods: frozenset[str] = frozenset()
         self._inside: dict[asyncio.Task[object], tuple[Standing, str]] = {}
         self._ended: set[asyncio.Task[object]] = set()
+
+    @property
+    def matrix(self) -> Matrix | None:
+        """The rules in force; None: the service is not governed."""
+        return self._matrix if self._governed() else None
 
     def serve(self, methods: Iterable[str]) -> None:
         """These methods are served: what a grant's `/*` stands for."""
@@ -39,10 +45,10 @@ class Guard:
 
     def take(self, access: Access, sequence: int) -> None:
         """Puts a bundle's rules in force, for streams that are open, too."""
-        self.matrix = Matrix.compile(access, self._methods)
+        self._matrix = matrix = Matrix.compile(access, self._methods)
         self.sequence = sequence
         for task, (standing, method) in self._inside.items():
-            if not self.matrix.purposes(standing, method):
+            if not matrix.purposes(standing, method):
                 self._ended.add(task)
                 task.cancel()
 
@@ -77,15 +83,18 @@ class Guard:
     def key_of(self, key_id: DeviceId) -> bytes | None:
         """The key with this id, if the bundle in force lists it for any role that is had by a
         key alone."""
-        return None if self.matrix is None else self.matrix.by_id.get(key_id)
+        matrix = self.matrix
+        return None if matrix is None else matrix.by_id.get(key_id)
 
     def knows(self, key: bytes) -> frozenset[str]:
         """Roles by which the bundle in force lists this key."""
-        return frozenset() if self.matrix is None else self.matrix.keys.get(key, frozenset())
+        matrix = self.matrix
+        return frozenset() if matrix is None else matrix.keys.get(key, frozenset())
 
     def as_workload(self, call: Call, role: KeyRole) -> KeyCall | None:
         """The call as one of a workload that has this role without any key; None: it has not."""
-        if self.matrix is None or not self.matrix.gives(role.value, call.workload):
+        matrix = self.matrix
+        if matrix is None or not matrix.gives(role.value, call.workload):
             return None
         return KeyCall(
             call.method, call.ip, call.now_ms, call.clock, call.expires_s,
@@ -94,10 +103,11 @@ class Guard:
         )  # fmt: skip
 
     def _purposes(self, call: Call) -> Purposes:
-        if self.matrix is None:
+        matrix = self.matrix
+        if matrix is None:
             return EVERY
         standing = standing_of(call)
-        found = self.matrix.purposes(standing, call.method)
+        found = matrix.purposes(standing, call.method)
         if not found:
             raise AccessDenied(_named(standing), call.method)
         return found

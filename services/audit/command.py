@@ -42,13 +42,13 @@ def _head(text: str | None) -> Head | None:
 
 
 async def _verify(config: Config, noted: Head | None) -> Verdict:
-    async with reading(config) as log:
-        return await verify(log, noted)
+    async with reading(config) as store:
+        return await verify(store.governance, noted)
 
 
 async def _show(config: Config, after: int, *, as_json: bool) -> None:
-    async with reading(config) as log:
-        async for rows in pages(log, after):
+    async with reading(config) as store:
+        async for rows in pages(store.governance, after):
             for row in rows:
                 data = as_data(row)
                 print(json.dumps(data) if as_json else line(data))

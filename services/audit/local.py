@@ -11,19 +11,22 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from services.audit.record import BEGUN, DONE, Record
-from services.audit.walk import Log
 from services.config import Config
 from services.keeping import copying
-from services.store import sqlite_governance as governance
-from services.store.governance import AuditEntry, GovernanceStore, Head
+from services.keeping.errors import KeepingError
+from services.store.errors import StoreUnavailable
+from services.store.governance import GovernanceStore
 from services.store.opening import open_store
+from services.store.rounds import RoundStore
+from services.store.sqlite_governance import SqliteGovernance, put_audit
+from services.store.sqlite_relay import SqliteRounds
 
 T = TypeVar("T")
 
@@ -32,38 +35,50 @@ SCHEMA_MIN = 5
 FAILED = "FAILED"
 
 
-class SqliteLog:
-    """The log of a file, as of one moment."""
+class Readable(Protocol):
+    """What of a store commands read."""
+
+    @property
+    def governance(self) -> GovernanceStore: ...
+    @property
+    def rounds(self) -> RoundStore: ...
+
+
+class SqliteFile:
+    """A file that another process may serve, for reading only."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        self.rounds: RoundStore = SqliteRounds(_refuse, connection, _open)
+        self.governance: GovernanceStore = SqliteGovernance(
+            _refuse, connection, _open, lambda account_id: None
+        )
 
-    async def read_audit(self, after: int, *, rows_max: int) -> Sequence[AuditEntry]:
-        """See `GovernanceStore.read_audit`."""
-        return governance.read_audit(self._connection, after, rows_max)
 
-    async def audit_head(self) -> Head:
-        """See `GovernanceStore.audit_head`."""
-        return governance.audit_head(self._connection)
+async def _refuse(work: object) -> NoReturn:
+    raise StoreUnavailable("the file was opened for reading")
 
-    async def audit_anchor(self) -> Head:
-        """See `GovernanceStore.audit_anchor`."""
-        return governance.audit_anchor(self._connection)
+
+def _open() -> None:
+    """It is, for as long as it is used."""
 
 
 @asynccontextmanager
-async def reading(config: Config) -> AsyncIterator[Log]:
-    """The log of the configured store, for reading. KeepingError, StoreError."""
+async def reading(config: Config) -> AsyncIterator[Readable]:
+    """The configured store, for reading. KeepingError, StoreError."""
     if config.redis_url:
         store = await open_store(config, must_exist=True, serves=False)
         try:
-            yield store.governance
+            yield store
         finally:
             await store.close()
         return
     path = Path(config.database)
-    with copying.moment(path) as connection, copying.reported(path):
-        yield SqliteLog(connection)
+    with copying.moment(path) as moment:
+        (version,) = moment.execute("PRAGMA user_version").fetchone()
+    if version < SCHEMA_MIN:
+        raise KeepingError(f"{path}: is of before the audit log; the next start brings it up")
+    with copying.reported(path), closing(copying.connect(path, "ro")) as connection:
+        yield SqliteFile(connection)
 
 
 @contextmanager
@@ -131,7 +146,7 @@ def _append(config: Config, record: Record) -> int:
             return 0
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
-        entry = governance.put_audit(connection, body, now_ms)
+        entry = put_audit(connection, body, now_ms)
         connection.execute("COMMIT")
     return entry.seq
 

@@ -69,11 +69,11 @@ def summary(
         round_id=round_id,
         open_ms=open_ms,
         close_ms=until_ms,
-        state=_STATES[Phase.of(open_ms, until_ms, standing, now_ms)],
+        state=STATES[Phase.of(open_ms, until_ms, standing, now_ms)],
     )
 
 
-_STATES = {
+STATES = {
     Phase.ANNOUNCED: rounds_pb2.ROUND_STATE_ANNOUNCED,
     Phase.OPEN: rounds_pb2.ROUND_STATE_OPEN,
     Phase.CLOSED: rounds_pb2.ROUND_STATE_CLOSED,

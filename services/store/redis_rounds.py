@@ -135,6 +135,12 @@ class RedisRounds:
                 break
         return found
 
+    async def list_rounds(self, skip: int, *, rounds_max: int) -> Sequence[HeldRound]:
+        """See `RoundStore.list_rounds`."""
+        names = await self._link.call("ZREVRANGE", keys.ALL_BY_END, skip, skip + rounds_max - 1)
+        found = await asyncio.gather(*map(self.find_round, names))
+        return [held for held in found if held is not None]
+
     async def tally(self, *, now_ms: int) -> Mapping[Phase, int]:
         """See `RoundStore.tally`. A round with a result stays so: it is asked once."""
         counts: Counter[Phase] = Counter()

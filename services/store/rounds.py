@@ -155,6 +155,11 @@ class RoundStore(Protocol):
         """Rounds of the task that take contributions, or will, by open_ms."""
         ...
 
+    async def list_rounds(self, skip: int, *, rounds_max: int) -> Sequence[HeldRound]:
+        """Rounds that are held, of all tasks, by `until_ms` with the newest first; the first
+        `skip` of them are left out."""
+        ...
+
     async def tally(self, *, now_ms: int) -> Mapping[Phase, int]:
         """How many rounds are held in each phase; phases without one may be left out. Asked
         once a scrape of the metrics, so it may look at all of them."""

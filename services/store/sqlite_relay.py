@@ -105,6 +105,16 @@ class SqliteRounds:
             ).fetchall()
         return [Summary(row[0], row[1], row[2], _standing(row[3:])) for row in rows]
 
+    async def list_rounds(self, skip: int, *, rounds_max: int) -> Sequence[HeldRound]:
+        """See `RoundStore.list_rounds`."""
+        with self._reads() as db:
+            rows = db.execute(
+                "SELECT round_id FROM round ORDER BY until_ms DESC, round_id DESC LIMIT ? OFFSET ?",
+                (rounds_max, skip),
+            ).fetchall()
+        found = [await self.find_round(round_id) for (round_id,) in rows]
+        return [held for held in found if held is not None]
+
     async def tally(self, *, now_ms: int) -> Mapping[Phase, int]:
         """See `RoundStore.tally`."""
         with self._reads() as db:

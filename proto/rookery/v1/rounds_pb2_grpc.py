@@ -37,6 +37,9 @@ class RoundsStub:
     (parties). A key that it doesn't know: UNAUTHENTICATED, the uniform answer. A known key
     that may not make this call:
     PERMISSION_DENIED   ROLE_MISSING     metadata `role` = device | publisher | party
+    Where a policy governs the service, its access matrix must allow the call besides, to one of
+    the caller's roles and, of PublishTask, CollectRound and GetResult, for the task's purpose:
+    PERMISSION_DENIED   ACCESS_DENIED    metadata `role` (the caller's), `method`
     """
 
     def __init__(self, channel):
@@ -89,6 +92,9 @@ class RoundsServicer:
     (parties). A key that it doesn't know: UNAUTHENTICATED, the uniform answer. A known key
     that may not make this call:
     PERMISSION_DENIED   ROLE_MISSING     metadata `role` = device | publisher | party
+    Where a policy governs the service, its access matrix must allow the call besides, to one of
+    the caller's roles and, of PublishTask, CollectRound and GetResult, for the task's purpose:
+    PERMISSION_DENIED   ACCESS_DENIED    metadata `role` (the caller's), `method`
     """
 
     def PublishTask(self, request, context):
@@ -220,6 +226,9 @@ class Rounds:
     (parties). A key that it doesn't know: UNAUTHENTICATED, the uniform answer. A known key
     that may not make this call:
     PERMISSION_DENIED   ROLE_MISSING     metadata `role` = device | publisher | party
+    Where a policy governs the service, its access matrix must allow the call besides, to one of
+    the caller's roles and, of PublishTask, CollectRound and GetResult, for the task's purpose:
+    PERMISSION_DENIED   ACCESS_DENIED    metadata `role` (the caller's), `method`
     """
 
     @staticmethod

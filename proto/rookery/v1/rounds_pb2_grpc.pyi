@@ -38,6 +38,9 @@ class RoundsStub:
     (parties). A key that it doesn't know: UNAUTHENTICATED, the uniform answer. A known key
     that may not make this call:
       PERMISSION_DENIED   ROLE_MISSING     metadata `role` = device | publisher | party
+    Where a policy governs the service, its access matrix must allow the call besides, to one of
+    the caller's roles and, of PublishTask, CollectRound and GetResult, for the task's purpose:
+      PERMISSION_DENIED   ACCESS_DENIED    metadata `role` (the caller's), `method`
     """
 
     @_typing.overload
@@ -110,6 +113,9 @@ class RoundsAsyncStub(RoundsStub):
     (parties). A key that it doesn't know: UNAUTHENTICATED, the uniform answer. A known key
     that may not make this call:
       PERMISSION_DENIED   ROLE_MISSING     metadata `role` = device | publisher | party
+    Where a policy governs the service, its access matrix must allow the call besides, to one of
+    the caller's roles and, of PublishTask, CollectRound and GetResult, for the task's purpose:
+      PERMISSION_DENIED   ACCESS_DENIED    metadata `role` (the caller's), `method`
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -178,6 +184,9 @@ class RoundsServicer(metaclass=_abc_1.ABCMeta):
     (parties). A key that it doesn't know: UNAUTHENTICATED, the uniform answer. A known key
     that may not make this call:
       PERMISSION_DENIED   ROLE_MISSING     metadata `role` = device | publisher | party
+    Where a policy governs the service, its access matrix must allow the call besides, to one of
+    the caller's roles and, of PublishTask, CollectRound and GetResult, for the task's purpose:
+      PERMISSION_DENIED   ACCESS_DENIED    metadata `role` (the caller's), `method`
     """
 
     @_abc_1.abstractmethod
