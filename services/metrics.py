@@ -347,7 +347,7 @@ class Metrics(CallMetrics):
         self.policy_sequence.set(bundle.sequence)
         self.policy_issued.set(bundle.issued_ms / 1000)
 
-    def consented(self, *, granted: bool) -> None:
+    def consented(self, granted: bool, /) -> None:
         """An entry of consent was taken."""
         self._consents[granted].inc()
         self.consents[granted] += 1

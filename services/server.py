@@ -227,7 +227,7 @@ class Server:
                 ),
             ),
             *relay_routes(desk, self.hub, self.policy, config),
-            *policy_routes(desk, self.policy_hub, self.policy),
+            *policy_routes(desk, self.policy_hub, self.policy, self.metrics.consented),
             *self.waking.routes(desk),
         ]
         metrics = self.metrics

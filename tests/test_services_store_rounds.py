@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -384,3 +385,20 @@ async def test_everything_survives_a_restart(store_factory: Factory) -> None:
     row = await again.store.rounds.find_result(held.row.round_id)
     assert row is not None
     assert row.abandonments == {2: (b"disk", b"2" * 64)}
+
+
+async def test_rounds_are_listed_newest_first(store: Store) -> None:
+    """Of all tasks, by the end of their windows; a page leaves out what was on those before."""
+    await store.rounds.publish_task(task())
+    made = [
+        replace(round_(), round_id=bytes([n]) * 16, open_ms=at, close_ms=at + 10, until_ms=at + 20)
+        for n, at in ((1, OPEN_MS), (2, OPEN_MS + 200), (3, OPEN_MS + 100))
+    ]
+    for row in made:
+        await store.rounds.collect_round(row)
+    newest = [made[1], made[2], made[0]]
+    found = await store.rounds.list_rounds(0, rounds_max=9)
+    assert [held.row for held in found] == newest
+    assert {held.task.task_id for held in found} == {task().task_id}
+    assert [held.row for held in await store.rounds.list_rounds(1, rounds_max=1)] == [newest[1]]
+    assert await store.rounds.list_rounds(3, rounds_max=9) == []

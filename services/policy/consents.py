@@ -6,6 +6,8 @@ are all that it judges (docs/protocol.md, 11).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from crypto import consent
 from crypto.cert import Role
 from crypto.consent import Entry, Proof
@@ -24,8 +26,10 @@ ENTRIES_PER_ANSWER_MAX = 256
 class Consents:
     """Handlers for the accounts' chains of consent."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, recorded: Callable[[bool], None]) -> None:
+        """`recorded`: told of each new entry whether it is a grant."""
         self._desk = desk
+        self._recorded = recorded
 
     def routes(self) -> list[Route]:
         """What to serve."""
@@ -40,7 +44,8 @@ class Consents:
         request = parse(policy_pb2.RecordConsentRequest.FromString, raw)
         row = _read(request.entry, call)
         call.check_live()
-        await self._desk.store.governance.append_consent(call.account, row)
+        if await self._desk.store.governance.append_consent(call.account, row):
+            self._recorded(row.granted)
         answer = policy_pb2.RecordConsentResponse(seq=row.seq, hash=row.hash)
         return self._desk.info_field(call.tip.chain.seq) + answer.SerializeToString()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from services.call import KeyRole, KeyUnary, Lane, OpenUnary, Route, SignedStream
 from services.hub import Hub
 from services.policy.bundles import Bundles
@@ -13,11 +15,13 @@ from services.sync.desk import Desk
 _POLICY = "/rookery.v1.Policy/"
 
 
-def policy_routes(desk: Desk, hub: Hub, current: CurrentPolicy) -> list[Route]:
-    """Bundles, and consent. `hub`: of those who watch them."""
+def policy_routes(
+    desk: Desk, hub: Hub, current: CurrentPolicy, recorded: Callable[[bool], None]
+) -> list[Route]:
+    """Bundles, and consent. `hub`: of those who watch them. `recorded`: see `Consents`."""
     bundles = Bundles(desk, current)
     return [
-        *Consents(desk).routes(),
+        *Consents(desk, recorded).routes(),
         OpenUnary(_POLICY + "GetPolicy", bundles.get),
         SignedStream(_POLICY + "WatchPolicy", WatchPolicy(desk, hub, current), Lane.WATCH),
         KeyUnary(_POLICY + "PublishPolicy", bundles.publish, KeyRole.POLICY),

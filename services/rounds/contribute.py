@@ -22,6 +22,7 @@ class Contribute:
         """One report. Each party's box is stored as it will be sent."""
         request = parse(rounds_pb2.ContributeRequest.FromString, raw)
         round_ = await self._desk.round(request.round_id)
+        call.check_purpose(round_.purpose)
         boxes = request.boxes
         check_contribution(round_, request.header, boxes)
         if self._desk.policy.governed:
