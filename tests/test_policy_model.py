@@ -399,18 +399,14 @@ NAMES = st.text("abcz09._-", min_size=1, max_size=12)
 def signals(draw: st.DrawFn) -> Signal:
     """Any signal of the sample's purposes."""
     low, high = sorted(draw(st.tuples(*[st.integers(-(10**9), 10**9)] * 2)))
-    values: Values = draw(
-        st.sampled_from(
-            [
-                Whole(low, high), Number(low, high), Boolean(), Text(abs(low) % 4_000 + 1),
-                Vector(abs(high) % 4_000 + 1, low, high), Delta(low, high, abs(low) + 1),
-                Members(abs(low) % 10_000 + 1), Choices((str(low), "x")),
-            ]
-        )
-    )  # fmt: skip
+    some: list[Values] = [
+        Whole(low, high), Number(low, high), Boolean(), Text(abs(low) % 4_000 + 1),
+        Vector(abs(high) % 4_000 + 1, low, high), Delta(low, high, abs(low) + 1),
+        Members(abs(low) % 10_000 + 1), Choices((str(low), "x")),
+    ]  # fmt: skip
     return signal(
         draw(NAMES),
-        values,
+        draw(st.sampled_from(some)),
         collection="any/" + draw(NAMES),
         keys=draw(st.one_of(st.just(("*",)), st.lists(NAMES, min_size=1, unique=True).map(tuple))),
         reach=draw(st.sampled_from(Reach)),

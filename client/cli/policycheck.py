@@ -74,7 +74,7 @@ def _summary(bundle: Bundle) -> str:
         "experiments": bundle.experiments,
         "grants": bundle.access.grants,
     }
-    counted = ", ".join(f"{len(some)} {what}" for what, some in sizes.items())
+    counted = ", ".join(f"{what} {len(some)}" for what, some in sizes.items())
     lines = [f"{bundle.title}: sound, {len(bundle.encoded):,} bytes", f"  {counted}"]
     denied = [method.removeprefix("/rookery.v1.") for method in methods.denied_to_all(bundle)]
     if denied:
