@@ -10,6 +10,7 @@ import pytest
 
 from client.device import Device
 from client.errors import UserError
+from client.intelligence import exposures
 from client.intelligence.experiments import OUTCOME_MAX, Experiments, assign
 from client.measure.errors import Ineligible
 from crypto.errors import FormatError
@@ -169,19 +170,24 @@ def test_records_of_another_set_of_variants_do_not_count() -> None:
 
 
 def test_records_go_with_their_experiment() -> None:
-    """Forgotten by name, or because the policy no longer declares it."""
-    device = first_phone(Service()).device
+    """All are forgotten but those to keep, and on every device of the account."""
+    first = first_phone(Service())
+    second = pair(first, "b")
+    settle(first, second)
     other = rule(name="other/one")
-    both = of(device, HOME_FIRST, other)
-    for name in ("home-first", "other/one"):
-        both.expose(name, now_ms=NOW_MS)
-        both.outcome(name, 1, now_ms=NOW_MS)
-    assert of(device, other).forget(now_ms=NOW_MS) == 1
+    for phone in (first, second):
+        for name in ("home-first", "other/one"):
+            both = of(phone.device, HOME_FIRST, other)
+            both.expose(name, now_ms=NOW_MS)
+            both.outcome(name, 1, now_ms=NOW_MS)
+    settle(first, second)
+    gone = exposures.forget(second.device, {"other/one"}, now_ms=NOW_MS)
+    assert sorted(gone) == ["home-first/0", "home-first/1"]
+    settle(first, second)
+    both = of(first.device, HOME_FIRST, other)
     assert both.total("home-first") is None
-    assert both.total("other/one") == 1
-    assert both.forget("other/one", now_ms=NOW_MS) == 1
-    assert both.total("other/one") is None
-    assert both.forget(now_ms=NOW_MS) == 0
+    assert both.total("other/one") == 2
+    assert exposures.forget(first.device, {"other/one"}, now_ms=NOW_MS) == []
 
 
 def test_bad_use_is_told() -> None:
