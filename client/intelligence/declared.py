@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from client.intelligence.context import FEATURES
-from client.intelligence.recipe import CONTEXT_WEIGHT, Recipe, Term, at_context
+from client.intelligence.recipe import CONTEXT_WEIGHT, HIDDEN, Recipe, Term, at_context
 from crypto.policy import Bundle
 from crypto.policy.fields import MICRO
 from crypto.policy.signals import ANY, Signal
@@ -18,7 +18,7 @@ def recipe_of(bundle: Bundle, collection: str) -> Recipe | None:
     terms = [*_terms(bundle, collection)]
     for feature in FEATURES:
         terms += _terms(bundle, at_context(collection, feature), feature)
-    return Recipe(tuple(terms), hidden=f"{collection}.hidden") if terms else None
+    return Recipe(tuple(terms), hidden=collection + HIDDEN) if terms else None
 
 
 def recipe_for(bundle: Bundle, names: Iterable[str]) -> Recipe | None:

@@ -18,7 +18,7 @@ from client.intelligence.declared import recipe_for, recipe_of
 from client.intelligence.experiments import Experiments
 from client.intelligence.flags import Features
 from client.intelligence.ranking import Elsewhere, Influence, Prior, Ranked, rank
-from client.intelligence.recipe import Recipe, at_context
+from client.intelligence.recipe import HIDDEN, Recipe, at_context
 from client.intelligence.uses import PolicyUses, Unrestricted, Uses
 from client.measure.results import Ended
 from client.measure.values import Measures
@@ -57,23 +57,20 @@ class OnDevice:
     def collections(self) -> tuple[str, ...]:
         """Collections whose keys can be ranked."""
         synced = self._synced
-        if not synced.governed:
-            aside = {at_context("", feature) for feature in FEATURES} | {".hidden"}
-            return tuple(
-                one
-                for one in synced.core.collections()
-                if not any(one.endswith(end) for end in aside) and self._facts_of(one)
-            )
-        signals = () if synced.policy is None else synced.policy.signals
-        found = {
-            one.collection for one in signals if "." not in one.collection
-        }  # fmt: skip
-        return tuple(sorted(one for one in found if self.recipe(one) is not None))
-
-    def _facts_of(self, collection: str) -> bool:
-        taken = facts.take(
-            self._synced.core, Recipe.of(collection), Unrestricted(), now_ms=self._synced.now_ms()
+        if synced.governed:
+            signals = () if synced.policy is None else synced.policy.signals
+            every = sorted({one.collection for one in signals})
+            return tuple(one for one in every if not _is_aside(one) and self.recipe(one))
+        return tuple(
+            one for one in synced.core.collections() if not _is_aside(one) and self._says(one)
         )
+
+    def _says(self, collection: str) -> bool:
+        """Whether the profile says anything of a collection's items."""
+        now_ms = self._synced.now_ms()
+        taken = facts.take(
+            self._synced.core, Recipe.of(collection), Unrestricted(), now_ms=now_ms
+        )  # fmt: skip
         return bool(taken.by_item)
 
     def recipe(self, collection: str) -> Recipe | None:
@@ -186,3 +183,9 @@ def _counted_by(bundle: Bundle, task: TaskRule) -> CohortRule | None:
     if task.cohort is None or task.kind not in _COUNTED:
         return None
     return bundle.cohort(task.cohort)
+
+
+def _is_aside(collection: str) -> bool:
+    """Whether it says something of another collection's items: hidden, or in a context."""
+    ends = (HIDDEN, *(at_context("", feature) for feature in FEATURES))
+    return collection.endswith(ends)

@@ -18,6 +18,8 @@ from client.intelligence.context import FEATURES
 STRENGTH_MAX: Final = 50.0
 """More evidence than this of one term counts as so much: no single habit decides alone."""
 CONTEXT_WEIGHT: Final = 0.5
+HIDDEN: Final = ".hidden"
+"""Behind a collection's name: the set of its items that are not to be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Recipe:
                     for feature in FEATURES
                 ),
             ),
-            hidden=f"{collection}.hidden",
+            hidden=collection + HIDDEN,
         )
 
     def active(self, features: tuple[str, ...]) -> Iterator[Term]:
