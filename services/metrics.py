@@ -33,6 +33,7 @@ from services.errors import DEFECT, TABLE
 from services.limits import Gate
 from services.pressure import Pressure
 from services.store.observer import Fault, Renewal, Retry
+from services.store.retention import DELETED, KINDS
 from services.store.rounds import Phase
 from services.wake.metrics import WakeMetrics
 
@@ -322,6 +323,18 @@ class Metrics(CallMetrics):
             "rookery_policy_issued_timestamp_seconds", "When the policy in force was issued.",
             registry=registry,
         )  # fmt: skip
+        overdue = Gauge(
+            "rookery_retention_overdue",
+            "What two sweeps should have removed and is here, by kind: 0, or something is wrong.",
+            ["kind"],
+            registry=registry,
+        )
+        self._overdue = {kind: overdue.labels(kind) for kind in KINDS if kind != DELETED}
+        self._past_deletion = Gauge(
+            "rookery_rows_past_deletion",
+            "Rows of accounts that were deleted, and deletions that were begun and not finished.",
+            registry=registry,
+        )
         sweeps = Counter(
             "rookery_sweeps", "Hourly sweeps of the store.", ["outcome"], registry=registry
         )
@@ -362,6 +375,12 @@ class Metrics(CallMetrics):
         """Both are asked at each scrape."""
         self._streams.set_function(lambda: float(streams()))
         self._pairing_waits.set_function(lambda: float(pairing_waits()))
+
+    def tally_overdue(self, counts: Mapping[str, int]) -> None:
+        """What `Store.overdue` found."""
+        for kind, gauge in self._overdue.items():
+            gauge.set(counts[kind])
+        self._past_deletion.set(counts[DELETED])
 
     def tally_rounds(self, counts: Mapping[Phase, int]) -> None:
         """So many rounds are in each state; 0 in those that are not named."""

@@ -44,6 +44,7 @@ from services.operations.health import Counted
 from services.operations.routes import operations_routes
 from services.otlp import open_tracer
 from services.policy.current import CurrentPolicy
+from services.policy.retention import retention_of
 from services.policy.routes import policy_routes
 from services.pressure import Pressure, Probe, own_address
 from services.rounds.keyring import Keyring
@@ -53,6 +54,7 @@ from services.spans import NO_TRACES, Tracer
 from services.store.base import Store
 from services.store.errors import StoreError
 from services.store.opening import open_store
+from services.store.retention import Retention
 from services.sync.accounts import Accounts
 from services.sync.desk import Desk
 from services.sync.pairing import Pairing
@@ -68,6 +70,8 @@ __all__ = ["SERVED", "Secrets", "Server", "grpc_options", "open_server"]
 
 _SYNC = "/rookery.v1.Sync/"
 _SWEEP_S = 3_600.0
+_OVERDUE_MS = 2 * 3_600_000
+"""What has been over for two sweeps should be gone: it is no sign that one is about to come."""
 _STREAMS_LEAVE_S = 5.0
 ALIVE = "rookery.alive"
 """What the health service says of the process itself: a probe of liveness asks for it, so that
@@ -159,6 +163,10 @@ class Server:
         self.guard = Guard(lambda: self.policy.governed)
         self.policy.on_taken(lambda bundle: self.guard.take(bundle.access, bundle.sequence))
         self.policy.on_taken(metrics.policy_taken)
+        # What a policy shortens is gone soon after it was published.
+        self._sweep_now = asyncio.Event()
+        self.policy.on_taken(lambda _: self._sweep_now.set())
+        self._limits = config.limits()
         self.verifiers = ThreadPoolExecutor(config.verify_threads, "verify")
         self.edge = Edge(
             self._routes(desk),
@@ -228,7 +236,7 @@ class Server:
             ),
             *relay_routes(desk, self.hub, self.policy, config),
             *policy_routes(desk, self.policy_hub, self.policy, self.metrics.consented),
-            *self.waking.routes(desk),
+            *self.waking.routes(desk, lambda: self.policy.bundle),
         ]
         metrics = self.metrics
         counted = Counted(self.clock.wall_ms(), metrics.refusals, metrics.consents)
@@ -303,20 +311,31 @@ class Server:
         await self.store.close()
         await asyncio.to_thread(self.tracer.close)
 
+    @property
+    def _retention(self) -> Retention:
+        return retention_of(self._limits, self.policy.bundle)
+
     async def _sweep(self) -> None:
         while True:
+            self._sweep_now.clear()
             try:
-                await self.store.sweep(now_ms=self.clock.wall_ms())
+                await self.store.sweep(now_ms=self.clock.wall_ms(), retention=self._retention)
                 self.metrics.swept(is_done=True)
             except StoreError as error:
                 self.metrics.swept(is_done=False)
                 self.telemetry.event("sweep_failed", error=type(error).__name__)
-            await asyncio.sleep(_SWEEP_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._sweep_now.wait(), _SWEEP_S)
 
     async def _refresh(self) -> None:
         """Before a scrape. A store that can't be asked is seen in its own metrics."""
+        now_ms = self.clock.wall_ms()
         with contextlib.suppress(StoreError):
-            self.metrics.tally_rounds(await self.store.rounds.tally(now_ms=self.clock.wall_ms()))
+            self.metrics.tally_rounds(await self.store.rounds.tally(now_ms=now_ms))
+            overdue = await self.store.overdue(
+                now_ms=now_ms - _OVERDUE_MS, retention=self._retention
+            )
+            self.metrics.tally_overdue(overdue)
 
 
 def _authenticator(

@@ -53,6 +53,7 @@ async def counter(
         [one.public for one in PARTIES if one is not actor],
         random_bytes=os.urandom,
         on_round=lambda _: None,
+        shares_ms=lambda: config.retention_ms,
     )
 
     async def no_link(*_: object) -> None:

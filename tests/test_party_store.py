@@ -12,15 +12,20 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from crypto.policy import Bundle
 from mpc.budget import OpenedBefore, OverBudget
 from services.party import items, states
+from services.party.config import PartyConfig
 from services.party.items import Rewritten
 from services.party.reports import Report
+from services.party.retention import Keeping
 from services.party.schema import MIGRATIONS
 from services.party.states import Reason, State
 from services.party.store import PartyStore
 from services.store.errors import RoundClosed, RoundConflict, RoundUnknown, StoreUnavailable
+from tests import policy_samples
 from tests.party_store_child import REPORTS, TERMS, WINDOW
+from tests.relay_worlds import task
 from tests.service_process import environment
 
 ROUND = WINDOW.round_id
@@ -326,14 +331,14 @@ def test_a_sweep_ends_what_was_never_signed_and_forgets_what_is_long_over(
     """A box key that nobody collected for goes with its window; spendings stay for ever."""
     later = replace(WINDOW, round_id=b"l" * 16, open_ms=10, close_ms=20)
     open_round.prepare(later, b"k" * 32)
-    open_round.sweep(now_ms=19, ended_before_ms=0)
+    open_round.sweep(now_ms=19, history_ms=lambda _: 19)
     assert open_round.round(later.round_id).box_sk is not None
-    open_round.sweep(now_ms=20, ended_before_ms=0)
+    open_round.sweep(now_ms=20, history_ms=lambda _: 20)
     assert open_round.round(later.round_id).box_sk is None
     assert open_round.round(ROUND).progress.state is State.OPEN
     open_round.spend(ROUND, micro_rho=6, cap_micro_rho=10)
     open_round.advance(ROUND, lambda p: states.abandoned(p, Reason.RETENTION))
-    open_round.sweep(now_ms=99, ended_before_ms=99)
+    open_round.sweep(now_ms=99, history_ms=lambda _: 0)
     with pytest.raises(RoundUnknown):
         open_round.round(ROUND)
     assert open_round.spent(WINDOW.spec_hash) == 6
@@ -381,3 +386,44 @@ def test_killed_at_every_commit_a_round_ends_the_same(tmp_path: Path, side: int)
             assert look.execute("SELECT state, valid FROM round").fetchall() == [(State.SIGNED, 20)]
             assert look.execute("SELECT rule, boxes FROM refused").fetchall() == [("open", 4)]
             assert look.execute("SELECT sum(micro_rho) FROM ledger").fetchone() == (7,)
+
+
+def test_nothing_is_overdue_after_a_sweep(open_round: PartyStore) -> None:
+    """What is due is counted before it; a round that does not come to its end stays counted until
+    its driver ends it."""
+    later = replace(WINDOW, round_id=b"l" * 16, open_ms=10, close_ms=20)
+    open_round.prepare(later, b"k" * 32)
+    assert open_round.overdue(now_ms=19, history_ms=lambda _: 0) == {"boxes": 0, "results": 0}
+    assert open_round.overdue(now_ms=20, history_ms=lambda _: 99)["boxes"] == 1
+    open_round.sweep(now_ms=20, history_ms=lambda _: 99)
+    assert open_round.overdue(now_ms=20, history_ms=lambda _: 99) == {"boxes": 0, "results": 0}
+    assert open_round.overdue(now_ms=21, history_ms=lambda _: 0)["results"] == 1
+    open_round.sweep(now_ms=21, history_ms=lambda _: 0)
+    stuck_ms = open_round.round(ROUND).window.retain_until_ms
+    assert open_round.overdue(now_ms=stuck_ms, history_ms=lambda _: 0) == {
+        "boxes": 1, "results": 0,
+    }  # fmt: skip
+    open_round.advance(ROUND, lambda p: states.abandoned(p, Reason.RETENTION))
+    open_round.sweep(now_ms=1 << 50, history_ms=lambda _: 0)
+    assert open_round.overdue(now_ms=1 << 50, history_ms=lambda _: 0) == {"boxes": 0, "results": 0}
+
+
+def test_a_party_keeps_what_its_settings_and_the_policy_both_let_it_keep() -> None:
+    """By the task's own bound where that is the shortest, and never shorter than a result may
+    have to be handed in."""
+    config, made = PartyConfig(), policy_samples.bundle()
+    published = task("app/region").encoded
+    held: list[Bundle | None] = [None]
+    keeping = Keeping(config, lambda: held[0])
+    assert keeping.shares_ms == config.retention_ms
+    assert keeping.history_ms(published) == config.history_ms
+    days = replace(made.retention, boxes_days=1)
+    held[0] = replace(made, retention=days)
+    day_ms = 86_400_000
+    assert keeping.shares_ms == min(day_ms, config.retention_ms)
+    assert keeping.history_ms(published) == min(config.history_ms, 180 * day_ms)
+    assert keeping.history_ms(task("other").encoded) == min(config.history_ms, 365 * day_ms)
+    assert keeping.history_ms(b"no task") == min(config.history_ms, 365 * day_ms)
+    rules = tuple(replace(one, result_days=1) for one in made.tasks)
+    held[0] = replace(made, retention=days, tasks=rules)
+    assert keeping.history_ms(published) == 2 * keeping.shares_ms

@@ -17,7 +17,7 @@ from client.errors import RowsError
 from client.measure import judge, values
 from client.measure.consent import Consent
 from client.measure.errors import Ineligible, contributed
-from client.measure.policy import Policy
+from client.measure.policy import DAY_MS, Policy
 from client.measure.records import Records, Shown, conflicting
 from client.rounds import SignedTask
 from client.rows import Changes, Journal, Rows, pack, unpack
@@ -31,7 +31,7 @@ from mpc.task import Task
 
 ROWS: Final = "shell/measure/"
 """Where all of it stands in the vault."""
-KEPT_MS: Final = 400 * 86_400_000
+KEPT_MS: Final = 400 * DAY_MS
 """How long a round is remembered after it was over."""
 _CONFLICT: Final = (
     "Your devices were shown two different rounds for one time of the same task. Somebody could"
@@ -308,6 +308,15 @@ class Measuring:
         if self._sent.pop(digest, None) is not None:
             self._journal.drop(f"sent:{digest.hex()}")
         self._put(replace(self.answered[digest], standing=standing))
+
+    def result_ms(self, task: Task) -> int:
+        """How long a result of a task is kept here, from its window's end on."""
+        bundle = None if self.governed is None else self.governed()
+        if bundle is None:
+            return KEPT_MS
+        rule = bundle.task_for(task.task_id)
+        days = bundle.retention.result_days if rule is None else rule.result_days
+        return min(KEPT_MS, days * DAY_MS)
 
     def prune(self, *, now_ms: int) -> None:
         """Forgets rounds that were over long ago, and their tasks."""

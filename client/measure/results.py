@@ -16,7 +16,7 @@ from client.analyst.errors import NotVerified
 from client.analyst.evidence import check_given_up
 from client.errors import RowsError
 from client.measure import judge
-from client.measure.core import KEPT_MS, ROWS, Measuring
+from client.measure.core import ROWS, Measuring
 from client.measure.errors import Ineligible
 from client.measure.policy import Policy
 from client.measure.records import Shown
@@ -126,9 +126,10 @@ class Results:
         return ended
 
     def prune(self, *, now_ms: int) -> None:
-        """Forgets results of rounds that were over long ago."""
+        """Forgets results of rounds that were over long ago, or as long as the policy bundle lets
+        results of their task be kept."""
         for digest, ended in list(self.ended.items()):
-            if now_ms >= ended.shown.manifest.close_ms + KEPT_MS:
+            if now_ms >= ended.shown.manifest.close_ms + self._measuring.result_ms(ended.task):
                 del self.ended[digest]
                 self._journal.drop(f"result:{digest.hex()}")
 

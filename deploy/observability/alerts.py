@@ -249,6 +249,32 @@ ALERTS = (
         fires_at="4h",
     ),
     Alert(
+        "RookeryRetentionOverdue",
+        "rookery_retention_overdue > 0",
+        "90m",
+        "ticket",
+        "{{ $labels.instance }} of {{ $labels.job }} keeps {{ $labels.kind }} for too long",
+        "retention-overdue",
+        bad=_server("rookery_retention_overdue", "3x300", ',kind="results"'),
+        # What a new policy has shortened is gone after the next sweep.
+        good=_server("rookery_retention_overdue", "0x10 3x60 0x230", ',kind="results"'),
+        labels=_ONE | {"kind": "results"},
+        fires_at="4h",
+    ),
+    Alert(
+        "RookeryDeletionUnfinished",
+        "rookery_rows_past_deletion > 0",
+        "90m",
+        "ticket",
+        "{{ $labels.instance }} of {{ $labels.job }} holds something of a deleted account",
+        "retention-overdue",
+        bad=_server("rookery_rows_past_deletion", "1x300"),
+        # A deletion that a crash cut short is finished by the next sweep.
+        good=_server("rookery_rows_past_deletion", "0x10 1x60 0x230"),
+        labels=_ONE,
+        fires_at="4h",
+    ),
+    Alert(
         "RookeryReloadRefused",
         "rookery_reload_refused == 1",
         "2m",

@@ -126,6 +126,12 @@ SERVICE = {
             {"time() - max by (instance) (rookery_sweep_done_timestamp_seconds{@})": "{{instance}}"}
             | rate("rookery_sweeps_total", "outcome"),
         ),
+        Panel(
+            "Kept for too long: 0",
+            "none",
+            gauge("rookery_retention_overdue", "kind") | gauge("rookery_rows_past_deletion"),
+            "Past its retention for two sweeps, or of an account that was deleted.",
+        ),
     ),
     "Waking": (
         Panel("Pokes by outcome", "none", rate("rookery_wake_pokes_total", "outcome")),
@@ -179,6 +185,9 @@ PARTIES = {
             "Least budget left", "percentunit",
             {"min by (instance) (rookery_party_budget_left_ratio{@})": "{{instance}}"},
             "Of the task that has least left.",
+        ),
+        Panel(
+            "Kept for too long: 0", "none", gauge("rookery_retention_overdue", "instance", "kind")
         ),
         Panel("Tasks by budget", "none", gauge("rookery_party_tasks", "instance", "budget")),
     ),

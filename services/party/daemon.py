@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from crypto.errors import CryptoError
+from crypto.policy import Bundle
 from mpc import task as tasks
 from mpc.keys import PartyKey
 from services import keys
@@ -34,6 +35,7 @@ from services.party.jobs import JOB_CHANNEL_BIT, Jobs
 from services.party.links import Duplex, Frame, LinkLost, Links
 from services.party.metrics import PartyMetrics
 from services.party.relay import Relay
+from services.party.retention import Keeping
 from services.party.states import IllegalTransition
 from services.party.store import PartyStore
 from services.party.turns import Turns
@@ -43,6 +45,8 @@ from services.telemetry import Telemetry, configure
 
 DIAL_S_MAX: Final = 10.0
 SWEEP_S: Final = 3_600.0
+_OVERDUE_MS: Final = 2 * 3_600_000
+"""What has been over for two sweeps should be gone."""
 AGAIN_S_MAX: Final = 60.0
 STRANGER_PER_S, STRANGER_BURST, STRANGER_KEYS_MAX = 5.0, 60, 10_000
 _OVERHEAD_BYTES: Final = 64 << 10
@@ -60,8 +64,10 @@ class Daemon:
         telemetry: Telemetry | None = None,
         metrics: PartyMetrics | None = None,
         clock: Clock | None = None,
+        policy: Callable[[], Bundle | None] = lambda: None,
     ) -> None:
-        """`metrics`: the object that `telemetry` counts in."""
+        """`metrics`: the object that `telemetry` counts in. `policy`: where the bundle in force is
+        asked for."""
         self.metrics = metrics or PartyMetrics()
         self.tracer = open_tracer(config, "rookery-party", on_lost=self.metrics.spans_lost.inc)
         self.config = config
@@ -72,6 +78,7 @@ class Daemon:
         )
         self.address = ""
         self._clock = clock or Clock.system()
+        self.keeping = Keeping(config, policy)
         self._peers = peers(config)
         self._drivers: dict[bytes, Driver] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -106,6 +113,7 @@ class Daemon:
             self._peers,
             random_bytes=os.urandom,
             on_round=self._drive,
+            shares_ms=lambda: self.keeping.shares_ms,
         )
         self._front = Front(
             config,
@@ -269,11 +277,15 @@ class Daemon:
 
     def _sweep(self) -> None:
         now_ms = self._clock.wall_ms()
-        self.store.sweep(now_ms=now_ms, ended_before_ms=now_ms - self.config.history_ms)
+        self.store.sweep(now_ms=now_ms, history_ms=self.keeping.history_ms)
 
     async def _refresh(self) -> None:
         """Before a scrape."""
         self.metrics.tally_rounds(self.store.tally())
+        overdue = self.store.overdue(
+            now_ms=self._clock.wall_ms() - _OVERDUE_MS, history_ms=self.keeping.history_ms
+        )
+        self.metrics.tally_overdue(overdue)
         self.metrics.tally_budgets(self._budgets())
 
     def _budgets(self) -> Iterator[tuple[int, int, int]]:

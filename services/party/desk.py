@@ -45,13 +45,16 @@ class Desk:
         *,
         random_bytes: Callable[[int], bytes],
         on_round: Callable[[bytes], None],
+        shares_ms: Callable[[], int],
     ) -> None:
+        """`shares_ms`: how long a round that is prepared now is kept with its shares."""
         self._store = store
         self._key = key
         self._config = config
         self._peers = peers
         self._random = random_bytes
         self._on_round = on_round
+        self._shares_ms = shares_ms
 
     def routes(self) -> list[Route]:
         """Both methods, for publishers."""
@@ -81,7 +84,7 @@ class Desk:
             spec_hash=task.spec_hash,
             open_ms=asked.open_ms,
             close_ms=asked.close_ms,
-            retain_until_ms=asked.close_ms + task.grace_ms + self._config.retention_ms,
+            retain_until_ms=asked.close_ms + task.grace_ms + self._shares_ms(),
             task=asked.task.task,
             task_sig=asked.task.sig,
             publisher=publisher,

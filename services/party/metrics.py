@@ -16,6 +16,7 @@ from services.metrics import OTHER, REASONS, CallMetrics
 from services.party.jobs import Ending
 from services.party.links import LOST_RULES
 from services.party.messages import Job
+from services.party.retention import KINDS
 from services.party.states import Progress, Reason, State
 
 JOB_SECONDS: Final = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -61,6 +62,13 @@ class PartyMetrics(CallMetrics):
             ),
             VERDICTS,
         )
+        overdue = Gauge(
+            "rookery_retention_overdue",
+            "What two sweeps should have removed and is here, by kind: 0, or something is wrong.",
+            ["kind"],
+            registry=registry,
+        )
+        self._overdue = {kind: overdue.labels(kind) for kind in KINDS}
         self._jobs = Counter(
             "rookery_party_jobs", "Jobs that ended, by how.", ["job", "ending"], registry=registry
         )
@@ -186,6 +194,11 @@ class PartyMetrics(CallMetrics):
         self._peers.set_function(peers)
         self._links_up.set_function(lambda: float(links_up()))
         self._jobs_running.set_function(lambda: float(jobs_running()))
+
+    def tally_overdue(self, counts: Mapping[str, int]) -> None:
+        """What `PartyStore.overdue` found."""
+        for kind, gauge in self._overdue.items():
+            gauge.set(counts[kind])
 
     def tally_rounds(self, counts: Mapping[State, int]) -> None:
         """So many rounds are in each state; 0 in those that are not named."""

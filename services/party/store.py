@@ -26,6 +26,7 @@ from services.party.records import (
     progress_row,
 )
 from services.party.reports import Batch, Held, Report
+from services.party.retention import BOXES, RESULTS
 from services.party.schema import create_round_tables, drop_round_tables, migrate
 from services.party.states import Progress, Reason, State, abandoned
 from services.store.errors import RoundClosed, RoundConflict, RoundUnknown
@@ -215,9 +216,10 @@ class PartyStore:
         )
         items.keep_only(self._db, round_n)
 
-    def sweep(self, *, now_ms: int, ended_before_ms: int) -> None:
+    def sweep(self, *, now_ms: int, history_ms: Callable[[bytes], int]) -> None:
         """Ends rounds that were prepared and never signed, once their window is over, and
-        forgets those that ended with a window before `ended_before_ms`. Spendings stay."""
+        forgets those that ended with a window so long ago; `history_ms`: by the task as it was
+        published. Spendings stay."""
         unsigned = self._db.execute(
             "SELECT round_id FROM round WHERE manifest IS NULL AND box_sk IS NOT NULL"
             " AND close_ms <= ?",
@@ -226,12 +228,32 @@ class PartyStore:
         for (round_id,) in unsigned:
             self.advance(round_id, lambda p: abandoned(p, Reason.RETENTION))
         with self._transaction():
-            old = self._db.execute(
-                "SELECT round_n FROM round WHERE state IN (?, ?) AND close_ms < ?",
-                (*_ENDED, ended_before_ms),
-            ).fetchall()
+            old = self._past(now_ms, history_ms)
             for table in ("item", "refused", "round"):
                 self._db.executemany(f"DELETE FROM {table} WHERE round_n = ?", old)  # noqa: S608
+
+    def overdue(self, *, now_ms: int, history_ms: Callable[[bytes], int]) -> dict[str, int]:
+        """How many rounds are here past their retention: not ended, and ended too long ago."""
+        (boxes,) = self._db.execute(
+            "SELECT count(*) FROM round WHERE box_sk IS NOT NULL AND"
+            " (CASE WHEN manifest IS NULL THEN close_ms ELSE retain_until_ms END) <= ?",
+            (now_ms,),
+        ).fetchone()
+        return {BOXES: boxes, RESULTS: len(self._past(now_ms, history_ms))}
+
+    def _past(self, now_ms: int, history_ms: Callable[[bytes], int]) -> list[tuple[int]]:
+        """`round_n` of rounds that ended too long ago."""
+        tasks = self._db.execute(
+            "SELECT spec_hash, min(task) FROM round GROUP BY spec_hash"
+        ).fetchall()
+        found: list[tuple[int]] = []
+        for spec_hash, task in tasks:
+            found += self._db.execute(
+                "SELECT round_n FROM round WHERE spec_hash = ? AND state IN (?, ?)"
+                " AND close_ms < ?",
+                (spec_hash, *_ENDED, now_ms - history_ms(task)),
+            )
+        return found
 
     # Taking in
 

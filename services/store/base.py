@@ -9,7 +9,7 @@ epoch, cuts, lamport, winners, quotas) is checked here, in the transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -20,6 +20,7 @@ from crypto.ids import AccountId, DeviceId, OpHash
 from crypto.link import SignedLink
 from services.store import packed
 from services.store.governance import GovernanceStore
+from services.store.retention import Retention
 from services.store.rounds import RoundStore
 from services.store.wake import WakeStore
 
@@ -290,9 +291,18 @@ class Store(Protocol):
         account's own bound."""
         ...
 
-    async def sweep(self, *, now_ms: int) -> None:
-        """Removes what is over: mailboxes, nonces, epochs past their grace, boxes and
-        results past their retention, wake handles that were not renewed. Called hourly."""
+    async def sweep(self, *, now_ms: int, retention: Retention | None = None) -> None:
+        """Removes what is over: mailboxes, nonces, epochs past their grace, boxes, results and
+        entries of the audit log past their retention, wake handles that were not renewed, what
+        a deletion that was cut short left. Called hourly. `retention`: by default that of the
+        limits."""
+        ...
+
+    async def overdue(
+        self, *, now_ms: int, retention: Retention | None = None
+    ) -> Mapping[str, int]:
+        """What stands although a sweep at `now_ms` removes it, by `services.store.retention.KINDS`.
+        Nothing does right after one. Asked once a scrape of the metrics, as `RoundStore.tally`."""
         ...
 
 

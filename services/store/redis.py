@@ -10,7 +10,7 @@ what it checks, and when the generation changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from crypto.chain import Chain
 from crypto.grant import SealedGrant
@@ -31,6 +31,15 @@ from services.store.redis_read import LINKS, NONCE, PAGE, SCANNED_MAX, unpack_li
 from services.store.redis_rounds import RedisRounds
 from services.store.redis_wake import RedisWake
 from services.store.redis_watch import Watches
+from services.store.retention import (
+    AUDIT,
+    DELETED,
+    MAILBOXES,
+    WAKE,
+    Retention,
+    audit_overdue,
+    trim_audit,
+)
 
 _UNFINISHED = 2
 
@@ -287,10 +296,26 @@ class RedisStore:
         """Those that a crash interrupted, however short ago: nobody else uses the store."""
         await self._chains.sweep(settled_ms=0)
 
-    async def sweep(self, *, now_ms: int) -> None:
+    async def sweep(self, *, now_ms: int, retention: Retention | None = None) -> None:
         """See `Store.sweep`."""
         self._check_open()
+        kept = retention or Retention.of(self._limits)
         await mailbox.sweep(self._link, now_ms)
         await self._chains.sweep()
         await self._keeper.sweep(now_ms)
-        await self._rounds.sweep(now_ms=now_ms)
+        await self._rounds.sweep(now_ms=now_ms, retention=kept)
+        await trim_audit(self._governance, kept, now_ms=now_ms)
+
+    async def overdue(
+        self, *, now_ms: int, retention: Retention | None = None
+    ) -> Mapping[str, int]:
+        """See `Store.overdue`. Handles end by themselves: Redis removes them."""
+        self._check_open()
+        kept = retention or Retention.of(self._limits)
+        return {
+            MAILBOXES: await mailbox.overdue(self._link, now_ms),
+            WAKE: 0,
+            **await self._rounds.overdue(now_ms=now_ms, retention=kept),
+            AUDIT: await audit_overdue(self._governance, kept, now_ms=now_ms),
+            DELETED: await self._chains.unfinished(),
+        }

@@ -192,6 +192,14 @@ class Chains:
                     else:  # It never came to pass, and nobody was told that it had.
                         await self._link.call("HDEL", gone(number), account_id)
 
+    async def unfinished(self) -> int:
+        """How many deletions were begun and never finished, long enough ago for a sweep."""
+        before_ms = time.time_ns() // 1_000_000 - SETTLED_MS
+        intents = [await self._link.call("HVALS", gone(number)) for number in range(SHARDS)]
+        return sum(
+            _INTENT.unpack_from(intent)[0] <= before_ms for found in intents for intent in found
+        )
+
     # --- accounts of a subject ---
 
     async def _reserve(self, rows: Sequence[bytes], account_id: AccountId) -> None:

@@ -84,6 +84,12 @@ async def fetch(link: Link, place: bytes, number: int, now_ms: int) -> bytes | N
     return body
 
 
+async def overdue(link: Link, now_ms: int) -> int:
+    """How many mailboxes are over and here."""
+    count: int = await link.call("ZCOUNT", _KEYS[0], "-inf", now_ms)
+    return count
+
+
 async def sweep(link: Link, now_ms: int) -> None:
     """Removes mailboxes that are over."""
     while await link.run(PURGE, _KEYS, (now_ms, _PURGED_MAX)) == _PURGED_MAX:

@@ -41,6 +41,7 @@ from services.store.errors import (
 from services.store.redis_keys import AccountKeys
 from services.store.redis_link import Link
 from services.store.redis_round_keys import RoundKeys
+from services.store.retention import BOXES, RESULTS, Retention
 from services.store.rounds import (
     BoxPage,
     Contribution,
@@ -415,21 +416,61 @@ class RedisRounds:
 
     # --- housekeeping ---
 
-    async def sweep(self, *, now_ms: int) -> None:
+    async def sweep(self, *, now_ms: int, retention: Retention) -> None:
         """See `RoundStore.sweep`."""
-        async for round_id, row in self._ended(keys.WITH_BOXES, now_ms - self._limits.boxes_ms):
-            if row is not None:
-                round_keys = RoundKeys(round_id)
-                content = round_keys.content(len(row.parties))
-                await self._link.run(scripts.END, (round_keys.state, *content))
-            await self._link.call("ZREM", keys.WITH_BOXES, round_id)
-        async for round_id, row in self._ended(keys.ALL_BY_END, now_ms - self._limits.results_ms):
-            if row is not None:
-                await self._forget(row)
-            await self._link.call("ZREM", keys.ALL_BY_END, round_id)
+        async for round_id, row in self._ended(keys.WITH_BOXES, now_ms - retention.boxes_ms):
+            await self._drop_boxes(round_id, row)
+        async for round_id, row in self._ended(keys.ALL_BY_END, now_ms - retention.results_ms):
+            await self._leave(round_id, row, keys.ALL_BY_END)
+        for spec_hash, boxes_ms, results_ms in await self._own_bounds(retention):
+            index = keys.by_end(spec_hash)
+            with_boxes = await self._ids(keys.WITH_BOXES, now_ms - boxes_ms)
+            for round_id in with_boxes & await self._ids(index, now_ms - boxes_ms):
+                await self._drop_boxes(round_id, await self._row(round_id, fresh=True))
+            for round_id in await self._ids(index, now_ms - results_ms):
+                await self._leave(round_id, await self._row(round_id, fresh=True), index)
         flat = await self._link.call("HGETALL", keys.FORGOTTEN)
         for round_id, parties in zip(flat[::2], flat[1::2], strict=True):
             await self._erase(round_id, int(parties))
+
+    async def _drop_boxes(self, round_id: bytes, row: RoundRow | None) -> None:
+        if row is not None:
+            round_keys = RoundKeys(round_id)
+            content = round_keys.content(len(row.parties))
+            await self._link.run(scripts.END, (round_keys.state, *content))
+        await self._link.call("ZREM", keys.WITH_BOXES, round_id)
+
+    async def _leave(self, round_id: bytes, row: RoundRow | None, index: bytes) -> None:
+        if row is not None:
+            await self._forget(row)
+        await self._link.call("ZREM", index, round_id)
+
+    async def overdue(self, *, now_ms: int, retention: Retention) -> Mapping[str, int]:
+        """See `RoundStore.overdue`."""
+        boxes = await self._ids(keys.WITH_BOXES, now_ms - retention.boxes_ms)
+        results = await self._ids(keys.ALL_BY_END, now_ms - retention.results_ms)
+        results |= set(await self._link.call("HKEYS", keys.FORGOTTEN))
+        for spec_hash, boxes_ms, results_ms in await self._own_bounds(retention):
+            with_boxes = await self._ids(keys.WITH_BOXES, now_ms - boxes_ms)
+            boxes |= with_boxes & await self._ids(keys.by_end(spec_hash), now_ms - boxes_ms)
+            results |= await self._ids(keys.by_end(spec_hash), now_ms - results_ms)
+        return {BOXES: len(boxes), RESULTS: len(results)}
+
+    async def _ids(self, index: bytes, until_ms: int) -> set[bytes]:
+        return set(await self._link.call("ZRANGEBYSCORE", index, "-inf", until_ms))
+
+    async def _own_bounds(self, retention: Retention) -> list[tuple[bytes, int, int]]:
+        """Of tasks that keep their boxes or results for less: spec_hash, and how long."""
+        found: list[tuple[bytes, int, int]] = []
+        after, more = 0, True
+        while more:
+            page, more = await self.read_tasks(after, tasks_max=PER_SWEEP, bytes_max=1 << 20)
+            after = page[-1][0] if page else after
+            for _, row in page:
+                bounds = retention.box_ms(row.task_id), retention.result_ms(row.task_id)
+                if bounds != (retention.boxes_ms, retention.results_ms):
+                    found.append((row.spec_hash, *bounds))
+        return found
 
     async def _ended(
         self, index: bytes, until_ms: int

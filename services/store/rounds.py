@@ -13,6 +13,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from crypto.ids import AccountId, DeviceId
+from services.store.retention import Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +221,12 @@ class RoundStore(Protocol):
         """None if there is no such round, or no longer."""
         ...
 
-    async def sweep(self, *, now_ms: int) -> None:
+    async def sweep(self, *, now_ms: int, retention: Retention) -> None:
         """Drops boxes whose retention is over, then results whose retention is."""
+        ...
+
+    async def overdue(self, *, now_ms: int, retention: Retention) -> Mapping[str, int]:
+        """How many rounds have boxes (`boxes`) or stand at all (`results`) past it."""
         ...
 
 

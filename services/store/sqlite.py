@@ -20,7 +20,7 @@ import secrets
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,11 +42,20 @@ from services.store.mark import Mark
 from services.store.nonces import NonceWindow
 from services.store.observer import UNOBSERVED, Renewal, StoreObserver
 from services.store.replay import replay
+from services.store.retention import (
+    AUDIT,
+    DELETED,
+    MAILBOXES,
+    WAKE,
+    Retention,
+    audit_overdue,
+    trim_audit,
+)
 from services.store.sqlite_governance import SqliteGovernance
 from services.store.sqlite_relay import SqliteRounds
 from services.store.sqlite_state import Entry, load, read_heads
 from services.store.sqlite_transaction import Transaction
-from services.store.sqlite_wake import SqliteWake, forget_expired
+from services.store.sqlite_wake import SqliteWake, count_expired, forget_expired
 from services.store.sqlite_writer import Done, Work, Writer
 
 ACCOUNTS_CACHED = 4096
@@ -85,6 +94,8 @@ class SqliteStore:
         self._positions_count = 0
         self._nonces = nonces
         self._mark = mark
+        self._limits = limits
+        self._deleted = 0
         self._closed = False
         transaction = Transaction(writes, limits, ACCOUNTS_CACHED, mark)
         self._writer = Writer(transaction, self._loop, self._delivered, observer)
@@ -333,13 +344,31 @@ class SqliteStore:
         StoreUnavailable at its bound."""
         return self._nonces.remember(caller, nonce, now_ms=now_ms)
 
-    async def sweep(self, *, now_ms: int) -> None:
+    async def sweep(self, *, now_ms: int, retention: Retention | None = None) -> None:
         """See `Store.sweep`. Trimming goes on in slices after it returns."""
+        kept = retention or Retention.of(self._limits)
         self._nonces.turn(now_ms=now_ms)
         self._send_positions()
         await self._writer.submit(lambda tx: trim.plan_sweep(tx, now_ms))
         await self._writer.submit(lambda tx: forget_expired(tx, now_ms))
-        await self._rounds.sweep(now_ms=now_ms)
+        await self._rounds.sweep(now_ms=now_ms, retention=kept)
+        await trim_audit(self._governance, kept, now_ms=now_ms)
+        self._deleted = await self._writer.submit(lambda tx: accounts.count_deleted(tx.db))
+
+    async def overdue(
+        self, *, now_ms: int, retention: Retention | None = None
+    ) -> Mapping[str, int]:
+        """See `Store.overdue`. Rows of deleted accounts are as of the newest sweep."""
+        self._check_open()
+        kept = retention or Retention.of(self._limits)
+        with schema.one_moment(self._reads):
+            counts = {
+                MAILBOXES: mailbox.overdue(self._reads, now_ms),
+                WAKE: count_expired(self._reads, now_ms),
+            }
+        counts.update(await self._rounds.overdue(now_ms=now_ms, retention=kept))
+        counts[AUDIT] = await audit_overdue(self._governance, kept, now_ms=now_ms)
+        return {**counts, DELETED: self._deleted}
 
     # --- what the loop knows ---
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 
 from crypto.chain import Chain
@@ -167,6 +168,23 @@ def _insert_link(
         "INSERT INTO link VALUES (?, ?, ?, ?, ?)",
         (account.base + seq, signed.raw, signed.sig, signed.pop, judge_chain.pack_grants(grants)),
     )
+
+
+_LEFT_BEHIND = """
+SELECT
+  (SELECT count(*) FROM tail WHERE account_n NOT IN (SELECT account_n FROM account))
+  + (SELECT count(*) FROM device WHERE (device_key >> ?1) NOT IN (SELECT account_n FROM account))
+  + (SELECT count(*) FROM wake WHERE (device_key >> ?1) NOT IN (SELECT account_n FROM account))
+  + (SELECT count(*) FROM consent WHERE (consent_id >> ?2) NOT IN (SELECT account_n FROM account))
+  + (SELECT count(*) FROM contribution WHERE account_n NOT IN (SELECT account_n FROM account))
+"""
+
+
+def count_deleted(db: sqlite3.Connection) -> int:
+    """Rows of accounts that are not here any more: tails, devices, handles, consent, contributions.
+    What else an account has goes in the same transaction as these do."""
+    count: tuple[int] = db.execute(_LEFT_BEHIND, (DEVICE_BITS, POSITION_BITS)).fetchone()
+    return count[0]
 
 
 def delete_account(

@@ -35,6 +35,14 @@ def post_message(tx: Transaction, rendezvous: bytes, number: int, body: bytes, n
     tx.db.execute("INSERT INTO mailbox VALUES (?, ?, ?, ?)", (rendezvous, number, body, expires_ms))
 
 
+def overdue(db: sqlite3.Connection, now_ms: int) -> int:
+    """How many mailboxes are over and here."""
+    count: tuple[int] = db.execute(
+        "SELECT count(*) FROM mailbox WHERE number = 1 AND expires_ms <= ?", (now_ms,)
+    ).fetchone()
+    return count[0]
+
+
 def _check_room(tx: Transaction, now_ms: int) -> None:
     maximum = tx.limits.pairing_mailboxes_max
     (count,) = tx.db.execute(

@@ -13,6 +13,7 @@ from crypto.primitives import SIG_BYTES
 from services.store import sqlite_rounds as rounds
 from services.store.erased import SLICE_POSITIONS, ErasedOf
 from services.store.errors import RoundOver, RoundUnknown
+from services.store.retention import Retention
 from services.store.rounds import (
     BoxPage,
     Contribution,
@@ -308,11 +309,16 @@ class SqliteRounds:
             {party: (statement, sig) for party, statement, sig in abandonments},
         )
 
-    async def sweep(self, *, now_ms: int) -> None:
+    async def sweep(self, *, now_ms: int, retention: Retention) -> None:
         """See `RoundStore.sweep`."""
-        await self._submit(lambda tx: rounds.end_rounds(tx, now_ms))
+        await self._submit(lambda tx: rounds.end_rounds(tx, now_ms, retention))
         await self._drop()
-        await self._submit(lambda tx: rounds.forget_rounds(tx, now_ms))
+        await self._submit(lambda tx: rounds.forget_rounds(tx, now_ms, retention))
+
+    async def overdue(self, *, now_ms: int, retention: Retention) -> Mapping[str, int]:
+        """See `RoundStore.overdue`."""
+        with self._reads() as db:
+            return rounds.overdue(db, now_ms, retention)
 
     async def _drop(self) -> None:
         while await self._submit(rounds.drop_slice):

@@ -6,6 +6,7 @@ one range of the table. Boxes go in slices, so that nobody's push waits for a wh
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from hashlib import blake2b
 
@@ -24,6 +25,7 @@ from services.store.errors import (
     TaskConflict,
     TaskUnknown,
 )
+from services.store.retention import BOXES, RESULTS, Retention, bounds_by_task
 from services.store.rounds import Contribution, RoundRow, TaskRow
 from services.store.sqlite_transaction import Transaction
 
@@ -242,12 +244,13 @@ def forget_account(tx: Transaction, account_n: int) -> None:
     tx.db.execute("DELETE FROM contribution WHERE account_n = ?", (account_n,))
 
 
-def end_rounds(tx: Transaction, now_ms: int) -> None:
+def end_rounds(tx: Transaction, now_ms: int, retention: Retention) -> None:
     """Rounds whose boxes were kept long enough are over."""
-    tx.db.execute(
-        "UPDATE round SET sealed = 1, over = 1 WHERE over = 0 AND until_ms <= ?",
-        (now_ms - tx.limits.boxes_ms,),
-    )
+    for task_n, boxes_before_ms, _ in _bounds(tx.db, now_ms, retention):
+        tx.db.execute(
+            "UPDATE round SET sealed = 1, over = 1 WHERE task_n = ? AND over = 0 AND until_ms <= ?",
+            (task_n, boxes_before_ms),
+        )
 
 
 def drop_slice(tx: Transaction) -> bool:
@@ -275,11 +278,33 @@ def drop_slice(tx: Transaction) -> bool:
     return True
 
 
-def forget_rounds(tx: Transaction, now_ms: int) -> None:
+def forget_rounds(tx: Transaction, now_ms: int, retention: Retention) -> None:
     """Rounds whose results were kept long enough leave with all that is theirs."""
-    rounds = tx.db.execute(
-        "SELECT round_n FROM round WHERE dropped = 1 AND until_ms <= ?",
-        (now_ms - tx.limits.results_ms,),
-    ).fetchall()
-    for table in ("result", "abandonment", "round_party", "round"):
-        tx.db.executemany(f"DELETE FROM {table} WHERE round_n = ?", rounds)  # noqa: S608
+    for task_n, _, results_before_ms in _bounds(tx.db, now_ms, retention):
+        rounds = tx.db.execute(
+            "SELECT round_n FROM round WHERE task_n = ? AND dropped = 1 AND until_ms <= ?",
+            (task_n, results_before_ms),
+        ).fetchall()
+        for table in ("result", "abandonment", "round_party", "round"):
+            tx.db.executemany(f"DELETE FROM {table} WHERE round_n = ?", rounds)  # noqa: S608
+
+
+def overdue(db: sqlite3.Connection, now_ms: int, retention: Retention) -> dict[str, int]:
+    """How many rounds have boxes, or stand at all, past their retention."""
+    counts = {BOXES: 0, RESULTS: 0}
+    for task_n, boxes_before_ms, results_before_ms in _bounds(db, now_ms, retention):
+        boxes, results = db.execute(
+            "SELECT count(*) FILTER (WHERE dropped = 0 AND until_ms <= ?),"
+            " count(*) FILTER (WHERE until_ms <= ?) FROM round WHERE task_n = ?",
+            (boxes_before_ms, results_before_ms, task_n),
+        ).fetchone()
+        counts[BOXES] += boxes
+        counts[RESULTS] += results
+    return counts
+
+
+def _bounds(
+    db: sqlite3.Connection, now_ms: int, retention: Retention
+) -> list[tuple[int, int, int]]:
+    tasks = db.execute("SELECT DISTINCT task_n, task_id FROM round JOIN task USING (task_n)")
+    return bounds_by_task(retention, tasks.fetchall(), now_ms)

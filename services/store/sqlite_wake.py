@@ -83,6 +83,14 @@ def forget_expired(tx: Transaction, now_ms: int) -> None:
     tx.db.execute("DELETE FROM wake WHERE expires_ms <= ?", (now_ms,))
 
 
+def count_expired(db: sqlite3.Connection, now_ms: int) -> int:
+    """How many of them are here."""
+    count: tuple[int] = db.execute(
+        "SELECT count(*) FROM wake WHERE expires_ms <= ?", (now_ms,)
+    ).fetchone()
+    return count[0]
+
+
 def _to_mark(db: sqlite3.Connection, mark: Mark, entry: Entry, now_ms: int) -> list[int]:
     """Those whose row would change: most pushes find that all is marked already."""
     rows = db.execute(

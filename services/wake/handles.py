@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from crypto.wake import HANDLE_BYTES
 from rookery.v1 import wake_pb2
 from services import wire
@@ -13,9 +15,10 @@ _SERVICE = "/rookery.v1.Wake/"
 
 
 class Handles:
-    """Handlers of the Wake service. `lifetime_ms` 0: the service wakes nobody."""
+    """Handlers of the Wake service. `lifetime_ms`, asked at each call; 0: the service wakes
+    nobody."""
 
-    def __init__(self, desk: Desk, *, lifetime_ms: int) -> None:
+    def __init__(self, desk: Desk, *, lifetime_ms: Callable[[], int]) -> None:
         self._desk = desk
         self._lifetime_ms = lifetime_ms
 
@@ -32,10 +35,10 @@ class Handles:
         request = parse(wake_pb2.RegisterHandleRequest.FromString, raw)
         if len(request.handle) != HANDLE_BYTES:
             raise Malformed("handle")
-        if not self._lifetime_ms:
+        if not self._lifetime_ms():
             raise WakeOff
         call.check_live()
-        expires_ms = call.now_ms + self._lifetime_ms
+        expires_ms = call.now_ms + self._lifetime_ms()
         await self._desk.store.wake.set_handle(
             call.account, call.device, request.handle, expires_ms=expires_ms
         )
@@ -50,7 +53,7 @@ class Handles:
     async def get(self, raw: bytes, call: SignedCall) -> bytes:
         """GetHandle."""
         parse(wake_pb2.GetHandleRequest.FromString, raw)
-        if not self._lifetime_ms:
+        if not self._lifetime_ms():
             raise WakeOff
         expires_ms = await self._desk.store.wake.handle_expires_ms(
             call.account, call.device, now_ms=call.now_ms

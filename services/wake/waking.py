@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from crypto.ids import AccountId, DeviceId
+from crypto.policy import Bundle
 from mpc.keys import ServiceKey
 from services import keys
 from services.call import Clock, Route
 from services.config import Config
 from services.hub import Hub
+from services.policy.retention import handle_lifetime_ms
 from services.store.base import Store
 from services.sync.desk import Desk
 from services.telemetry import Telemetry
@@ -66,11 +69,10 @@ class Waking:
             clock=clock,
         )
 
-    def routes(self, desk: Desk) -> list[Route]:
-        """What to serve."""
-        is_on = self.waker is not None
-        lifetime_ms = self._config.wake_handle_days * _DAY_MS if is_on else 0
-        return Handles(desk, lifetime_ms=lifetime_ms).routes()
+    def routes(self, desk: Desk, policy: Callable[[], Bundle | None]) -> list[Route]:
+        """What to serve. `policy`: where the bundle in force is asked for, at each call."""
+        setting_ms = self._config.wake_handle_days * _DAY_MS if self.waker is not None else 0
+        return Handles(desk, lifetime_ms=lambda: handle_lifetime_ms(setting_ms, policy())).routes()
 
     def committed(self, account: AccountId, author: DeviceId) -> None:
         """This device brought new ops."""
