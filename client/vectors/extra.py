@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
-from client.vectors import aggregates, consents
+from client.vectors import aggregates, consents, policies
 from client.vectors.fields import Entry, Malformed, data, entry, expect, items, number, rows, text
 from client.vectors.report import Report
 from client.vectors.sealed import head_rows, seal_with
@@ -226,6 +226,9 @@ PARTS: dict[str, Check] = {
     "grant_sets": _grant_set,
     "wake_handles": _handle,
     "consents": consents.check,
+    "policies": policies.check,
+    "policy_flags": policies.check_flag,
+    "policy_values": policies.check_value,
     **aggregates.PARTS,
 }
 
@@ -241,5 +244,6 @@ REFUSALS: dict[str, Check] = {
     "grant-set": _grant_set,
     "wake-handle": _open_handle,
     "consent": consents.read,
+    "policy": policies.read,
     **aggregates.REFUSALS,
 }

@@ -30,10 +30,10 @@ export function cbor(value) {
 }
 
 /** The value, if its bytes are its one deterministic form; large numbers stay BigInts. */
-export function uncbor(bytes) {
+export function uncbor(bytes, depth = 4) {
   must(bytes.length <= 2 ** 18, "length");
   const r = new Reader(bytes);
-  const value = item(r, 4);
+  const value = item(r, depth);
   r.end();
   must(value !== null && typeof value === "object" && !Array.isArray(value), "not a map");
   must(same(cbor(value), bytes), "not its one form");

@@ -23,6 +23,7 @@ from tests.vectors import (
     badrest,
     badtasks,
     consents,
+    policies,
     rest,
     scenes,
     successions,
@@ -70,6 +71,7 @@ def build() -> Row:
         **wake.positives(),
         **successions.positives(),
         **consents.positives(),
+        **policies.positives(),
     }
     request = badrest.request_row(story, "A", CallKind.UNARY, b"\n\3abc")
     return {
@@ -109,6 +111,7 @@ def build() -> Row:
             *wake.negatives(more["wake_handles"][1]),
             *successions.negatives(more["successions"][0]),
             *consents.negatives(),
+            *policies.negatives(),
         ],
         "scenarios": scenes.scenarios(story),
     }

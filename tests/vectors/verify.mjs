@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 
 import * as p from "./pss1.mjs";
 import * as consents from "./consents.mjs";
+import * as policies from "./policies.mjs";
 import * as rest from "./rest.mjs";
 import * as successions from "./successions.mjs";
 import * as wake from "./wake.mjs";
@@ -183,6 +184,9 @@ const parts = {
   work: rest.checkWork,
   successions: (row) => successions.checkSuccession(row, equal),
   consents: (row) => consents.checkConsent(row, equal),
+  policies: (row) => policies.checkPolicy(row, equal),
+  policy_flags: policies.checkFlag,
+  policy_values: policies.checkValue,
   wake_handles: (row) => wake.checkHandle(row, equal),
   grant_sets: (row) => p.checkGrants(...linkAt(row.link_seq), row.grants),
 };
@@ -235,6 +239,7 @@ const kinds = {
   token: rest.readToken,
   work: rest.checkWork,
   consent: consents.readConsent,
+  policy: policies.readPolicy,
   "wake-handle": wake.openHandle,
   "grant-set": (row) => p.checkGrants(...linkAt(row.link_seq), row.grants),
 };
