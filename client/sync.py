@@ -15,6 +15,8 @@ from typing import NoReturn, TypeVar
 
 from client import remoteerrors as reasons
 from client.consent.ledger import ConsentLedger
+from client.consent.obeying import heard, obey
+from client.consent.shell import Consenting
 from client.device import Device
 from client.endpoint import Endpoint
 from client.errors import AccountGone, StateUnsaved
@@ -43,6 +45,7 @@ STEPS_MAX = 20_000
 """A sync that takes more calls than this is kept busy by the service."""
 SHELL_ROWS = "shell/"
 """Rows of the vault that are not the core's."""
+KEPT_ROWS = (SHELL_ROWS + "consent/", SHELL_ROWS + "reset/")
 ENDPOINT_ROW = SHELL_ROWS + "endpoint"
 """Which service this device belongs to, and with which key."""
 RENEWED_ROW = SHELL_ROWS + "renewed"
@@ -65,10 +68,15 @@ class SyncedDevice:
         self.vault = vault
         self.transport = transport
         self.remote = Remote(transport, on_new_key=self._pin)
-        self.holding = Holding(vault.load())
+        rows = vault.load()
+        self.kept = {name: row for name, row in rows.items() if name.startswith(KEPT_ROWS)}
+        """Rows of the vault that consent and resets are remembered by: read at each sync."""
+        self.holding = Holding(rows)
         """The policy bundle, and whose word this device takes for one."""
         self.ledger = ConsentLedger(core, lambda: self.policy)
         """What the account's person has agreed to; of a governed device."""
+        self.consenting = Consenting(self, self.ledger)
+        self._obeyed: frozenset[bytes] = frozenset()
         self._govern()
         self.woken = asyncio.Event()
         """Set when something of ours may be due: a local edit, a longer chain."""
@@ -107,6 +115,11 @@ class SyncedDevice:
         except BaseException:
             self._unsaved = True
             raise
+        for name, row in (also or {}).items():
+            if row is None:
+                self.kept.pop(name, None)
+            elif name.startswith(KEPT_ROWS):
+                self.kept[name] = row
 
     def edit(self, change: Callable[[Device, int], T]) -> T:
         """Runs `change(core, now_ms)`, stores it, and lets a running watch send it."""
@@ -198,9 +211,39 @@ class SyncedDevice:
             await self._drain(also_pull=True)
             self._tidy()
             await self._drain(also_pull=True)
+            if self.governed and await self._settle_consent():
+                await self._drain(also_pull=True)
+
+    async def _settle_consent(self) -> bool:
+        """What was agreed to here and at the service is made one. A service that refuses that
+        must not keep this device from syncing: the person is told. True if something changed."""
+        try:
+            await self.consenting.settle()
+        except RemoteError as error:
+            if error.transient or error.reason == reasons.UNAUTHENTICATED:
+                raise
+            if error.reason != reasons.UNSUPPORTED:
+                self.core.alarm(
+                    "consent-refused",
+                    f"The service does not take what you agreed to: {error}",
+                    about=error.reason.encode(),
+                    now_ms=self.now_ms(),
+                )
+                self.save()
+        return self.core.status.edits_waiting > 0
+
+    def obey(self) -> None:
+        """What another device's person withdrew or reset is obeyed at once, if it is news."""
+        said = heard(self.ledger)
+        if said != self._obeyed:
+            self._obeyed = said
+            self.save(obey(self.ledger, self.kept, now_ms=self.now_ms()))
+            self.woken.set()
 
     def _tidy(self) -> None:
         self._tidied_ms = self.now_ms()
+        self._obeyed = heard(self.ledger)
+        self.save(obey(self.ledger, self.kept, now_ms=self._tidied_ms))
         self.tidy(self.core, self._tidied_ms)
         if self.policy is not None:
             self.core.expire(self.policy, now_ms=self._tidied_ms)

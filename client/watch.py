@@ -118,6 +118,8 @@ class Watch:
             synced.core.on_page(tuple(frame.ops), cursor, more=not self._caught_up, now_ms=now_ms)
         synced.core.on_chain_seq(frame.info.chain_seq)
         synced.save()
+        if frame.ops:
+            synced.obey()
         synced.woken.set()
         if frame.event == Event.EVENT_CAUGHT_UP:
             self._tell(live=True)

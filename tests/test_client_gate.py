@@ -73,6 +73,7 @@ OTHERS = frozenset({
     "on_account_created", "on_create_refused", "on_chain", "on_chain_seq", "on_appended",
     "on_append_refused", "on_page", "on_pushed", "on_push_refused", "on_generation_changed",
     "on_receipt", "on_server_key", "on_server_key_refused", "on_account_gone", "on_poke",
+    "on_policy_alarm",
 })  # fmt: skip
 
 

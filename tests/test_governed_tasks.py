@@ -182,6 +182,7 @@ async def test_a_governed_device_answers_out_of_what_the_policy_declares(
     put(synced, "diet", "vegan", "food")
     held = policy()
     govern(synced, held)
+    await synced.consenting.grant(PURPOSE)
     one = taking_part(synced)
 
     def curious(made: Task, device: Device, *, now_ms: int) -> object:

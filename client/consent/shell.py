@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from client import values
 from client.consent.comparing import Comparison, compare
@@ -20,10 +20,13 @@ from client.errors import NotAllowed, NothingThere, UserError
 from client.measure.consent import COLLECTION
 from client.profile import Name
 from client.remoteerrors import RemoteError
+from client.resetting import Undone
 from client.rows import Changes
-from client.sync import SyncedDevice
 from crypto import consent
 from crypto.consent import BLIND_BYTES, FIRST, Entry, Receipt
+
+if TYPE_CHECKING:
+    from client.sync import SyncedDevice
 
 ROWS: Final = "shell/consent/"
 PENDING_ROW: Final = ROWS + "pending"
@@ -56,7 +59,7 @@ class Consenting:
         self.synced = synced
         self.ledger = ledger
         self.records = ledger.records
-        ledger.doubted = DOUBTED_ROW in synced.vault.load()
+        ledger.doubted = DOUBTED_ROW in synced.kept
 
     @property
     def _calls(self) -> ConsentCalls:
@@ -71,7 +74,6 @@ class Consenting:
         """Switches a purpose on, by the words that the held policy has for it. NothingThere for a
         purpose that it doesn't have, RemoteError, AccountGone."""
         await self.synced.sync_once()
-        compared = await self._settle()
         bundle = self.ledger.policy
         if bundle is None:
             raise NotAllowed("this device has no policy yet: sync it, then try again")
@@ -93,7 +95,7 @@ class Consenting:
             at_ms=self.synced.now_ms(),
         )
         answers = frozenset(one.id for one in self.records.withdrawals() if one.purpose == purpose)
-        made = await self._record(said, answers, (words.text, words.benefit), compared)
+        made = await self._record(said, answers, (words.text, words.benefit), await self._compare())
         await self._send_rest()
         return made.receipt
 
@@ -111,7 +113,7 @@ class Consenting:
         self.synced.woken.set()
         newest = self.ledger.state(purpose).newest
         assert newest is not None
-        await self.try_settle()
+        await self._send_rest()
         after = self.ledger.state(purpose).newest
         receipt = after.receipt if after is not None and not after.entry.granted else None
         return Withdrawn(tuple(purged), receipt)
@@ -122,29 +124,31 @@ class Consenting:
         self.synced.save()
         self.synced.woken.set()
 
+    def reset(self) -> int:
+        """Removes everything that apps recorded, on all devices with their next sync; how much it
+        was. For a week this device, and no other, can `undo` it."""
+        synced = self.synced
+        count, rows = synced.core.reset(id_=secrets.token_bytes(ID_BYTES), now_ms=synced.now_ms())
+        synced.save(rows)
+        synced.woken.set()
+        return count
+
+    def undo(self) -> Undone:
+        """Puts back what this device's last reset removed, as far as it is still agreed to.
+        NothingThere."""
+        synced = self.synced
+        may_return = self.ledger.may_record if synced.governed else _anything
+        done, rows = synced.core.undo_reset(synced.kept, may_return, now_ms=synced.now_ms())
+        synced.save(rows)
+        synced.woken.set()
+        return done
+
     # -- after each sync ----------------------------------------------------------------
 
-    async def try_settle(self) -> bool:
-        """Syncs and settles, if the service can be reached. AccountGone."""
-        try:
-            await self.synced.sync_once()
-            await self.settle()
-        except RemoteError as error:
-            if not error.transient:
-                raise
-            return False
-        return True
-
     async def settle(self) -> None:
-        """After a sync: compares the service's list with the receipts here, has withdrawals
-        recorded that have no receipt yet, removes what nothing needs, and sends what that made.
-        RemoteError, AccountGone."""
-        await self._settle()
-        purge(self.ledger, now_ms=self.synced.now_ms())
-        self.synced.save()
-        await self._send_rest()
-
-    async def _settle(self) -> Comparison:
+        """In each sync, once what is new is here: compares the service's list with the receipts,
+        and has withdrawals recorded that have no receipt yet. What it writes is for the caller to
+        send. RemoteError."""
         compared = await self._compare()
         for state, withdrawal in self.ledger.unreceipted():
             assert state.newest is not None
@@ -158,12 +162,9 @@ class Consenting:
             )
             await self._record(said, state.withdrawn, given.words, compared)
             compared = await self._compare()
-        return compared
 
     async def _send_rest(self) -> None:
         """What was written is told to the other devices; with a later sync, if not now."""
-        if not self.synced.core.status.edits_waiting:
-            return
         try:
             await self.synced.sync_once()
         except RemoteError as error:
@@ -187,7 +188,7 @@ class Consenting:
         return found
 
     def _take_pending(self, listed: list[bytes]) -> None:
-        row = self.synced.vault.load().get(PENDING_ROW)
+        row = self.synced.kept.get(PENDING_ROW)
         if row is None:
             return
         one = Recorded.of(values.decode(row), self.synced.core)
@@ -208,7 +209,7 @@ class Consenting:
         self.synced.save(rows)
 
     def _unknown_since(self, entry: Entry, now_ms: int) -> bytes:
-        row = self.synced.vault.load().get(UNKNOWN_ROW, b"")
+        row = self.synced.kept.get(UNKNOWN_ROW, b"")
         if row[8:] != entry.hash:
             return max(0, now_ms).to_bytes(8, "big") + entry.hash
         if now_ms >= int.from_bytes(row[:8], "big") + UNKNOWN_MS:
@@ -258,7 +259,6 @@ class Consenting:
             if await self._calls.record(entry.encode(), sig, core.identity.device_id):
                 self._keep(one)
                 return one
-            await self.synced.sync_once()
             compared = await self._compare()
         raise UserError("other devices keep changing what is agreed to: try again in a moment")
 
@@ -269,3 +269,9 @@ class Consenting:
         core.put_reserved(Name(COLLECTION, one.receipt.purpose), one.entry.granted, now_ms=now_ms)
         self.synced.save({PENDING_ROW: None})
         self.synced.woken.set()
+
+
+def _anything(collection: str, key: str) -> bool:
+    """Of a device under no policy."""
+    del collection, key
+    return True

@@ -80,14 +80,16 @@ class Participant:
         consent: Consent | None = None,
         measures: Measures | None = None,
     ) -> None:
-        """By default consent is a setting of the profile, and values are the profile's."""
+        """By default consent is what the account's receipts say, on a device under no policy a
+        setting of the profile; and values are the profile's."""
         self.synced = synced
         rows = synced.vault.load()
         self.core = Measuring(synced.core, rows)
         if synced.governed:
             self.core.governed = lambda: synced.policy
         self.results = Results(self.core, rows)
-        self.consent = consent or ConsentSettings(synced.core)
+        asked = synced.ledger if synced.governed else ConsentSettings(synced.core)
+        self.consent: Consent = consent or asked
         self.measures = measures or Measures()
 
     def save(self) -> None:
