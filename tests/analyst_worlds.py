@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client import keyfile
+from mpc.task import Task
 from services.call import Clock
 from services.listed import Listed
 from services.party.config import PartyConfig
@@ -39,6 +40,10 @@ class Counter:
         return f"{self.address}={self.actor.public.hex()}"
 
 
+async def any_task(task: Task, k_min: int) -> None:
+    """No policy: every task will do."""
+
+
 @asynccontextmanager
 async def counter(
     folder: Path, actor: Actor, *, publishers: Sequence[Actor] = (PUBLISHER,), address: str = ""
@@ -54,6 +59,7 @@ async def counter(
         random_bytes=os.urandom,
         on_round=lambda _: None,
         shares_ms=lambda: config.retention_ms,
+        check_task=any_task,
     )
 
     async def no_link(*_: object) -> None:

@@ -13,6 +13,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "party_missing": "a party that was needed stayed away until the retention ended",
     "too_few_valid": "fewer valid reports than the task's k_min, so nothing was opened",
     "party_gave_up": "another party had given it up",
+    "policy": "the policy in force does not declare the task any more, or has stopped it",
     "set_disagreed": "a party signed another set of reports than it can have",
     "opening_refused": "the shares of an opening do not belong together: a party lied",
     "budget": "the privacy budget of the task or of the party would be passed",

@@ -18,6 +18,7 @@ from client.errors import UserError
 from client.rows import Changes, Rows, pack, unpack
 from crypto.errors import CryptoError, SignatureError
 from crypto.policy import Bundle, open_
+from crypto.policy.succession import Verdict, judge
 from crypto.primitives import KEY_BYTES
 
 ROWS: Final = "shell/policy/"
@@ -98,13 +99,6 @@ class _Held:
 
     def encode(self) -> bytes:
         return pack(self.sequence, self.hash, *self.policy.proof)
-
-    def follows(self, bundle: Bundle) -> bool:
-        """Whether a bundle is newer. Of the next one its past is known; of a later one it is
-        not."""
-        if bundle.sequence == self.sequence + 1:
-            return bundle.previous == self.hash
-        return bundle.sequence > self.sequence
 
 
 class Alarm(Protocol):
@@ -230,14 +224,15 @@ class Holding:
             _accuse(alarm, "policy-signature", *proof, about=policy.publisher)
             return
         held = self._held
-        is_held = held is not None and bundle.hash == held.hash
-        if held is None or held.follows(bundle) or (is_held and held.bundle is None):
+        verdict = Verdict.NEWER if held is None else judge(held.sequence, held.hash, bundle)
+        is_readable_now = verdict is Verdict.SAME and self.bundle is None
+        if held is None or verdict is Verdict.NEWER or is_readable_now:
             self._stored = _Held.of(policy, bundle)
             self._changes[HELD_ROW] = self._stored.encode()
             self._tell()
-        elif bundle.sequence < held.sequence:
+        elif verdict is Verdict.ROLLBACK:
             _accuse(alarm, "policy-rollback", *proof, about=bundle.hash)
-        elif not is_held:
+        elif verdict is Verdict.FORK:
             _accuse(alarm, "policy-fork", *held.policy.proof, *proof, about=bundle.hash)
 
     def _tell(self) -> None:

@@ -59,6 +59,14 @@ class PartyConfig:
         "Public keys of those whose tasks this party computes: 64 hex digits, and maybe an end:"
         " KEY until 2027-01-31.",
     )
+    policy_keys: tuple[str, ...] = setting(
+        (),
+        "Public keys of those who publish the policy. With one the party is governed: it signs and"
+        " computes no round of a task that the policy does not declare, or has stopped.",
+    )
+    policy_poll_s: float = setting(
+        5.0, "How often the relay is asked whether there is a newer policy.", at_least=0.05
+    )
 
     retention_days: float = setting(
         7.0, "A round without a result is abandoned so long after its window.",
@@ -198,6 +206,11 @@ def peers(config: PartyConfig) -> dict[bytes, str]:
 def publishers(config: PartyConfig) -> tuple[Listed, ...]:
     """Pinned public keys; ConfigError."""
     return listed.parse("publishers", config.publishers)
+
+
+def policy_keys(config: PartyConfig) -> tuple[Listed, ...]:
+    """Pinned public keys; ConfigError."""
+    return listed.parse("policy_keys", config.policy_keys)
 
 
 def of_arguments(arguments: argparse.Namespace) -> PartyConfig:

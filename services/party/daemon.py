@@ -12,7 +12,6 @@ import grpc
 import grpc.aio
 
 from crypto.errors import CryptoError
-from crypto.policy import Bundle
 from mpc import task as tasks
 from mpc.keys import PartyKey
 from services import keys
@@ -22,12 +21,13 @@ from services.limits import Buckets, Gate, peer_ip, rate_key
 from services.otlp import open_tracer
 from services.party import messages
 from services.party.assignment import Assignment
-from services.party.config import PartyConfig, peers, publishers
+from services.party.config import PartyConfig, peers, policy_keys, publishers
 from services.party.desk import Desk
 from services.party.driver import Driver
 from services.party.duplex import DialledDuplex
 from services.party.ending import reply
 from services.party.front import Front
+from services.party.governing import Governing
 from services.party.handshake import Side
 from services.party.host import Host
 from services.party.items import Rewritten
@@ -64,10 +64,8 @@ class Daemon:
         telemetry: Telemetry | None = None,
         metrics: PartyMetrics | None = None,
         clock: Clock | None = None,
-        policy: Callable[[], Bundle | None] = lambda: None,
     ) -> None:
-        """`metrics`: the object that `telemetry` counts in. `policy`: where the bundle in force is
-        asked for."""
+        """`metrics`: the object that `telemetry` counts in."""
         self.metrics = metrics or PartyMetrics()
         self.tracer = open_tracer(config, "rookery-party", on_lost=self.metrics.spans_lost.inc)
         self.config = config
@@ -78,7 +76,8 @@ class Daemon:
         )
         self.address = ""
         self._clock = clock or Clock.system()
-        self.keeping = Keeping(config, policy)
+        self.governing = Governing(store, policy_keys(config), self.telemetry)
+        self.keeping = Keeping(config, lambda: self.governing.bundle)
         self._peers = peers(config)
         self._drivers: dict[bytes, Driver] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,6 +113,7 @@ class Daemon:
             random_bytes=os.urandom,
             on_round=self._drive,
             shares_ms=lambda: self.keeping.shares_ms,
+            check_task=lambda task, k_min: self.governing.check(task, k_min, self._relay),
         )
         self._front = Front(
             config,
@@ -214,6 +214,7 @@ class Daemon:
         for ik, address in self._peers.items():
             self._dial_if_due(ik, address)
         self._spawn(self._sweep_often())
+        self._spawn(self._poll_policy())
 
     async def stop(self) -> None:
         """Ends everything; what is stored is where the next start goes on."""
@@ -229,10 +230,12 @@ class Daemon:
         await asyncio.to_thread(self.tracer.close)
 
     def take(self, config: PartyConfig) -> None:
-        """Peers and publishers are these from now on. A peer that is not listed any more is let
-        go, and rounds with it can't end here; one that is new is dialled."""
-        pinned, listed = peers(config), publishers(config)
+        """Peers and publishers, of tasks and of the policy, are these from now on. A peer that
+        is not listed any more is let go, and rounds with it can't end here; one that is new is
+        dialled."""
+        pinned, listed, governing = peers(config), publishers(config), policy_keys(config)
         self._front.take_publishers(listed)
+        self.governing.pin(governing)
         for ik in [ik for ik, address in self._peers.items() if pinned.get(ik) != address]:
             del self._peers[ik]
             dialling = self._dialling.pop(ik, None)
@@ -301,6 +304,11 @@ class Daemon:
             await asyncio.sleep(SWEEP_S)
             self._sweep()
 
+    async def _poll_policy(self) -> None:
+        while True:
+            await self.governing.refresh(self._relay)
+            await asyncio.sleep(self.config.policy_poll_s)
+
     # Peers
 
     async def _serve_link(self, duplex: Duplex, peer: str) -> None:
@@ -354,6 +362,7 @@ class Daemon:
             tracer=self.tracer,
             clock=self._clock,
             say=self._say,
+            stops=self.governing.stops,
             up=lambda: self.links.up,
         )
         assignment = Assignment.of(

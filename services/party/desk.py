@@ -6,7 +6,7 @@ second round or manifest for a window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from crypto.errors import CryptoError, FormatError
 from crypto.primitives import box_public
@@ -46,8 +46,10 @@ class Desk:
         random_bytes: Callable[[int], bytes],
         on_round: Callable[[bytes], None],
         shares_ms: Callable[[], int],
+        check_task: Callable[[Task, int], Awaitable[None]],
     ) -> None:
-        """`shares_ms`: how long a round that is prepared now is kept with its shares."""
+        """`shares_ms`: how long a round that is prepared now is kept with its shares.
+        `check_task`: TaskUndeclared for a task, and a k_min, that the policy does not allow."""
         self._store = store
         self._key = key
         self._config = config
@@ -55,6 +57,7 @@ class Desk:
         self._random = random_bytes
         self._on_round = on_round
         self._shares_ms = shares_ms
+        self._check_task = check_task
 
     def routes(self) -> list[Route]:
         """Both methods, for publishers."""
@@ -76,6 +79,7 @@ class Desk:
             raise ManifestInvalid("round-window")
         if asked.close_ms <= call.now_ms:
             raise RoundClosed(asked.close_ms)
+        await self._check_task(task, task.k_min)
         left = self._config.cap_of(task) - self._store.spent(task.spec_hash)
         if task.cost_micro_rho > left:
             raise BudgetExhausted(Cap.TASK, max(0, left))
@@ -110,6 +114,7 @@ class Desk:
         there = self._store.round(manifest.round_id)
         if there.window.publisher != call.key.ik_pk:
             raise RoundUnknown("no such round here")
+        await self._check_task(tasks.decode(there.window.task), manifest.k_min)
         try:
             self._check(manifest, there)
             sig = manifest.sign(self._key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Final
 
 from crypto.errors import SignatureError
 from mpc.session import Limits
@@ -15,6 +16,7 @@ from services.party import messages, states, work
 from services.party.assignment import Assignment
 from services.party.computing import Computing
 from services.party.ending import Ending, reply
+from services.party.governing import NO_POLICY
 from services.party.host import Host
 from services.party.intake import Intake
 from services.party.metrics import UNREACHABLE
@@ -22,8 +24,13 @@ from services.party.muster import Muster
 from services.party.parley import Parley
 from services.party.relay import RelayDown, RelayRefused
 from services.party.settling import Settling
-from services.party.states import Due, IllegalTransition, Progress, State, Step
+from services.party.states import Due, IllegalTransition, Progress, Reason, State, Step
 from services.store.errors import RoundClosed
+
+_USES: Final = frozenset({
+    Step.INGEST, Step.AGREE, Step.VERIFY, Step.SUM, Step.NOISE, Step.OPEN,
+})  # fmt: skip
+"""Steps that do something with contributions. What has been opened is signed and told."""
 
 
 class Driver:
@@ -177,9 +184,21 @@ class Driver:
         )
         if progress.state is State.CLOSED and progress.agreed is None:
             await self._look_for_erasures()
+        if due.step in _USES and self._is_stopped(due.step):
+            return
         await self._do(due, progress)
         if progress.state > State.OPEN and not self._muster.opening:
             await self._ask()
+
+    def _is_stopped(self, step: Step) -> bool:
+        """Whether the policy lets nothing more be done with what people gave. Before the window
+        is over, and while there is no policy, it may yet do so; after that the round ends."""
+        rule = self._host.stops(self._assignment.task, self._terms.k_min)
+        is_over = self._host.clock.wall_ms() >= self._terms.until_ms
+        if rule is not None and rule != NO_POLICY and is_over:
+            self._host.telemetry.event("round_stopped", step=step.value, rule=rule)
+            self._ending.abandon(Reason.POLICY)
+        return rule is not None
 
     async def _do(self, due: Due, progress: Progress) -> None:
         match due.step:

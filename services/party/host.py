@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpc.keys import PartyKey
+from mpc.task import Task
 from services.call import Clock
 from services.party.config import PartyConfig
 from services.party.jobs import Jobs
@@ -33,5 +34,7 @@ class Host:
     clock: Clock
     say: Callable[[bytes, bytes, bytes], bool]
     """(identity key, round id, message) -> whether the peer can be reached"""
+    stops: Callable[[Task, int], str | None]
+    """(task, k_min) -> the rule of the policy by which it may not be computed now"""
     up: Callable[[], frozenset[bytes]]
     """Identity keys of the peers that can be reached."""

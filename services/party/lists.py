@@ -12,7 +12,7 @@ from services.keeping.reload import waiting
 from services.party.config import PartyConfig
 from services.party.daemon import Daemon
 
-RELOADED = frozenset(("peers", "publishers"))
+RELOADED = frozenset(("peers", "publishers", "policy_keys"))
 
 
 class Lists:

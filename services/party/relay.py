@@ -11,7 +11,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from crypto.request import Caller, CallKind
-from rookery.v1 import parties_pb2, rounds_pb2
+from rookery.v1 import parties_pb2, policy_pb2, rounds_pb2
 from services.outgoing import signed_metadata, told
 from services.spans import NO_TRACES, TRACEPARENT, Active, Tracer, current
 
@@ -123,6 +123,12 @@ class Relay:
                 return None
             raise
         return _parsed(rounds_pb2.GetResultResponse.FromString, answer)
+
+    async def policy(self, after: int) -> policy_pb2.GetPolicyResponse:
+        """The newest policy bundle, if it is newer than `after`."""
+        asked = policy_pb2.GetPolicyRequest(after=after).SerializeToString()
+        answer = await self._call("/rookery.v1.Policy/GetPolicy", asked)
+        return _parsed(policy_pb2.GetPolicyResponse.FromString, answer)
 
     async def publish(self, message: parties_pb2.PublishResultRequest) -> None:
         """Hands in a result with its signatures, or an abandonment."""

@@ -62,7 +62,20 @@ CREATE TABLE ledger (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_SCHEMA_1,)
+# The policy bundle that the party holds (services.party.governing).
+_SCHEMA_2 = """
+-- One row at most.
+CREATE TABLE policy (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  sequence INTEGER NOT NULL,
+  hash BLOB NOT NULL,
+  data BLOB NOT NULL,
+  sig BLOB NOT NULL,
+  publisher BLOB NOT NULL
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2)
 """Number n brings a file of schema n to n + 1. Never edited once released, only added to."""
 
 

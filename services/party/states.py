@@ -63,6 +63,8 @@ class Reason(StrEnum):
     """Shares of an opening lie on no polynomial, or verdicts differ: a party lied."""
     BUDGET = "budget"
     """The cap of the task or of this party would be passed, or the window was opened before."""
+    POLICY = "policy"
+    """The policy in force does not declare the task any more, or has stopped it."""
     RETENTION = "retention"
     """Retention ended for another cause than a missing party."""
 

@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from mpc.budget import Opening, PartyLedger
 from services.party import items, reports as rows
@@ -35,6 +35,16 @@ from services.store.sqlite_schema import connect, lock_file, make_private
 CACHE_KIB = 16 << 10
 _SELECT = f"SELECT {COLUMNS} FROM round "  # noqa: S608 - names of columns
 _ENDED = (int(State.SIGNED), int(State.ABANDONED))
+
+
+class HeldPolicy(NamedTuple):
+    """A bundle as its publisher signed it, and what it says of itself."""
+
+    sequence: int
+    hash: bytes
+    data: bytes
+    sig: bytes
+    publisher: bytes
 
 
 class PartyStore:
@@ -76,6 +86,18 @@ class PartyStore:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+    # The policy
+
+    def policy(self) -> HeldPolicy | None:
+        """The bundle that is held."""
+        row = self._db.execute("SELECT sequence, hash, data, sig, publisher FROM policy").fetchone()
+        return None if row is None else HeldPolicy(*row)
+
+    def keep_policy(self, held: HeldPolicy) -> None:
+        """In the place of the one before."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO policy VALUES (1, ?, ?, ?, ?, ?)", held)
 
     # Rounds
 

@@ -115,6 +115,8 @@ class PartiesServicer:
         FAILED_PRECONDITION BUDGET_EXHAUSTED   the task's cap is reached; metadata `cap`,
         `left` (micro-rho)
         FAILED_PRECONDITION ROUND_CLOSED       the window is over already
+        FAILED_PRECONDITION TASK_UNDECLARED    the policy that the party holds does not declare the
+        task, or stops it; metadata `rule`
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,6 +128,7 @@ class PartiesServicer:
         INVALID_ARGUMENT    MANIFEST_INVALID   metadata `rule`
         ABORTED             ROUND_CONFLICT     another manifest of this round or window was
         signed
+        FAILED_PRECONDITION TASK_UNDECLARED    as above
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

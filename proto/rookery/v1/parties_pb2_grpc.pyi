@@ -73,6 +73,8 @@ class PartiesStub:
       FAILED_PRECONDITION BUDGET_EXHAUSTED   the task's cap is reached; metadata `cap`,
                                              `left` (micro-rho)
       FAILED_PRECONDITION ROUND_CLOSED       the window is over already
+      FAILED_PRECONDITION TASK_UNDECLARED    the policy that the party holds does not declare the
+                                             task, or stops it; metadata `rule`
     """
     SignManifest: _grpc.UnaryUnaryMultiCallable[_parties_pb2.SignManifestRequest, _parties_pb2.SignManifestResponse]
     """Publisher to party. The party's signature, if the manifest is what was prepared.
@@ -80,6 +82,7 @@ class PartiesStub:
       INVALID_ARGUMENT    MANIFEST_INVALID   metadata `rule`
       ABORTED             ROUND_CONFLICT     another manifest of this round or window was
                                              signed
+      FAILED_PRECONDITION TASK_UNDECLARED    as above
     """
     Link: _grpc.StreamStreamMultiCallable[_parties_pb2.LinkRequest, _parties_pb2.LinkResponse]
     """Party to party. Both sides send `hello`, then `proof`, then frames. A frame before both
@@ -140,6 +143,8 @@ class PartiesAsyncStub(PartiesStub):
       FAILED_PRECONDITION BUDGET_EXHAUSTED   the task's cap is reached; metadata `cap`,
                                              `left` (micro-rho)
       FAILED_PRECONDITION ROUND_CLOSED       the window is over already
+      FAILED_PRECONDITION TASK_UNDECLARED    the policy that the party holds does not declare the
+                                             task, or stops it; metadata `rule`
     """
     SignManifest: _aio.UnaryUnaryMultiCallable[_parties_pb2.SignManifestRequest, _parties_pb2.SignManifestResponse]  # type: ignore[assignment]
     """Publisher to party. The party's signature, if the manifest is what was prepared.
@@ -147,6 +152,7 @@ class PartiesAsyncStub(PartiesStub):
       INVALID_ARGUMENT    MANIFEST_INVALID   metadata `rule`
       ABORTED             ROUND_CONFLICT     another manifest of this round or window was
                                              signed
+      FAILED_PRECONDITION TASK_UNDECLARED    as above
     """
     Link: _aio.StreamStreamMultiCallable[_parties_pb2.LinkRequest, _parties_pb2.LinkResponse]  # type: ignore[assignment]
     """Party to party. Both sides send `hello`, then `proof`, then frames. A frame before both
@@ -222,6 +228,8 @@ class PartiesServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION BUDGET_EXHAUSTED   the task's cap is reached; metadata `cap`,
                                                  `left` (micro-rho)
           FAILED_PRECONDITION ROUND_CLOSED       the window is over already
+          FAILED_PRECONDITION TASK_UNDECLARED    the policy that the party holds does not declare the
+                                                 task, or stops it; metadata `rule`
         """
 
     @_abc_1.abstractmethod
@@ -235,6 +243,7 @@ class PartiesServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT    MANIFEST_INVALID   metadata `rule`
           ABORTED             ROUND_CONFLICT     another manifest of this round or window was
                                                  signed
+          FAILED_PRECONDITION TASK_UNDECLARED    as above
         """
 
     @_abc_1.abstractmethod
