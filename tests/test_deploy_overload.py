@@ -7,12 +7,20 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
+from bench import frames, processes
+from bench.accounts import Account
+from bench.flood import Device, Generator
+from bench.frames import Connection
+from bench.mesh import UNBOUND
+from bench.subscribers import DEFAULTS, enrol
+from bench.sync import AUDIENCE
 from client import methods, remoteerrors as reasons
 from client.backoff import Backoff
 from client.endpoint import Endpoint
@@ -169,3 +177,31 @@ async def test_those_who_hang_up_cost_others_nothing(mesh: Mesh) -> None:
             assert await stays.read() == b""
             assert sidecar.stat(r"listener\.inbound\.downstream_cx_total") == 1
             stays.cancel()
+
+
+async def test_a_flood_at_the_edge_is_refused_in_words_and_passes(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    """Far more than is let through at once, whole requests or not: some are taken, all others
+    refused with details and in no other way; afterwards everybody gets in."""
+    devices = [Device(Account.make(AUDIENCE), batch=16) for _ in range(150)]
+    with processes.service(tmp_path, settings=DEFAULTS) as service:
+        await enrol(service, [device.account for device in devices])
+        sidecar = await mesh.sidecar(service.address, CALLS_AT_ONCE="8")
+        edge = await mesh.edge(
+            sidecar,
+            **dict.fromkeys(("CALLS_BURST", "CALLS_PER_S", "ADDRESS_CALLS_BURST"), UNBOUND),
+            ADDRESS_CALLS_PER_S=UNBOUND,
+        )
+        tls = frames.trusting(str(mesh.authority.cert))
+        connections = [await Connection.open(edge.address, tls=tls) for _ in range(16)]
+        generator = Generator(service, devices, connections, (edge, sidecar))
+        flood = await generator.lanes(100, 1.0)
+        assert flood.taken_s
+        assert set(flood.outcomes) == {"RESOURCE_EXHAUSTED in words"}
+        waiting = {id(device) for device in devices if device.message}
+        while waiting:
+            await generator.lanes(4, 0.2)
+            waiting &= {id(device) for device in devices if device.message}
+        for connection in connections:
+            await connection.close()
