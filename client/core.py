@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from client.chainview import ChainView, Pin
 from client.errors import PeerError, RowsError
@@ -21,6 +21,7 @@ from client.past import Past
 from client.profile import Entry, Name, Order, Profile, part_of
 from client.rows import Journal, Rows, pack, unpack
 from client.steps import NoticeKind
+from client.values import Part
 from crypto import names, op
 from crypto.cert import Role
 from crypto.chain import Device as Member
@@ -28,6 +29,9 @@ from crypto.errors import CryptoError, FormatError
 from crypto.ids import AccountId, DeviceId, LinkHash, OpHash
 from crypto.keys import Identity
 from crypto.op import Payload, SealedOp, Verb
+
+_SERVER_MS = slice(112, 120)
+"""Where a receipt says when it was signed (`crypto.receipt`)."""
 
 
 class Owed:
@@ -268,6 +272,34 @@ class Core:
         if signer is None or not signer.active or signer.role is not Role.FULL:
             signer = next(row for row in chain.active if row.role is Role.FULL)
         return signer.device_id
+
+    def sure_ms(self, now_ms: int) -> int:
+        """A time that neither this device's clock nor the service has yet to reach: what is past
+        its time by it is so for good. 0 if the service was never heard."""
+        told_ms = int.from_bytes(self.last_receipt[_SERVER_MS], "big")
+        return min(now_ms, told_ms)
+
+    @property
+    def stale(self) -> Collection[Name]:
+        """Names to be published again in this epoch. A share of a score whose device was removed,
+        and with it whoever could remove the share, is not once it is past its time: it ends with
+        the epochs that it stands in."""
+        names = self.profile.stale
+        if not names or not self.last_receipt:
+            return names
+        return [name for name in names if not self._is_left_over(name)]
+
+    def _is_left_over(self, name: Name) -> bool:
+        part = part_of(name.key)
+        if part is None or self.state.chain.devices[part[1]].active:
+            return False
+        kept_ms = self.gate.retention_ms(name.collection, part[0])
+        entry = self.profile.find(name)
+        if kept_ms is None or entry is None:
+            return False
+        held = None if entry.value is None else Part.decode(entry.value)
+        written_ms = entry.wall_ms if held is None else held.changed_ms
+        return self.sure_ms(self.now_ms) >= written_ms + kept_ms
 
     # -- content ------------------------------------------------------------------------
 

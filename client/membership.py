@@ -180,7 +180,7 @@ def draft_add(core: Core, cert: DeviceCert) -> tuple[SignedLink, tuple[SealedGra
     """An ADD link without its proof of possession, and the new device's grants: the current
     epoch's, and the one before while records still live in it."""
     chain = core.state.chain
-    live = [chain.epoch, chain.epoch - 1] if core.profile.stale else [chain.epoch]
+    live = [chain.epoch, chain.epoch - 1] if core.stale else [chain.epoch]
     keys = [core.view.keys[number] for number in live if number in core.view.keys]
     return unproven_add(core.identity, chain, cert, keys)
 

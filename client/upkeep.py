@@ -29,7 +29,7 @@ def run(core: Core) -> None:
 
 def _is_over(core: Core, old: int) -> bool:
     """Checkpoint and own publishing are done, and grace is over or everybody has moved."""
-    if core.checkpoint_epoch < core.state.chain.epoch or core.profile.stale:
+    if core.checkpoint_epoch < core.state.chain.epoch or core.stale:
         return False
     if any(sealed.header.epoch <= old for sealed in core.holds.known(core.state)):
         return False  # the key is still needed to read it
@@ -52,14 +52,14 @@ def all_moved(core: Core) -> bool:
 def to_publish_again(core: Core) -> list[Name]:
     """Names whose winner still lives in an older epoch, if it is our turn: the rotation's
     initiator begins; what it missed, everybody publishes once its checkpoint stands."""
-    if not core.profile.stale or core.behind or core.fresh:
+    if not core.stale or core.behind or core.fresh:
         return []
     mine = core.leader == core.identity.device_id
     done = core.checkpoint_epoch >= core.state.chain.epoch
     late = core.now_ms - core.epoch_seen_ms >= LEADER_MS
     if not (mine or done or late):
         return []
-    return [name for name in core.profile.stale if name not in core.outbox.edits]
+    return [name for name in core.stale if name not in core.outbox.edits]
 
 
 def cover_due(core: Core) -> bool:
@@ -77,7 +77,7 @@ def cover_due(core: Core) -> bool:
 def checkpoint_due(core: Core) -> bool:
     """The leader of an epoch states the whole state once all of it is published again, and
     now and then later on, so that the service can forget what was superseded."""
-    if core.fresh or core.profile.stale or any(core.holds.known(core.state)):
+    if core.fresh or core.stale or any(core.holds.known(core.state)):
         return False
     if core.leader != core.identity.device_id:
         return False

@@ -64,7 +64,15 @@ def collections(core: Core) -> tuple[str, ...]:
 
 def value(core: Core, name: Name) -> Value:
     """The typed value; None also if somebody stored bytes that are no value."""
-    data = shown(core, name)
+    return _decoded(shown(core, name))
+
+
+def synced_value(core: Core, name: Name) -> Value:
+    """The same of what the account's devices share."""
+    return _decoded(synced(core, name))
+
+
+def _decoded(data: bytes | None) -> Value:
     try:
         return None if data is None else decode(data)
     except BadValue:
@@ -174,6 +182,7 @@ def put(core: Core, name: Name, new: Value, now_ms: int) -> None:
 
 
 __all__ = [
-    "AGGREGATION_KEY", "app_name", "collections", "edit", "names_in", "parts", "put", "queue",
-    "score", "scores", "shares", "shown", "synced", "synced_ms", "value", "written_ms",
+    "AGGREGATION_KEY", "app_name", "collections", "edit", "hidden", "names_in", "parts", "put",
+    "queue", "score", "scores", "shares", "shown", "synced", "synced_ms", "synced_value", "value",
+    "written_ms",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from client.profile import Name
 from crypto.policy import Bundle
 from crypto.policy.generalise import DAY_MS, TopK
 from crypto.policy.signals import Reach
+from crypto.policy.values import Choices, Text
 from tests.client_worlds import Phone, Service, first_phone, pair, settle
 from tests.governed_devices import told
 from tests.policy_samples import bundle
@@ -259,6 +261,85 @@ def test_what_may_sync_no_more_is_taken_out_of_the_account(world: World) -> None
     assert world.held(world.b)[0] is None
     world.a.device.put("app", "spicy", False, now_ms=world.a.now_ms)
     assert world.held(world.a)[0] is False
+
+
+def changed(policy: Bundle, name: str, **changes: Any) -> Bundle:
+    """Where one signal is declared otherwise."""
+    signals = tuple(replace(row, **changes) if row.name == name else row for row in policy.signals)
+    return replace(policy, signals=signals)
+
+
+def test_what_was_recorded_under_a_finer_policy_becomes_as_coarse_as_the_new_one(
+    world: World,
+) -> None:
+    """On all devices, by one tombstone-free edit of the same age: its retention goes on."""
+    world.policy = changed(POLICY, "distance", generalise=())
+    world.govern()
+    world.a.device.put("app", "distance", 12.345678, now_ms=world.a.now_ms)
+    world.a.store()
+    world.sync()
+    world.policy = POLICY
+    world.at_day(5)
+    world.sync()
+    world.sync()
+    edits = len(world.a.pushes) + len(world.b.pushes)
+    world.sync()
+    assert len(world.a.pushes) + len(world.b.pushes) == edits, "it is done once"
+    for phone in (world.a, world.b):
+        assert phone.device.get("app", "distance") == 12.5
+        assert phone.device._core.profile.find(Name("app", "distance")).wall_ms == world.start_ms  # type: ignore[union-attr]
+    world.at_day(DAYS)
+    world.sync()
+    assert world.a.device.get("app", "distance") is None
+
+
+def test_what_a_narrower_policy_does_not_admit_any_more_is_removed_later(world: World) -> None:
+    """As what it does not declare: thirty days are left to put a policy right."""
+    world.a.device.put("app", "region", "north", now_ms=world.a.now_ms)
+    world.a.device.put("app", "note", "a long note", now_ms=world.a.now_ms)
+    world.a.store()
+    world.sync()
+    world.policy = changed(changed(without(POLICY, ""), "region", values=Choices(("south",))),
+                           "note", values=Text(3))  # fmt: skip
+    world.sync()
+    world.at_day(UNDECLARED_MS // DAY_MS - 1)
+    world.sync()
+    assert world.a.device.list("app") == {"region": "north", "note": "a long note"}
+    world.at_day(UNDECLARED_MS // DAY_MS)
+    world.sync()
+    world.sync()
+    assert world.a.device.list("app") == world.b.device.list("app") == {}
+
+
+def test_the_part_of_a_removed_device_ends_with_the_epochs_that_it_stands_in(world: World) -> None:
+    """Nobody may remove it, so that the first rotation after its time does not publish it again;
+    until then every rotation does."""
+    world.write(world.b)
+    world.sync()
+    b, a = world.b.device.identity.device_id, world.a
+    part = Name("taste", "soup#1")
+    a.device.rotate([b])
+    world.sync(a)
+    world.at_day(DAYS - 1)
+    a.device.rotate()
+    world.sync(a)
+    assert a.device._core.profile.find(part).order.epoch == 3  # type: ignore[union-attr]
+    world.at_day(DAYS + 1)
+    world.sync(a)  # the service's signed time has to have come so far, too
+    assert a.device.score("taste", "soup", now_ms=a.now_ms) == 0
+    a.device.rotate()
+    for days in (2, 40, 41):
+        world.at_day(DAYS + days)
+        world.sync(a)
+    assert a.alarms == []
+    a.reload()
+    world.govern()
+    world.service.drop_epoch(3)
+    late = pair(a, "late")
+    late.sync()
+    for phone in (a, late):
+        assert phone.device._core.profile.find(part) is None
+        assert phone.alarms == []
 
 
 def test_what_two_devices_brought_to_more_than_top_k_is_brought_back(world: World) -> None:

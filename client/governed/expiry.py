@@ -19,8 +19,9 @@ from typing import Final
 from client import views, writing
 from client.core import Core
 from client.gate import Kind
+from client.governed.gate import coarse_time
 from client.profile import Name, part_of
-from client.values import Part
+from client.values import Part, Value, encode
 from crypto.policy.document import Bundle
 from crypto.policy.generalise import DAY_MS
 from crypto.policy.signals import Reach, Signal
@@ -29,16 +30,13 @@ UNDECLARED_MS: Final = 30 * DAY_MS
 """How long a record stands that the policy does not let be there: long enough to put right a
 policy that was published in error, for what is removed is gone."""
 _KINDS: Final[tuple[Kind, ...]] = ("setting", "score", "set")
-_SERVER_MS: Final = slice(112, 120)
-"""Where a receipt says when it was signed (`crypto.receipt`)."""
 
 
 def expire(core: Core, bundle: Bundle, *, now_ms: int) -> None:
     """Removes what is over and what is too many. Call it after a catch-up. Nothing happens if
     this device does not write, or has never heard from the service."""
     if core.writes and not core.fresh and core.last_receipt:
-        told_ms = int.from_bytes(core.last_receipt[_SERVER_MS], "big")
-        _Expiry(core, bundle, min(now_ms, told_ms)).run()
+        _Expiry(core, bundle, core.sure_ms(now_ms)).run()
 
 
 class _Expiry:
@@ -54,6 +52,8 @@ class _Expiry:
         for name in self._mine():
             if self._is_over(name, _synced_ms(core, name), stays_here=False):
                 views.edit(core, name, None, self._now_ms)
+            else:
+                self._make_coarse(name)
         for name, kept in core.local.values():
             if self._is_over(name, kept.at_ms, stays_here=True):
                 core.local.drop(name, core.journal)
@@ -78,14 +78,40 @@ class _Expiry:
             and views.synced(core, name) is not None
         ]
 
+    def _make_coarse(self, name: Name) -> None:
+        """A setting that was recorded under a finer policy becomes what this one lets it be, and
+        no newer by that."""
+        signal, value = self._signal(name), views.synced_value(self._core, name)
+        if signal is None or signal.kind != "setting" or not signal.generalise:
+            return
+        coarse: Value = signal.generalised(value)  # type: ignore[assignment]  # of a Value, one
+        if encode(coarse) != encode(value) and signal.values.admits(coarse):
+            written_ms = coarse_time(signal, views.synced_ms(self._core, name))
+            views.edit(self._core, name, encode(coarse), written_ms)
+
     def _is_over(self, name: Name, written_ms: int, *, stays_here: bool) -> bool:
         signal = self._signal(name)
-        if signal is None or (signal.reach is Reach.DEVICE) != stays_here:
-            # Not declared, or declared to be elsewhere: it is not to be here at all.
+        if (
+            signal is None
+            or (signal.reach is Reach.DEVICE) != stays_here
+            or not self._is_admitted(signal, name, stays_here)
+        ):
+            # Not declared, or declared to be elsewhere or otherwise: it is not to be here at all.
             return self._now_ms >= self._first_seen_ms(name, 0) + UNDECLARED_MS
         if written_ms > self._now_ms or self._core.local.is_seen(name, written_ms):
             written_ms = min(written_ms, self._first_seen_ms(name, written_ms))
         return self._now_ms >= written_ms + signal.retention_days * DAY_MS
+
+    def _is_admitted(self, signal: Signal, name: Name, stays_here: bool) -> bool:
+        """Whether what is recorded is of the kind, and in the range, that is declared now."""
+        core = self._core
+        is_score = part_of(name.key) is not None or (
+            stays_here and core.local.score(name) is not None
+        )
+        if is_score or signal.kind == "score":
+            return is_score and signal.kind == "score"
+        value = views.value(core, name) if stays_here else views.synced_value(core, name)
+        return signal.values.admits(signal.generalised(value))
 
     def _signal(self, name: Name) -> Signal | None:
         part = part_of(name.key)
