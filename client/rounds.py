@@ -131,7 +131,7 @@ class Rounds:
             message = rounds_pb2.ListTasksRequest(after=after)
             answer = (await self._transport.call(LIST_TASKS, message, self._signer)).message
             for row in answer.tasks:
-                yield ListedTask(_task_in(row.task), tuple(map(_summary_in, row.rounds)))
+                yield ListedTask(_task_in(row.task), tuple(map(summary_in, row.rounds)))
             after, more = answer.next, answer.more
             if not more:
                 return
@@ -147,7 +147,7 @@ class Rounds:
             _task_in(answer.task),
             answer.manifest,
             tuple(answer.sigs),
-            _summary_in(answer.summary),
+            summary_in(answer.summary),
             answer.contributed,
         )
 
@@ -180,6 +180,11 @@ def _task_in(row: rounds_pb2.SignedTask) -> SignedTask:
     return SignedTask(row.task, row.sig, row.publisher)
 
 
-def _summary_in(row: rounds_pb2.RoundSummary) -> RoundSummary:
-    state = _STATES.get(row.state, RoundState.UNKNOWN)
-    return RoundSummary(row.round_id, row.open_ms, row.close_ms, state)
+def summary_in(row: rounds_pb2.RoundSummary) -> RoundSummary:
+    """A summary as it travelled."""
+    return RoundSummary(row.round_id, row.open_ms, row.close_ms, state_of(row.state))
+
+
+def state_of(state: rounds_pb2.RoundState.ValueType) -> RoundState:
+    """A state as it travelled."""
+    return _STATES.get(state, RoundState.UNKNOWN)

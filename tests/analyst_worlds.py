@@ -83,11 +83,12 @@ async def counter(
 
 @dataclass(slots=True)
 class Desktop:
-    """Somebody with a key file and `rookery task`."""
+    """Somebody with a key file and `rookery task`, or another `program` of keys."""
 
     folder: Path
     key: Path
     environ: dict[str, str]
+    program: str = "task"
 
     @classmethod
     def of(cls, folder: Path, service: Service, seed: bytes, name: str = "own.key") -> Desktop:
@@ -107,7 +108,7 @@ class Desktop:
         """Starts it."""
         keys = ("--key", str(self.key)) if key else ()
         return await asyncio.create_subprocess_exec(
-            *PROGRAM, "task", verb, *keys, *more,
+            *PROGRAM, self.program, verb, *keys, *more,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             cwd=self.folder, env=self.environ,
         )  # fmt: skip

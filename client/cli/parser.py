@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _OTHERS = {
     "task": "publish what is measured, open rounds, read results",
     "policy": "write, judge and publish what may be recorded, asked and called",
+    "operator": "see how a service keeps to its policy: health, exposure, audit log, rounds",
     "vectors": "check this implementation against a file of test vectors",
     "demo": "devices, a service and what it stores, on one screen",
 }

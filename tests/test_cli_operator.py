@@ -1,0 +1,157 @@
+"""`rookery operator` as people run it, against a real governed relay."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from client.operator.auditlog import ZEROS, AuditEntry, ChainHead, LogBroken, follow, parse_head
+from crypto.policy.access import Grant, Role
+from mpc.task import Task
+from services.store.governance import Head, following
+from tests import analyst_samples, governed_worlds
+from tests.analyst_worlds import Desktop
+from tests.governed_worlds import KEY, OPEN, to_publish
+from tests.relay_worlds import (
+    ANALYST,
+    PARTIES,
+    PUBLISHER,
+    STRANGER as OPERATOR,
+    Relay,
+    manifest,
+    relaying,
+    result,
+    task,
+)
+from tests.round_stored import stored
+
+OPERATIONS = "/rookery.v1.Operations/*"
+
+
+@dataclass(slots=True)
+class Office:
+    """A governed relay, and an operator at a desk."""
+
+    relay: Relay
+    desk: Desktop
+
+    async def json(self, *arguments: str, code: int = 0) -> Any:
+        """What a command prints for programs."""
+        verb, *more = arguments
+        return json.loads((await self.desk.run(verb, *more, "--json", code=code)).out)
+
+
+@pytest.fixture
+async def office(tmp_path: Path) -> AsyncIterator[Office]:
+    """One whose policy lists the operator's key."""
+    async with relaying(tmp_path, policy_keys=(KEY.public.hex(),)) as relay:
+        operator = Role("operator", (), (OPERATOR.public.hex(),))
+        grants = (*OPEN.grants, Grant("operator", OPERATIONS, ("*",)))
+        policy = governed_worlds.bundle(access=replace(OPEN, roles=(operator,), grants=grants))
+        by: Any = SimpleNamespace(identity=KEY)
+        await relay.call(by, "/rookery.v1.Policy/PublishPolicy", to_publish(policy))
+        desk = Desktop.of(tmp_path, relay.service, OPERATOR.seed)
+        yield Office(relay, replace(desk, program="operator"))
+
+
+async def test_health_and_exposure_on_one_screen(office: Office) -> None:
+    """For people and for programs; what can be read by nobody is not in --clear."""
+    shown = (await office.desk.run("health")).out
+    for part in (
+        "policy         number 1",
+        "past deletion  0 rows",
+        "nothing is past",
+        "audit log",
+    ):
+        assert part in shown
+    told = await office.json("health")
+    assert told["policy"]["sequence"] == 1
+    assert told["consent"] == {"grants": 0, "withdrawals": 0}
+    rows = {row["field"]: row for row in (await office.json("exposure"))["fields"]}
+    assert rows["segment.ops"]["form"] == "sealed"
+    assert rows["audit.body"]["readers"] == ["operator"]
+    clear = (await office.desk.run("exposure", "--clear")).out
+    assert "segment.ops" not in clear
+    assert "nobody by a call" in clear
+
+
+async def test_the_log_is_verified_against_a_noted_head(office: Office) -> None:
+    """What was cut off shows by the head that the operator noted, and by nothing else."""
+    await office.json("health")
+    first = await office.json("audit")
+    assert first["holds"]
+    assert first["entries"][-1]["what"].endswith("/GetPrivacyHealth")
+    assert (
+        "verified; note the head" in (await office.desk.run("audit", "--head", first["head"])).out
+    )
+    with closing(sqlite3.connect(office.relay.service.path / "rookery.db")) as db, db:
+        db.execute("DELETE FROM audit WHERE seq > 1")
+    assert (await office.json("audit"))["holds"]
+    broken = await office.json("audit", "--head", first["head"], code=1)
+    assert not broken["holds"]
+    assert "not in the log" in broken["why"]
+    with closing(sqlite3.connect(office.relay.service.path / "rookery.db")) as db, db:
+        db.execute("UPDATE audit SET at_ms = at_ms + 1 WHERE seq = 2")
+    assert "entry 2" in (await office.json("audit", code=1))["why"]
+    assert "SEQ:HASH" in (await office.desk.run("audit", "--head", "x", code=1)).err
+
+
+async def test_results_come_with_the_noise_that_is_in_them(office: Office) -> None:
+    """Every statistic has its sigma and an interval; by pinned keys it is verified."""
+    measured: Task = task()
+    held = manifest(measured, office.relay.now_ms - 500_000)
+    store = office.relay.service.server.store
+    await stored(store, held)
+    told = analyst_samples.result(measured, [1, 1, 2, 5], seed="x")
+    said = result(held, told.encode(measured))
+    await store.rounds.publish_result(
+        held.round_id, said.result, {row.party: row.sig for row in said.sigs},
+        now_ms=office.relay.now_ms,
+    )  # fmt: skip
+    pins = ["--publisher", PUBLISHER.public.hex()]
+    for party in PARTIES:
+        pins += ["--party", party.public.hex()]
+    data = await office.json("rounds", *pins)
+    assert (data["pinned"], data["states"]) == (True, {"done": 1})
+    [one] = data["rounds"]
+    assert (one["task"], one["state"], one["withheld"]) == ("cuisine", "done", False)
+    for row in one["result"]["estimates"]:
+        assert row["low"] < row["value"] < row["high"]
+        assert row["sigma"] > 0
+    assert "NOT PINNED" in (await office.desk.run("rounds")).out
+    wrong = await office.json("rounds", "--publisher", ANALYST.public.hex())
+    assert wrong["rounds"][0]["not_verified"] == "publisher"
+
+
+async def test_who_is_no_operator_is_told_what_makes_one(office: Office, tmp_path: Path) -> None:
+    """A key that nobody knows, and one that has another role."""
+    for name, seed, says in (
+        ("nobody.key", b"\x05" * 32, "must list it for the role"),
+        ("analyst.key", ANALYST.seed, "does not allow it this call"),
+    ):
+        desk = Desktop.of(tmp_path, office.relay.service, seed, name)
+        failed = await replace(desk, program="operator").run("health", code=1)
+        assert says in failed.err
+    made = await office.desk.run("keygen", "--out", str(tmp_path / "new.key"), key=False)
+    assert "role operator" in made.out
+
+
+def test_the_reader_s_chain_is_the_service_s() -> None:
+    """Both sides hash alike; anything else is refused with its place."""
+    first = following(Head(0, ZEROS), 0, b"one", 5)
+    second = following(Head(1, first.hash), 5, b"two", 4)
+    rows = [AuditEntry(row.seq, row.at_ms, row.prev, row.body, row.hash) for row in (first, second)]
+    head = follow(ChainHead(0, ZEROS), rows)
+    assert head == ChainHead(2, second.hash)
+    assert parse_head(str(head)) == head
+    for broken in (rows[1:], rows[::-1], [rows[0], replace(rows[1], body=b"three")]):
+        with pytest.raises(LogBroken):
+            follow(ChainHead(0, ZEROS), broken)
