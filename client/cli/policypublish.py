@@ -6,7 +6,6 @@ import argparse
 
 from client.cli import options, policysession
 from client.cli.output import OK, Output
-from client.cli.tasksession import PATIENCE
 from client.policykit import bundlefile, publish as publishing
 from client.transport import Transport
 
@@ -16,7 +15,7 @@ async def publish(arguments: argparse.Namespace, out: Output) -> int:
     key = policysession.load_key(arguments.key)
     file = bundlefile.read(arguments.file)
     transport = Transport(
-        options.endpoint(arguments, None), backoff=PATIENCE, tracing=arguments.tracing
+        options.endpoint(arguments, None), backoff=policysession.PATIENCE, tracing=arguments.tracing
     )
     try:
         await publishing.publish(transport, key, file)

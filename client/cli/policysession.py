@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client import keyfile
+from client.backoff import Backoff
 from client.errors import UserError
 from client.keyfile import KeyFileError
 from client.policykit import assessment, bundlefile, folder, methods
@@ -15,6 +16,8 @@ from client.policykit.folder import Draft
 from crypto.policy import FIRST, Bundle
 from mpc.keys import PublisherKey
 
+# Somebody waits in front of it.
+PATIENCE = Backoff(first_ms=150, longest_ms=1_500, tries_max=4)
 COMPARED_MS = 1
 """When a folder that is only compared was issued: nothing that is compared has a time."""
 
