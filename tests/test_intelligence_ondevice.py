@@ -19,6 +19,7 @@ from client.intelligence.explain import explain
 from client.intelligence.ondevice import OnDevice
 from client.intelligence.ranking import Influence
 from client.measure.core import Measuring
+from client.measure.records import Shown
 from client.measure.results import Ended
 from client.measure.values import Measures
 from client.policykit.folder import read
@@ -34,7 +35,7 @@ from tests.governed_worlds import govern
 from tests.intelligence_worlds import Switches, kill
 from tests.measure_worlds import POLICY, signed_task
 from tests.policy_folders import SHIPPED
-from tests.relay_worlds import task
+from tests.relay_worlds import manifest, task
 from tests.test_intelligence_blend import result_of
 
 NOW_MS = 1_790_000_000_000
@@ -171,14 +172,9 @@ def popular(bundle: Bundle, name: str = "popular/cuisine-by-cohort") -> Task:
 def ended(made: Task, counts: dict[str, int], close_ms: int) -> Ended:
     """As a device keeps a verified result."""
 
-    class Shown:
-        class manifest:  # noqa: N801 - stands for an object
-            pass
-
     assert isinstance(made.kind, Multihot)
     told = [counts.get(label, 0) for label in made.kind.labels]
-    shown: Any = Shown()
-    shown.manifest.close_ms = close_ms
+    shown = Shown(b"", manifest(made, close_ms - made.window_ms))
     return Ended(signed_task(made), made, shown, result_of(made, told, 3_000), (1, 2, 3), {})
 
 

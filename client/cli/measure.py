@@ -13,8 +13,9 @@ from client.cli.output import FAILED, OK, UNREACHABLE, Output, clean
 from client.cli.times import until
 from client.cli.typed import read_line
 from client.errors import UserError
+from client.intelligence.ondevice import OnDevice
 from client.measure.participant import Found, Outcome, Participant, Report
-from client.measure.values import source
+from client.measure.values import Measures, source
 from mpc.privacy import MICRO, epsilon_of
 from mpc.task import Task
 
@@ -126,7 +127,10 @@ async def contribute(arguments: argparse.Namespace, out: Output) -> int:
     """Answers the open rounds that this device answers to."""
     said = await _said(arguments)
     async with session.opened(arguments) as synced:
-        reports = await Participant(synced).contribute_once(only=arguments.task, said=said)
+        measures = Measures()
+        OnDevice(synced).register(measures)
+        participant = Participant(synced, measures=measures)
+        reports = await participant.contribute_once(only=arguments.task, said=said)
     if arguments.task is not None and reports[-1].outcome is Outcome.REFUSED:
         last = reports[-1]
         out.failure(last.rule.upper().replace("-", "_"), f"not answered: {last.sentence}")

@@ -30,7 +30,7 @@ async def results(arguments: argparse.Namespace, out: Output) -> int:
     """Asks for what is not here yet, and shows all that is."""
     async with session.opened(arguments, patient=False) as synced:
         participant = Participant(synced)
-        refused = await _fetch(participant, arguments, out)
+        refused = await fetch(participant, arguments, out)
         core, kept = participant.core, participant.results
         rows = [row for row in _rows(core, kept) if arguments.task in (None, row["task"])]
         pages = [
@@ -52,7 +52,7 @@ async def results(arguments: argparse.Namespace, out: Output) -> int:
     return OK
 
 
-async def _fetch(
+async def fetch(
     participant: Participant, arguments: argparse.Namespace, out: Output
 ) -> list[tuple[Shown, Ineligible]]:
     """What did not verify. Who can't be asked now is not asked: what is here is shown."""

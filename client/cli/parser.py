@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from client.cli import options
+from client.cli import options, ownoptions
 from client.cli.output import EXIT_CODES
 from client.cli.version import Version
 
@@ -66,6 +66,7 @@ def _add_device(commands: Commands) -> None:
     _add_profile(add)
     _add_members(add)
     _add_measure(add)
+    ownoptions.add_commands(add)
     _add_account(add)
 
 
