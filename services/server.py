@@ -44,7 +44,7 @@ from services.operations.health import Counted
 from services.operations.routes import operations_routes
 from services.otlp import open_tracer
 from services.policy.current import CurrentPolicy
-from services.policy.retention import retention_of
+from services.policy.retention import OVERDUE_MS, retention_of
 from services.policy.routes import policy_routes
 from services.pressure import Pressure, Probe, own_address
 from services.rounds.keyring import Keyring
@@ -70,8 +70,6 @@ __all__ = ["SERVED", "Secrets", "Server", "grpc_options", "open_server"]
 
 _SYNC = "/rookery.v1.Sync/"
 _SWEEP_S = 3_600.0
-_OVERDUE_MS = 2 * 3_600_000
-"""What has been over for two sweeps should be gone: it is no sign that one is about to come."""
 _STREAMS_LEAVE_S = 5.0
 ALIVE = "rookery.alive"
 """What the health service says of the process itself: a probe of liveness asks for it, so that
@@ -333,7 +331,7 @@ class Server:
         with contextlib.suppress(StoreError):
             self.metrics.tally_rounds(await self.store.rounds.tally(now_ms=now_ms))
             overdue = await self.store.overdue(
-                now_ms=now_ms - _OVERDUE_MS, retention=self._retention
+                now_ms=now_ms - OVERDUE_MS, retention=self._retention
             )
             self.metrics.tally_overdue(overdue)
 

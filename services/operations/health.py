@@ -19,7 +19,9 @@ from services.config import Config
 from services.operations import facts
 from services.operations.budgets import budgets
 from services.operations.facts import Facts
+from services.policy.retention import OVERDUE_MS, retention_of
 from services.store.governance import Head
+from services.store.retention import AUDIT, audit_overdue
 from services.store.rounds import HeldRound, TaskRow
 
 GATES: Final = (
@@ -54,10 +56,17 @@ async def gather(
         audit_head=chain_head(await store.governance.audit_head()),
         audit_anchor=chain_head(await store.governance.audit_anchor()),
     )
-    row = await store.governance.policy()
+    row, bundle = await store.governance.policy(), None
     if row is not None:
+        bundle = decode_policy(row.data)
         answer.policy_sequence, answer.policy_hash = row.sequence, row.hash
-        answer.policy_issued_ms = decode_policy(row.data).issued_ms
+        answer.policy_issued_ms = bundle.issued_ms
+    kept = retention_of(config.limits(), bundle if config.policy_keys else None)
+    before_ms = now_ms - OVERDUE_MS
+    overdue = dict(await store.rounds.overdue(now_ms=before_ms, retention=kept))
+    overdue[AUDIT] = await audit_overdue(store.governance, kept, now_ms=before_ms)
+    for kind, count in overdue.items():
+        answer.overdue.add(kind=kind, count=count)
     for reason in GATES:
         if counted.refusals.get(reason):
             answer.refusals.add(reason=reason, count=counted.refusals[reason])

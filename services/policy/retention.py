@@ -13,6 +13,8 @@ from services.store.base import Limits
 from services.store.retention import Retention
 
 DAY_MS: Final = 86_400_000
+OVERDUE_MS: Final = 2 * 3_600_000
+"""What has been over for two sweeps should be gone: it is no sign that one is about to come."""
 
 
 def retention_of(limits: Limits, bundle: Bundle | None) -> Retention:
