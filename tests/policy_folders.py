@@ -9,18 +9,30 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from client.cli.main import main
+from client.policykit import folder
+from client.policykit.bundlefile import BundleFile
+from crypto.policy import FIRST
 from tests.cli_process import PROGRAM
 from tests.service_process import environment
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SHIPPED: Final = ROOT / "deploy" / "policy"
 BASELINE: Final = SHIPPED / "baseline.policy"
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes out what is there twice, as people do."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """All of them."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,13 @@ def rookery_process(*arguments: str | Path) -> Run:
     return Run(done.returncode, done.stdout, done.stderr)
 
 
+@cache
+def _shipped() -> bytes:
+    draft = folder.read(SHIPPED)
+    bundle = draft.bundle(sequence=1, previous=FIRST, issued_ms=1)
+    return BundleFile.signed(bundle, None).encode()
+
+
 @dataclass(frozen=True, slots=True)
 class Folder:
     """A policy's folder that a test may edit."""
@@ -71,7 +90,14 @@ class Folder:
         path.mkdir()
         for file in SHIPPED.glob("*.yaml"):
             shutil.copy(file, path)
-        return cls(path)
+        made = cls(path)
+        made.in_force.write_bytes(_shipped())
+        return made
+
+    @property
+    def in_force(self) -> Path:
+        """The shipped policy as it is, compiled: what edits of this folder are judged against."""
+        return self.path.with_suffix(".in-force")
 
     def text(self, name: str) -> str:
         """What a file says."""
@@ -94,7 +120,7 @@ class Folder:
 
     def say(self, name: str, content: object) -> None:
         """Other content."""
-        self.write(name, yaml.safe_dump(content, sort_keys=False))
+        self.write(name, yaml.dump(content, Dumper=_Plain, sort_keys=False))
 
     def edit(self, name: str, *path: str, **changes: object) -> None:
         """Fields of an entry; None takes one out."""

@@ -20,7 +20,7 @@ from crypto.policy.generalise import Bucket, Day, Round, TopK
 from crypto.policy.retention import ServiceRetention
 from crypto.policy.signals import Reach
 from crypto.policy.values import Boolean, Choices, Delta, Members, Number, Text, Vector, Whole
-from tests.policy_folders import BASELINE, Folder, rookery, rookery_process
+from tests.policy_folders import Folder, rookery, rookery_process
 from tests.policy_samples import MICRO, bundle, signal
 
 Edit = Callable[[Folder], None]
@@ -97,7 +97,7 @@ def folder(tmp_path: Path) -> Folder:
 
 def unmet(folder: Folder, code: int = 7) -> list[str]:
     """What `check --against` wants mitigated."""
-    done = rookery("check", folder.path, "--against", BASELINE, "--json")
+    done = rookery("check", folder.path, "--against", folder.in_force, "--json")
     assert done.code == code, done
     ids: list[str] = done.json["unmet"]
     return ids
@@ -110,13 +110,13 @@ def test_what_is_wider_fails_until_its_mitigation_is_written(edit: str, folder: 
     change(folder)
     [found] = unmet(folder)
     assert found.startswith(expected)
-    shown = rookery_process("check", folder.path, "--against", BASELINE)
+    shown = rookery_process("check", folder.path, "--against", folder.in_force)
     assert shown.code == 7
     assert found in shown.out
     assert "NOT MET" in shown.out
     folder.answer(found)
     assert unmet(folder, code=0) == []
-    answered = rookery("check", folder.path, "--against", BASELINE)
+    answered = rookery("check", folder.path, "--against", folder.in_force)
     assert "What is done about it. (data protection officer, 2026-11-30)" in answered.out
 
 
@@ -138,7 +138,7 @@ def test_all_at_once_are_all_found(folder: Folder) -> None:
 def test_a_harmless_edit_needs_nothing(edit: str, folder: Folder) -> None:
     """Nothing is found, and the command ends with 0."""
     HARMLESS[edit](folder)
-    done = rookery("check", folder.path, "--against", BASELINE, "--json")
+    done = rookery("check", folder.path, "--against", folder.in_force, "--json")
     assert (done.code, done.json["changes"]) == (0, []), done
     assert bool(done.json["harmless"]) is (edit != "a comment")
 
@@ -173,17 +173,17 @@ def test_half_a_mitigation_is_none(entry: str, sentence: str, folder: Folder) ->
 def test_diff_judges_folders_and_compiled_policies_alike(folder: Folder, tmp_path: Path) -> None:
     """A compiled policy holds its assessment's hash: the text is named, and must be that one."""
     folder.edit("signals", "evening", retention_days=91)
-    by_folder = rookery("diff", BASELINE, folder.path, "--json")
+    by_folder = rookery("diff", folder.in_force, folder.path, "--json")
     assert by_folder.code == 7
     folder.answer("longer-retention:evening:91")
     compiled = tmp_path / "new.policy"
     assert rookery("build", folder.path, "--unsigned", "-o", compiled).code == 0
-    by_file = rookery("diff", BASELINE, compiled, "--json")
+    by_file = rookery("diff", folder.in_force, compiled, "--json")
     assert (by_file.code, by_file.json["unmet"]) == (7, by_folder.json["unmet"])
     written = folder.path / "assessment.yaml"
-    assert rookery("diff", BASELINE, compiled, "--assessment", written).code == 0
+    assert rookery("diff", folder.in_force, compiled, "--assessment", written).code == 0
     folder.answer("something-else:evening:1")
-    other = rookery("diff", BASELINE, compiled, "--assessment", written)
+    other = rookery("diff", folder.in_force, compiled, "--assessment", written)
     assert other.code == 1
     assert "not the assessment that this policy was built with" in other.err
 
@@ -192,12 +192,14 @@ def test_a_policy_with_something_unanswered_is_not_built(folder: Folder, tmp_pat
     """Nothing is written, and the command ends with 7."""
     folder.edit("signals", "evening", retention_days=91)
     out = tmp_path / "next.policy"
-    done = rookery("build", folder.path, "--previous", BASELINE, "--unsigned", "-o", out)
+    done = rookery("build", folder.path, "--previous", folder.in_force, "--unsigned", "-o", out)
     assert done.code == 7
     assert "longer-retention:evening:91" in done.out
     assert not out.exists()
     folder.answer("longer-retention:evening:91")
-    built = rookery("build", folder.path, "--previous", BASELINE, "--unsigned", "-o", out, "--json")
+    built = rookery(
+        "build", folder.path, "--previous", folder.in_force, "--unsigned", "-o", out, "--json"
+    )
     assert (built.code, built.json["sequence"]) == (0, 2)
 
 

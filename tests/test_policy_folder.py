@@ -254,6 +254,15 @@ def test_grants_have_three_forms(folder: Folder) -> None:
     )
 
 
+def test_a_policy_that_is_too_large_is_one_sentence(folder: Folder) -> None:
+    """Each part is within its bounds, and the whole is not."""
+    signals = folder.said("signals")
+    long = {f"long-{at}": {**signals["region"], "collection": f"long/{at}", "text": "x" * 900}
+            for at in range(300)}  # fmt: skip
+    folder.say("signals", signals | long)
+    assert "262144 bytes at most" in refused(folder)
+
+
 # --- the command ---
 
 

@@ -102,6 +102,8 @@ class Bundle:
         ):
             fields.distinct(f"names of {what}", names, 0, most)
         references.check(self)
+        # One that exists can be written: too large a one is refused here, not when it is signed.
+        _ = self.encoded
 
     @cached_property
     def encoded(self) -> bytes:
