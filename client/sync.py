@@ -82,9 +82,8 @@ class SyncedDevice:
         """Set when something of ours may be due: a local edit, a longer chain."""
         self.token: bytes | None = None
         """Enrolment token, for making the account where proof of work is not enough."""
-        self.tidy: Callable[[Device, int], None] = _nothing
-        """Called with the core and the time after each catch-up: removes what is over."""
         self._tidied_ms = 0
+        """When what is over was last looked for."""
         self._net = asyncio.Lock()
         self.frames = asyncio.Lock()
         """Held while a receipt is under way: an op that came meanwhile by a stream would look
@@ -244,7 +243,6 @@ class SyncedDevice:
         self._tidied_ms = self.now_ms()
         self._obeyed = heard(self.ledger)
         self.save(obey(self.ledger, self.kept, now_ms=self._tidied_ms))
-        self.tidy(self.core, self._tidied_ms)
         if self.policy is not None:
             self.core.expire(self.policy, now_ms=self._tidied_ms)
         self.save()
@@ -416,10 +414,6 @@ class SyncedDevice:
         self.core.on_generation_changed()
         self.save()
         return True
-
-
-def _nothing(_core: Device, _now_ms: int) -> None:
-    """A device without a policy keeps everything."""
 
 
 def core_rows(rows: Rows) -> Rows:

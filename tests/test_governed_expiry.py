@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from client.governed.expiry import UNDECLARED_MS
 from client.governed.gate import PolicyGate
@@ -19,6 +20,7 @@ from tests.governed_devices import told
 from tests.policy_samples import bundle
 from tests.test_governed_gate import Person
 
+KEYS = ("spicy", "soup", "dish")
 DAYS = 90
 """The retention of the sample's signals."""
 POLICY = bundle()
@@ -364,3 +366,63 @@ def test_a_device_that_never_heard_from_the_service_removes_nothing() -> None:
     phone.device._core.last_receipt = b""
     phone.device.expire(POLICY, now_ms=phone.now_ms + 1_000 * DAY_MS)
     assert phone.device.get("app", "spicy") is True
+
+
+# -- whatever the clocks and the order ------------------------------------------------------
+
+_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.integers(0, 1), st.sampled_from(KEYS)),
+        st.tuples(st.just("remove"), st.integers(0, 1), st.sampled_from(KEYS)),
+        st.tuples(st.just("sync"), st.integers(0, 1), st.none()),
+        st.tuples(st.just("later"), st.integers(0, 60), st.none()),
+        st.tuples(st.just("ahead"), st.integers(0, 1), st.integers(-200, 400)),
+        st.tuples(st.just("rotate"), st.integers(0, 1), st.none()),
+        st.tuples(st.just("restart"), st.integers(0, 1), st.none()),
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=_STEPS)
+def test_devices_agree_and_nothing_stands_past_its_time(steps: list[tuple[str, int, Any]]) -> None:
+    """Writes, removals, rotations and restarts in any order, with clocks that are off by months:
+    once all have synced they show the same, and after all retention is over, nothing."""
+    world, days = World(), 0
+    for step, who, what in steps:
+        phone = (world.a, world.b)[who % 2]
+        match step:
+            case "write" if what == "dish":
+                phone.device.add_score("taste", what, 0.5, now_ms=max(0, phone.now_ms))
+            case "write" if what == "soup":
+                phone.device.add_member("saved", what, now_ms=phone.now_ms)
+            case "write":
+                phone.device.put("app", what, True, now_ms=phone.now_ms)
+            case "remove" if what != "dish":
+                phone.device.remove("saved" if what == "soup" else "app", what, now_ms=phone.now_ms)
+            case "sync":
+                world.sync(phone)
+            case "later":
+                days += who
+                world.at_day(days)
+            case "ahead":
+                world.set_ahead(phone, what)
+            case "rotate":
+                phone.device.rotate()
+            case "restart":
+                phone.store()
+                phone.reload()
+                world.govern()
+        phone.store()
+    for phone in (world.a, world.b):
+        world.set_ahead(phone, 0)
+    for _ in range(4):
+        world.sync()
+    assert world.held(world.a) == world.held(world.b)
+    assert world.a.device.list("app") == world.b.device.list("app")
+    world.at_day(days + DAYS + UNDECLARED_MS // DAY_MS)
+    for _ in range(4):
+        world.sync()
+    assert world.held(world.a) == world.held(world.b) == NOTHING
+    assert world.a.device.collections() == world.b.device.collections() == ()
