@@ -43,6 +43,7 @@ prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 OTHER: Final = "other"
 """The label of what is none of ours."""
 OK: Final = "OK"
+KEY_KINDS: Final = ("identity", "pepper", "wake")
 CANCELLED: Final = "CANCELLED"
 STATUS_OF: Final[Mapping[str, str]] = {
     OK: OK,
@@ -335,6 +336,11 @@ class Metrics(CallMetrics):
             "Rows of accounts that were deleted, and deletions that were begun and not finished.",
             registry=registry,
         )
+        key_files = Gauge(
+            "rookery_key_timestamp_seconds", "When a key of the service was last put in place.",
+            ["key"], registry=registry,
+        )  # fmt: skip
+        self._key_files = {kind: key_files.labels(kind) for kind in KEY_KINDS}
         sweeps = Counter(
             "rookery_sweeps", "Hourly sweeps of the store.", ["outcome"], registry=registry
         )
@@ -364,6 +370,11 @@ class Metrics(CallMetrics):
         """An entry of consent was taken."""
         self._consents[granted].inc()
         self.consents[granted] += 1
+
+    def keys_since(self, since_ms: Mapping[str, int]) -> None:
+        """When each key's file was last written."""
+        for kind, ms in since_ms.items():
+            self._key_files[kind].set(ms / 1000)
 
     def swept(self, *, is_done: bool) -> None:
         """One sweep ended."""

@@ -40,7 +40,7 @@ from services.keeping.current import Keys, Secrets, Trusted
 from services.limits import Buckets, Gate
 from services.listen import bind
 from services.metrics import Metrics
-from services.operations.health import Counted
+from services.operations.health import Counted, key_ages
 from services.operations.routes import operations_routes
 from services.otlp import open_tracer
 from services.policy.current import CurrentPolicy
@@ -328,6 +328,7 @@ class Server:
     async def _refresh(self) -> None:
         """Before a scrape. A store that can't be asked is seen in its own metrics."""
         now_ms = self.clock.wall_ms()
+        self.metrics.keys_since(key_ages(self.config))
         with contextlib.suppress(StoreError):
             self.metrics.tally_rounds(await self.store.rounds.tally(now_ms=now_ms))
             overdue = await self.store.overdue(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sqlite3
@@ -18,6 +19,7 @@ from services.audit.record import Record, of_key, request_hash
 from services.audit.walk import parse_head, show_head, verify
 from services.cli import main
 from services.store.governance import Head
+from tests.redis_process import RedisServer
 from tests.relay_worlds import (
     ANALYST,
     COLLECT,
@@ -225,6 +227,22 @@ def test_a_cut_off_end_is_found_against_a_noted_head(
     assert "not in the log" in capsys.readouterr().err
 
 
+def test_health_is_shown_without_a_service(
+    kept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Out of the file: ages, counts, and whether the log holds."""
+    folder, _ = kept
+    assert run(folder, monkeypatch, "--health", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["governed"], told["policy"]["sequence"]) == (False, 0)
+    assert told["consent"] == {"grants": 0, "withdrawals": 0}
+    assert told["rows_past_deletion"] == 0
+    assert (told["audit"]["holds"], told["audit"]["entries"]) == (True, 8)
+    tamper(folder, "DELETE FROM audit WHERE seq = 4")
+    assert run(folder, monkeypatch, "--health") == 0
+    assert "DOES NOT HOLD" in capsys.readouterr().out
+
+
 async def test_what_is_trimmed_leaves_a_chain(tmp_path: Path) -> None:
     """It begins at the anchor; a head from before it is said to be too old."""
     async with relaying(tmp_path) as relay:
@@ -240,6 +258,34 @@ async def test_what_is_trimmed_leaves_a_chain(tmp_path: Path) -> None:
             assert (found.anchor.seq, found.entries) == (3, 1)
             assert (await verify(store, found.anchor)).holds
             assert "was trimmed" in (await verify(store, old)).why
+
+
+async def test_the_log_on_redis_is_the_same(
+    tmp_path: Path,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Written by a service on Redis, read and verified by commands beside it, and appended to."""
+    redis_server.flush()
+    monkeypatch.setenv("ROOKERY_REDIS_URL", redis_server.url)
+    monkeypatch.chdir(tmp_path)
+    # Before there is a store: keys are made first.
+    assert await asyncio.to_thread(main, ["keys", "init"]) == 0
+    assert await asyncio.to_thread(main, ["keys", "make", "wake"]) == 0
+    async with relaying(tmp_path, redis_url=redis_server.url) as relay:
+        for _ in range(3):
+            await relay.call(ANALYST, LIST, rounds_pb2.ListTasksRequest())
+        noted = show_head(await relay.service.server.store.governance.audit_head())
+        for arguments in (["--verify", "--head", noted], ["--health"]):
+            assert await asyncio.to_thread(run, tmp_path, monkeypatch, *arguments) == 0
+        assert "3 entries hold" in capsys.readouterr().out
+        assert await asyncio.to_thread(main, ["keys", "rotate", "pepper"]) == 0
+        await relay.call(ANALYST, LIST, rounds_pb2.ListTasksRequest())
+        found = await log_of(relay)
+    assert [(one.who.partition(":")[0], one.outcome) for one in found[3:]] == [
+        ("local", "BEGUN"), ("local", "OK"), ("key", "OK"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["", "1:", "x", "1:ab", f"+1:{'00' * 32}", "00" * 31])

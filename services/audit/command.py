@@ -24,6 +24,12 @@ def audit(arguments: argparse.Namespace) -> None:
     config = of_arguments(arguments)
     if arguments.head is not None and not arguments.verify:
         raise ConfigError("--head: goes with --verify")
+    if arguments.health:
+        # Here: it imports what tasks are made of, and numpy with it.
+        from services.operations.local import health
+
+        asyncio.run(health(config, as_json=arguments.json))
+        return
     if arguments.verify:
         _report(asyncio.run(_verify(config, _head(arguments.head))), as_json=arguments.json)
         return

@@ -23,7 +23,7 @@ from services.keeping import copying
 from services.keeping.errors import KeepingError
 from services.store.errors import StoreUnavailable
 from services.store.governance import GovernanceStore
-from services.store.opening import open_store
+from services.store.opening import look_at_redis, open_store
 from services.store.rounds import RoundStore
 from services.store.sqlite_governance import SqliteGovernance, put_audit
 from services.store.sqlite_relay import SqliteRounds
@@ -152,6 +152,8 @@ def _append(config: Config, record: Record) -> int:
 
 
 async def _append_by_store(config: Config, body: bytes, now_ms: int) -> int:
+    if not (await look_at_redis(config)).made:
+        return 0
     store = await open_store(config, must_exist=True, serves=False)
     try:
         return (await store.governance.append_audit(body, now_ms=now_ms)).seq

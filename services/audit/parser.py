@@ -12,7 +12,7 @@ def add(commands: Commands[argparse.ArgumentParser], command: MakeCommand) -> No
     audit = command(
         commands,
         "audit",
-        "show the audit log, or verify it; beside a running service, too",
+        "show the audit log, verify it, or show privacy health; beside a running service, too",
         "services.audit.command:audit",
     )
     audit.add_argument(
@@ -22,6 +22,9 @@ def add(commands: Commands[argparse.ArgumentParser], command: MakeCommand) -> No
         "--head",
         metavar="HEAD",
         help="with --verify: a head that was noted earlier (SEQ:HASH) must be in the log",
+    )
+    audit.add_argument(
+        "--health", action="store_true", help="show how well the store keeps to the policy instead"
     )
     audit.add_argument(
         "--after", type=int, default=0, metavar="SEQ", help="show entries behind this one only"

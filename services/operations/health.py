@@ -7,6 +7,7 @@ so is all that a profile holds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,8 +80,8 @@ async def gather(
             left_micro_rho=one.left,
             round_micro_rho=one.round_cost,
         )
-    for kind, path in _key_files(config):
-        answer.keys.add(kind=kind, since_ms=path.stat().st_mtime_ns // 1_000_000)
+    for kind, since_ms in key_ages(config).items():
+        answer.keys.add(kind=kind, since_ms=since_ms)
     if found is not None:
         answer.rows_past_deletion = found.past_deletion
         answer.oldest_ended_epoch_ms = found.oldest_ended_epoch_ms
@@ -135,8 +136,13 @@ class FactsOfFile:
             return self._known[1]
 
 
-def _key_files(config: Config) -> list[tuple[str, Path]]:
-    named = [("identity", config.identity_key_file), ("pepper", config.pepper_file)]
+def key_ages(config: Config) -> dict[str, int]:
+    """When the file of each key that is there was last written, in milliseconds since 1970."""
+    named = {"identity": config.identity_key_file, "pepper": config.pepper_file}
     if config.wake_gateway:
-        named.append(("wake", config.wake_key_file))
-    return [(kind, Path(name)) for kind, name in named if Path(name).is_file()]
+        named["wake"] = config.wake_key_file
+    found = {}
+    for kind, name in named.items():
+        with contextlib.suppress(OSError):
+            found[kind] = Path(name).stat().st_mtime_ns // 1_000_000
+    return found

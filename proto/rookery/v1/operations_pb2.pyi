@@ -265,9 +265,9 @@ class KeyAge(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     SINCE_MS_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """identity | pepper | wake | policy"""
+    """identity | pepper | wake"""
     since_ms: _builtins.int
-    """When its file was last written; of the policy's key: 0."""
+    """When its file was last written."""
     def __init__(
         self,
         *,
