@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from bench import aggregate, growth, mesh, overload, subscribers, sync, telemetry
+from bench import aggregate, growth, mesh, overload, policy, subscribers, sync, telemetry
 from bench.report import run
 
-MODULES = (sync, aggregate, telemetry, mesh, subscribers, overload, growth)
+MODULES = (sync, aggregate, telemetry, mesh, subscribers, overload, growth, policy)
 PARTS = {name: part for module in MODULES for name, part in module.PARTS.items()}
 
 if __name__ == "__main__":

@@ -182,6 +182,8 @@ class SyncedDevice:
         changes = self.holding.take_changes()
         self.save(changes)
         if changes:
+            # What it does not let stand any more goes with the next thing that is done.
+            self._tidied_ms = 0
             self.woken.set()
 
     async def fetch_policy(self) -> None:

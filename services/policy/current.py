@@ -127,10 +127,13 @@ class CurrentPolicy:
     async def refresh(self) -> None:
         """What stands in the store is in force when it returns. StoreUnavailable."""
         async with self._reading:
-            row = await self._store.policy()
-            if row is not None and (self._row is None or row.sequence > self._row.sequence):
-                self._take(row)
-            elif self._row is not None and (row is None or row.sequence < self._row.sequence):
+            held = 0 if self._row is None else self._row.sequence
+            stored = await self._store.policy_sequence()
+            if stored > held:
+                row = await self._store.policy()
+                if row is not None and row.sequence > held:
+                    self._take(row)
+            elif stored < held and self._row is not None:
                 await self._put_back(self._row)
 
     async def _put_back(self, row: PolicyRow) -> None:
