@@ -17,7 +17,7 @@ from crypto.policy.access import Access, Grant, Role
 from crypto.policy.cohorts import CohortRule, Comparison, Op, When
 from crypto.policy.flags import Flag
 from crypto.policy.generalise import Bucket, Day, Round, TopK
-from crypto.policy.signals import Reach, Signal
+from crypto.policy.signals import Reach, Signal, check_apart
 from crypto.policy.tasks import KINDS
 from crypto.policy.values import (
     Boolean,
@@ -228,6 +228,29 @@ def test_no_name_is_two_signals(one: tuple[str, ...], two: tuple[str, ...], apar
         return
     with pytest.raises(FormatError) as caught:
         bundle(signals=(*SAMPLE.signals, *pair))
+    assert caught.value.rule == "signal-overlap"
+
+
+KEYS = st.one_of(
+    st.just(("*",)),
+    st.lists(st.sampled_from(("a", "b", "c/d", "c/e")), min_size=1, unique=True).map(tuple),
+)
+
+
+@given(st.lists(KEYS, max_size=5))
+def test_signals_are_apart_if_no_name_is_covered_twice(many: list[tuple[str, ...]]) -> None:
+    """Told by counting, for every name that there could be, the signals that cover it."""
+    some = [
+        signal(f"s{at}", Boolean(), collection="c", keys=keys) for at, keys in enumerate(many)
+    ]  # fmt: skip
+    covered = [
+        sum(one.covers("c", key) for one in some) for key in ("a", "b", "c/d", "c/e", "else")
+    ]
+    if max(covered) <= 1:
+        check_apart(some)
+        return
+    with pytest.raises(FormatError) as caught:
+        check_apart(some)
     assert caught.value.rule == "signal-overlap"
 
 

@@ -17,6 +17,8 @@ from client.gate import SignalRefused
 from client.governed.gate import PolicyGate
 from client.intelligence.context import FEATURES
 from client.intelligence.declared import recipe_for, recipe_of
+from client.intelligence.federated import Part
+from client.intelligence.ondevice import RANKING
 from client.policykit import bundlefile, diagram, folder, methods, risks
 from crypto.policy import FIRST, Bundle
 from tests.policy_folders import BASELINE, ROOT, SHIPPED, rookery
@@ -146,7 +148,8 @@ def test_items_can_be_ranked_by_it() -> None:
     contexts = {term.when for term in recipe.terms} - {None}
     assert contexts == {"evening", "weekend"}
     assert contexts <= set(FEATURES)
-    for source in ("popular/cuisine-by-cohort", "fl/taste", "ab/home-first"):
+    learning = {f"{part}/taste" for part in Part}
+    for source in ("popular/cuisine-by-cohort", "ab/home-first", *learning):
         rule = SHIPPED_BUNDLE.task_for(source)
         assert rule is not None
         asked = recipe_for(SHIPPED_BUNDLE, rule.signals)
@@ -157,7 +160,7 @@ def test_items_can_be_ranked_by_it() -> None:
 def test_each_purpose_says_what_and_what_for_and_is_used() -> None:
     """Every purpose has a signal, and is one that the demo or the features use."""
     assert tuple(purpose.name for purpose in SHIPPED_BUNDLE.purposes) == PURPOSES
-    assert measures.PURPOSE in PURPOSES
+    assert {measures.PURPOSE, RANKING} <= set(PURPOSES)
     used = {purpose for one in SHIPPED_BUNDLE.signals for purpose in one.purposes}
     assert used == set(PURPOSES)
 

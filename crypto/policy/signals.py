@@ -82,14 +82,6 @@ class Signal:
             key in self.keys or (self.keys == (ANY,) and "/" not in key)
         )
 
-    def overlaps(self, other: Signal) -> bool:
-        """Whether a name could be both's."""
-        if self.collection != other.collection:
-            return False
-        if self.keys == (ANY,):
-            return other.keys == (ANY,) or any("/" not in key for key in other.keys)
-        return any(other.covers(self.collection, key) for key in self.keys)
-
     def generalised(self, value: object) -> object:
         """The value, as coarse as it is to be recorded."""
         return generalise.apply(self.generalise, value)
@@ -138,16 +130,28 @@ class Signal:
 
 def check_apart(signals: Iterable[Signal]) -> None:
     """FormatError if a name could be two signals': then no rule would say which one it is."""
-    seen: dict[str, list[tuple[int, Signal]]] = {}
+    # By its number: the signal that has a key, has `*`, or has any key that `*` covers.
+    named: dict[tuple[str, str], int] = {}
+    wild: dict[str, int] = {}
+    unparted: dict[str, int] = {}
     for number, signal in enumerate(signals, start=1):
-        others = seen.setdefault(signal.collection, [])
-        for before, other in others:
-            if signal.overlaps(other):
+        for key in signal.keys:
+            name = (signal.collection, key)
+            other = named.get(name)
+            if key == ANY:
+                other = other or unparted.get(signal.collection)
+            elif "/" not in key:
+                other = other or wild.get(signal.collection)
+            if other is not None:
                 raise FormatError(
                     "signal-overlap",
-                    f"signals {before} and {number} share a name; tell their keys apart",
+                    f"signals {other} and {number} share a name; tell their keys apart",
                 )
-        others.append((number, signal))
+            named[name] = number
+        if signal.keys == (ANY,):
+            wild[signal.collection] = number
+        if any("/" not in key for key in signal.keys):
+            unparted[signal.collection] = number
 
 
 def _check_kind(signal: Signal) -> None:
