@@ -237,7 +237,7 @@ class Server:
             *self.waking.routes(desk, lambda: self.policy.bundle),
         ]
         metrics = self.metrics
-        counted = Counted(self.clock.wall_ms(), metrics.refusals, metrics.consents)
+        counted = Counted(self.clock.wall_ms(), metrics.refusals, metrics.consents, self._overdue)
         return [*routes, *operations_routes(desk, self.guard, config, counted, routes)]
 
     async def start(self) -> None:
@@ -331,10 +331,12 @@ class Server:
         self.metrics.keys_since(key_ages(self.config))
         with contextlib.suppress(StoreError):
             self.metrics.tally_rounds(await self.store.rounds.tally(now_ms=now_ms))
-            overdue = await self.store.overdue(
-                now_ms=now_ms - OVERDUE_MS, retention=self._retention
-            )
-            self.metrics.tally_overdue(overdue)
+            self.metrics.tally_overdue(await self._overdue())
+
+    async def _overdue(self) -> Mapping[str, int]:
+        """See `Store.overdue`; what the next sweep still has time for is not in it."""
+        now_ms = self.clock.wall_ms() - OVERDUE_MS
+        return await self.store.overdue(now_ms=now_ms, retention=self._retention)
 
 
 def _authenticator(

@@ -323,6 +323,25 @@ def test_commands_on_store_and_keys_are_in_it(
     assert run(folder, monkeypatch, "--verify") == 0
 
 
+async def test_a_backup_beside_a_running_service_is_in_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes write one chain, and it stays one."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["keys", "init"]) == 0
+    async with relaying(tmp_path) as relay:
+        asked = rounds_pb2.ListTasksRequest()
+        calls = [relay.call(ANALYST, LIST, asked) for _ in range(20)]
+        copying = asyncio.to_thread(main, ["backup", "copy.db"])
+        code, *_ = await asyncio.gather(copying, *calls)
+        assert code == 0
+        store = relay.service.server.store.governance
+        found = await log_of(relay)
+        assert (await verify(store)).holds
+    assert [one.outcome for one in found if one.what == "rookery-server backup"] == ["BEGUN", "OK"]
+    assert len(found) == 22
+
+
 def shown(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from services.operations import exposure, facts
 from services.store.governance import AuditEntry, Head, first_broken
 from tests import governed_worlds
 from tests.governed_worlds import KEY, OPEN, to_publish
+from tests.redis_process import RedisServer
 from tests.relay_worlds import (
     ANALYST,
     PUBLISH,
@@ -168,6 +169,27 @@ async def test_health_says_what_can_be_known(operated: Operated) -> None:
     assert found.audit_anchor.seq == 0
     assert (found.rows_past_deletion, found.oldest_ended_epoch_ms) == (0, 0)
     assert found.HasField("rows_past_deletion")
+    assert {row.kind for row in found.overdue} == {"boxes", "results", "mailboxes", "wake", "audit"}
+    assert not any(row.count for row in found.overdue)
+
+
+async def test_on_redis_health_says_what_that_store_can_tell(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """The same, but for when the oldest epoch ended, which nobody looks up there."""
+    redis_server.flush()
+    settings: dict[str, Any] = {"redis_url": redis_server.url}
+    async with relaying(tmp_path, policy_keys=(KEY.public.hex(),), **settings) as relay:
+        by: Any = SimpleNamespace(identity=KEY)
+        first = governed_worlds.bundle(access=access())
+        await relay.call(by, "/rookery.v1.Policy/PublishPolicy", to_publish(first))
+        await stored(relay.service.server.store, manifest(task(), relay.now_ms - 1_000_000))
+        found = await Operated(relay).health()
+        assert (found.policy_sequence, len(found.budgets)) == (1, 1)
+        assert found.HasField("rows_past_deletion")
+        assert found.rows_past_deletion == 0
+        assert not found.HasField("oldest_ended_epoch_ms")
+        assert len((await Operated(relay).rounds()).rounds) == 1
 
 
 async def test_rows_past_deletion_are_counted(operated: Operated) -> None:

@@ -16,6 +16,8 @@ from services.access.matrix import ANYONE, DEVICE, EVERY, Matrix, Purposes, Stan
 from services.call import Call, KeyCall, KeyRole, KnownKey, SignedCall
 from services.errors import AccessDenied
 
+_KNOWN_MAX = 16_384
+"""Cells that are looked up by one look; devices are a few, keys and workloads are few."""
 _GIVEN = frozenset((KeyRole.OPERATOR,))
 _DEVICE = frozenset((DEVICE,))
 _ANYONE = frozenset((ANYONE,))
@@ -31,6 +33,7 @@ class Guard:
         self.sequence = 0
         """Of the bundle in force; 0: none."""
         self._methods: frozenset[str] = frozenset()
+        self._known: dict[tuple[Standing, str], Purposes] = {}
         self._inside: dict[asyncio.Task[object], tuple[Standing, str]] = {}
         self._ended: set[asyncio.Task[object]] = set()
 
@@ -46,6 +49,7 @@ class Guard:
     def take(self, access: Access, sequence: int) -> None:
         """Puts a bundle's rules in force, for streams that are open, too."""
         self._matrix = matrix = Matrix.compile(access, self._methods)
+        self._known.clear()
         self.sequence = sequence
         for task, (standing, method) in self._inside.items():
             if not matrix.purposes(standing, method):
@@ -68,6 +72,9 @@ class Guard:
         if self.matrix is None or task is None:
             yield
             return
+        if not self.matrix.purposes(standing, method):
+            # A bundle came while the opening was written down.
+            raise AccessDenied(_named(standing), method)
         self._inside[task] = standing, method
         try:
             yield
@@ -107,7 +114,12 @@ class Guard:
         if matrix is None:
             return EVERY
         standing = standing_of(call)
-        found = matrix.purposes(standing, call.method)
+        cell = standing, call.method
+        found = self._known.get(cell)
+        if found is None:
+            found = matrix.purposes(*cell)
+            if len(self._known) < _KNOWN_MAX:
+                self._known[cell] = found
         if not found:
             raise AccessDenied(_named(standing), call.method)
         return found

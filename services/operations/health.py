@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ from services.operations.budgets import budgets
 from services.operations.facts import Facts
 from services.policy.retention import OVERDUE_MS, retention_of
 from services.store.governance import Head
-from services.store.retention import AUDIT, audit_overdue
+from services.store.retention import AUDIT, DELETED, audit_overdue
 from services.store.rounds import HeldRound, TaskRow
 
 GATES: Final = (
@@ -43,6 +43,8 @@ class Counted:
     since_ms: int = 0
     refusals: Mapping[str, int] = field(default_factory=dict)
     consents: Mapping[bool, int] = field(default_factory=dict)
+    overdue: Callable[[], Awaitable[Mapping[str, int]]] | None = None
+    """What `Store.overdue` finds; None where no process serves."""
 
 
 async def gather(
@@ -82,6 +84,13 @@ async def gather(
         )
     for kind, since_ms in key_ages(config).items():
         answer.keys.add(kind=kind, since_ms=since_ms)
+    if counted.overdue is not None:
+        for kind, count in (await counted.overdue()).items():
+            if kind == DELETED:
+                # As of the newest sweep, where the file can't be asked.
+                answer.rows_past_deletion = count
+            else:
+                answer.overdue.add(kind=kind, count=count)
     if found is not None:
         answer.rows_past_deletion = found.past_deletion
         answer.oldest_ended_epoch_ms = found.oldest_ended_epoch_ms
