@@ -124,19 +124,20 @@ def test_clipping_keeps_the_direction() -> None:
     """A short update is only put into units."""
     changes = np.array([[0.001] * SPEC.size, [3.0] * SPEC.size])
     short, long = clipped(SPEC, changes)
-    assert short == pytest.approx(changes[0] * SPEC.update_norm)
+    assert short == pytest.approx(changes[0] * SPEC.update_norm * 1000 / SPEC.clip_milli)
     assert np.linalg.norm(long) == pytest.approx(SPEC.update_reach)
     assert long == pytest.approx(np.full(SPEC.size, long[0]))
 
 
 def test_the_next_model_is_a_step_with_momentum() -> None:
     """In whole numbers: the same bytes everywhere."""
-    model = Model.genesis(SPEC)
-    sums = [SPEC.update_norm * 10] + [0] * (SPEC.size - 1)  # a mean update of 1.0 in one place
+    spec = replace(SPEC, clip_milli=1000, rate_milli=2000, momentum_milli=700)
+    model = Model.genesis(spec)
+    sums = [spec.update_norm * 10] + [0] * (spec.size - 1)  # a mean update of 1.0 in one place
     first = advance(model, sums, 10)
     assert (first.step, first.velocity[0]) == (1, UNIT)
     assert first.weights[0] - model.weights[0] == 2 * UNIT
-    second = advance(first, [0] * SPEC.size, 10)
+    second = advance(first, [0] * spec.size, 10)
     assert second.velocity[0] == round(0.7 * UNIT)
     assert second.weights[0] - first.weights[0] == pytest.approx(1.4 * UNIT, abs=1)
     assert (second.weights[1:] == model.weights[1:]).all()

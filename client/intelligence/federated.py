@@ -1,7 +1,7 @@
 """A federated round: the task that asks for updates, and the next model that its result makes.
 
 Nobody delivers a model. Everybody who has model k and the signed result of a round that trained
-it computes model k + 1, in whole numbers and so to the same bytes (ADR 20). A task names the
+it computes model k + 1, in whole numbers and so to the same bytes (ADR 21). A task names the
 model that it trains by its hash, at the end of its title, where the publisher's signature
 covers it and people can read it.
 """

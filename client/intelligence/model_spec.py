@@ -48,7 +48,7 @@ class ModelSpec:
     centre_tenths: int = 35
     """A rating that says neither that a person likes an item nor that they don't."""
     rank: int = 4
-    shrink: int = 8
+    shrink: int = 16
     """So many ratings in the middle every person is taken to have given besides."""
     least: int = 4
     """Who has rated fewer items takes no part in training."""
@@ -57,15 +57,15 @@ class ModelSpec:
     spread_milli: int = 350
     """Where training starts: factors are drawn from so far below 0 to so far above."""
     local_steps: int = 5
-    local_rate_milli: int = 100
+    local_rate_milli: int = 60
     context_permille: int = 300
     """Of a person's ratings at least this share is what the others are predicted from."""
-    clip_milli: int = 1000
+    clip_milli: int = 700
     """No update is longer than this."""
     update_bits: int = 8
     """Of each coordinate of an update."""
     rate_milli: int = 2000
-    momentum_milli: int = 700
+    momentum_milli: int = 800
     """How the mean of the updates moves the model."""
     judges_permille: int = 200
     """This share of the accounts never trains: they tell how good the model is."""
