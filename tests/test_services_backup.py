@@ -24,10 +24,12 @@ from services.keeping.errors import KeepingError
 from services.keys import KeyFileError, create
 from services.store import sqlite_schema
 from services.store.errors import StoreUnavailable
+from services.store.governance import first_broken
 from services.store.opening import open_store
 from services.store.redis_link import Link
 from services.store.redis_tenancy import SERVING, seize
 from services.store.sqlite import SqliteStore
+from tests.governance_rows import append_consents, put_policies
 from tests.redis_process import RedisServer
 from tests.served import serving
 from tests.service_process import ServiceProcess, command
@@ -183,6 +185,34 @@ async def test_a_restore_changes_the_generation_each_time(
         assert store.restored
         await store.close()
         (tmp_path / "rookery.db.mark").unlink()
+
+
+async def test_a_backup_has_the_policy_the_consent_and_the_audit_log(
+    tmp_path: Path, key_files: KeyFiles
+) -> None:
+    """After a restore each chain goes on where it was when the backup was made."""
+    database, target = await stored(tmp_path), tmp_path / "copy.db"
+    store = await SqliteStore.open(database)
+    client = await Client.create(store, "agreed")
+    account = client.world.account_id
+    policies = await put_policies(store, 2)
+    consents = await append_consents(store, account, [("dishes", True), ("dishes", False)])
+    log = [await store.governance.append_audit(b"done", now_ms=at) for at in (1, 2)]
+    await store.governance.trim_audit(before_ms=2)
+    backup(database, target, key_files, silent)
+    await append_consents(store, account, [("dishes", True)])
+    await store.close()
+    restore(target, database, key_files, silent, replace=True)
+    store = await SqliteStore.open(database)
+    held = store.governance
+    assert [await held.policy(number) for number in (1, 2)] == policies
+    assert await held.consents(account, 0, rows_max=9) == consents
+    assert await held.consent_state(account, consents[0].tag) == (2, False)
+    log.append(await held.append_audit(b"after", now_ms=3))
+    left = list(await held.read_audit(0, rows_max=9))
+    assert left == log[1:]
+    assert first_broken(left, await held.audit_anchor()) is None
+    await store.close()
 
 
 async def test_a_copied_backup_is_noticed_even_beside_its_own_mark(

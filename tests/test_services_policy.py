@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from crypto import labels
 from mpc.keys import PublisherKey
 from rookery.v1 import policy_pb2
 from services.store.governance import PolicyRow
@@ -144,6 +146,29 @@ async def test_only_who_signed_a_sound_bundle_publishes_it(governed: Governed) -
     refused = await refusal(governed.call(KEY, PUBLISH, large))
     assert (refused.reason, refused.metadata["limit"]) == ("QUOTA", "policy_bytes")
     assert (await governed.get()).sequence == 0
+
+
+async def test_broken_bundles_and_numbers_are_answered_clearly(governed: Governed) -> None:
+    """Whatever a publisher's machine sends, and whatever anybody says to hold."""
+    await governed.publish(bundle())
+    rng = random.Random("broken bundles")
+    good = bundle(bundle()).encoded
+    for _ in range(40):
+        data = bytearray(good)
+        at = rng.randrange(len(data))
+        data[at : at + rng.randrange(4)] = rng.randbytes(rng.randrange(4))
+        made = bytes(data)
+        if made == good:
+            continue
+        message = to_publish(bundle())
+        message.policy.bundle, message.policy.sig = made, KEY.sign(labels.POLICY_SIG, made)
+        refused = await refusal(governed.call(KEY, PUBLISH, message))
+        assert refused.reason in ("POLICY_INVALID", "POLICY_CONFLICT")
+    for after in (1 << 53, 1 << 63, (1 << 64) - 1):
+        assert (await governed.get(after)).sequence == 1
+        world = await governed.service.account(f"holds {after}")
+        assert (await governed.watch(world, after).next()).sequence == 1
+    assert "defect" not in governed.events
 
 
 async def test_a_service_without_policy_keys_has_no_policy(tmp_path: Path) -> None:
