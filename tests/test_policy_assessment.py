@@ -340,6 +340,15 @@ def test_a_kill_that_is_lifted_is_a_use_that_goes_on() -> None:
     assert ids(replace(stopped, flags=(other, *stopped.flags[1:])), stopped) == []
 
 
+def test_less_noise_is_said_in_epsilon() -> None:
+    """Before and after, at one delta; what protects nobody is called so."""
+    [change] = changes.find(OLD, with_task("app/region", micro_rho_at_most=200_000))
+    assert change.was == "rho 0.1 a round (epsilon 2.14 at delta 1e-06)"
+    assert change.now == "rho 0.2 a round (epsilon 3.13 at delta 1e-06)"
+    [change] = changes.find(OLD, with_task("app/region", micro_rho_at_most=1 << 53))
+    assert "protects nobody" in change.now
+
+
 def test_turning_it_round_finds_nothing_or_something_else() -> None:
     """What a rule found going one way, it does not find going back."""
     both = {"changed-text", "new-task", "new-cohort", "new-signal", "wider-experiment"}

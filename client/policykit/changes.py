@@ -156,9 +156,8 @@ def _task(was: TaskRule, now: TaskRule) -> Iterator[Change]:
     if now.micro_rho_at_most > was.micro_rho_at_most:
         before, after = was.micro_rho_at_most, now.micro_rho_at_most
         yield Change(
-            risks.LESS_NOISE, now.source, str(after),
-            f"{before:,} micro-rho a round", f"{after:,} micro-rho a round",
-        )  # fmt: skip
+            risks.LESS_NOISE, now.source, str(after), words.noise(before), words.noise(after)
+        )
     if now.k_min_at_least < was.k_min_at_least:
         before, after = was.k_min_at_least, now.k_min_at_least
         yield Change(

@@ -99,8 +99,8 @@ TASK_READS: Final = Rule(
 LESS_NOISE: Final = Rule(
     "less-noise", HIGH,
     "Each round tells more of each person in it: epsilon grows with the root of rho.",
-    "State epsilon before and after, why the former result was too rough, and by what caps the sum"
-    " over all rounds stays bounded.",
+    "Say why the former result was too rough, what else was tried (more people, fewer bins), and by"
+    " what caps the sum over all rounds stays bounded.",
 )  # fmt: skip
 SMALLER_K: Final = Rule(
     "smaller-k", HIGH,

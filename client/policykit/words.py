@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from crypto.policy.fields import MICRO
 from crypto.policy.flags import Flag
 from crypto.policy.generalise import Bucket, Generaliser, Round, TopK
 from crypto.policy.values import Choices, Delta, Members, Number, Text, Values, Vector, Whole
+from mpc.privacy import RHO_MICRO_MAX, epsilon_of
 
-LISTED_MAX = 6
+LISTED_MAX: Final = 6
+DELTA: Final = 1e-6
 
 
 def number(micro: int) -> str:
@@ -61,6 +64,14 @@ def _step(one: Generaliser) -> str:
             return f"the {k} largest"
         case _:
             return "to the day"
+
+
+def noise(micro_rho: int) -> str:
+    """What a round may cost, as rho and as the epsilon that people compare."""
+    if micro_rho > RHO_MICRO_MAX:
+        return f"rho {number(micro_rho)} a round, which protects nobody"
+    epsilon = epsilon_of(micro_rho, DELTA) / MICRO
+    return f"rho {number(micro_rho)} a round (epsilon {epsilon:.2f} at delta {DELTA:g})"
 
 
 def switch(flag: Flag) -> str:
