@@ -80,6 +80,8 @@ class ListedTask:
 
     task: SignedTask
     rounds: tuple[RoundSummary, ...]
+    result_round_id: bytes = b""
+    """The last round that there is a result of; empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,8 @@ class Rounds:
             message = rounds_pb2.ListTasksRequest(after=after)
             answer = (await self._transport.call(LIST_TASKS, message, self._signer)).message
             for row in answer.tasks:
-                yield ListedTask(_task_in(row.task), tuple(map(summary_in, row.rounds)))
+                rounds = tuple(map(summary_in, row.rounds))
+                yield ListedTask(_task_in(row.task), rounds, row.result_round_id)
             after, more = answer.next, answer.more
             if not more:
                 return

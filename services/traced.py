@@ -37,6 +37,7 @@ _ROUNDS: Final[Mapping[str, Part]] = {
     "erased": Part.READ,
     "read_tasks": Part.READ,
     "list_rounds": Part.READ,
+    "newest_result": Part.READ,
     "find_result": Part.READ,
 }
 _OUR_FAULT: Final = frozenset(("INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN"))

@@ -139,6 +139,14 @@ async def test_tasks_are_listed_page_by_page_with_their_rounds(relay: Relay) -> 
             (rounds[2].round_id, rounds_pb2.ROUND_STATE_ANNOUNCED),
         ]
         assert not found[0].rounds
+        assert not any(row.result_round_id for row in found)
+    said = b"what the parties signed"
+    with relay.later(WINDOW_MS + GRACE_MS):
+        await relay.call(PARTIES[0], FINISH, result(rounds[0], said))
+        page = rounds_pb2.ListTasksResponse.FromString(
+            await relay.call(person, LIST, rounds_pb2.ListTasksRequest())
+        )
+    assert [row.result_round_id for row in page.tasks[:3]] == [b"", rounds[0].round_id, b""]
 
 
 # --- who may what ---

@@ -387,6 +387,28 @@ async def test_everything_survives_a_restart(store_factory: Factory) -> None:
     assert row.abandonments == {2: (b"disk", b"2" * 64)}
 
 
+async def test_the_last_result_of_a_task_is_found(store: Store) -> None:
+    """Of rounds with a result that of the last window, whichever came first; none of another
+    task, none where there are only abandonments, and none that is swept."""
+    other = replace(task(), task_id=b"other", spec_hash=b"o" * 32)
+    for one in (task(), other):
+        await store.rounds.publish_task(one)
+    made = [
+        replace(round_(), round_id=bytes([n]) * 16, open_ms=at, close_ms=at + 10, until_ms=at + 10)
+        for n, at in ((1, OPEN_MS), (2, OPEN_MS + 100), (3, OPEN_MS + 200), (4, OPEN_MS + 300))
+    ]
+    for row in made:
+        await store.rounds.collect_round(row)
+    found = []
+    for row in (made[1], made[0], made[2]):
+        await store.rounds.publish_result(row.round_id, b"result", {1: b"s" * 64}, now_ms=UNTIL_MS)
+        found.append(await store.rounds.newest_result(task().spec_hash))
+    assert found == [made[1].round_id, made[1].round_id, made[2].round_id]
+    await store.rounds.abandon(made[3].round_id, 1, b"word", b"1" * 64, quorum=2)
+    assert await store.rounds.newest_result(task().spec_hash) == made[2].round_id
+    assert await store.rounds.newest_result(other.spec_hash) is None
+
+
 async def test_rounds_are_listed_newest_first(store: Store) -> None:
     """Of all tasks, by the end of their windows; a page leaves out what was on those before."""
     await store.rounds.publish_task(task())

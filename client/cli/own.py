@@ -15,6 +15,7 @@ from client.intelligence.explain import Explanation, Reason, explain as explain_
 from client.intelligence.ondevice import OnDevice
 from client.intelligence.ranking import Ranked
 from client.measure.participant import Participant
+from client.remoteerrors import RemoteError
 from client.sync import SyncedDevice
 
 DAY_MS = 86_400_000
@@ -72,17 +73,34 @@ async def _ranking(
     participant = Participant(synced)
     # Syncs before it asks; what can't be had now is no reason not to rank.
     await outcomes.fetch(participant, arguments, out)
-    half_life = arguments.half_life
     own = OnDevice(
         synced,
         purpose=arguments.purpose,
-        half_life_ms=None if half_life is None else round(half_life * DAY_MS),
+        half_life_ms=None if arguments.half_life is None else round(arguments.half_life * DAY_MS),
     )
+    await _fetch_popular(participant, own, arguments, out)
     collection = collection or _only(own)
     context = _context(arguments, synced.now_ms())
     items = getattr(arguments, "item", None) or None
     ended = participant.results.ended.values()
     return collection, own.rank(collection, context, items=items, ended=ended), context
+
+
+async def _fetch_popular(
+    participant: Participant, own: OnDevice, arguments: argparse.Namespace, out: Output
+) -> None:
+    """What is popular, also by rounds before this account was there, if the service can be
+    reached."""
+    if arguments.offline or participant.synced.policy is None:
+        return
+    try:
+        refused = await participant.fetch_newest(own.counts)
+    except RemoteError as error:
+        out.note(f"rookery: what is popular was not asked for: {error}")
+        return
+    for task_id, why in refused:
+        if why.rule != "publisher":
+            out.note(f"rookery: {clean(task_id)}: not taken: {why}")
 
 
 def _only(own: OnDevice) -> str:

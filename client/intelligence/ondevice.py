@@ -28,6 +28,7 @@ from crypto.policy.cohorts import CohortRule
 from crypto.policy.experiments import ExperimentRule
 from crypto.policy.generalise import DAY_MS
 from crypto.policy.tasks import TaskRule
+from mpc.task import Task
 
 RANKING: Final = "ranking"
 """The purpose that a ranking, and a cohort for the device's own use, is for."""
@@ -131,6 +132,12 @@ class OnDevice:
             if found is not None and found.items:
                 return blend.priors(found, self.cohort(rule.name))
         return {}
+
+    def counts(self, task: Task) -> bool:
+        """Whether a task's results say what is popular by cohort, as the policy declares it."""
+        bundle = self._synced.policy
+        rule = None if bundle is None else bundle.task_for(task.task_id)
+        return bundle is not None and rule is not None and _counted_by(bundle, rule) is not None
 
     # -- cohorts ------------------------------------------------------------------------
 

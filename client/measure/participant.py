@@ -7,12 +7,14 @@ by the next one, with the same bytes.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
 from client import remoteerrors as reasons
 from client.errors import UserError
 from client.gate import SignalRefused
+from client.measure import judge
 from client.measure.consent import Consent, ConsentSettings
 from client.measure.core import Answered, Measuring, Offer, Standing
 from client.measure.errors import Ineligible, contributed
@@ -293,6 +295,38 @@ class Participant:
                     raise
             self.save()
         return refused
+
+    async def fetch_newest(self, wanted: Callable[[Task], bool]) -> list[tuple[str, Ineligible]]:
+        """Asks for the last result of each task that is wanted and that a pinned publisher signed,
+        also of rounds before this account was there, and keeps what verifies. What does not, by
+        task. Nothing of this account is in the calls. RemoteError."""
+        refused = []
+        async for listed in self.rounds.tasks():
+            task = _readable(listed)
+            if task is None or not listed.result_round_id or not wanted(task):
+                continue
+            try:
+                judge.open_task(self.core.policy, listed.task)
+                await self._fetch_round(listed)
+            except Ineligible as error:
+                refused.append((task.task_id, error))
+            except RemoteError as error:
+                if error.reason not in (reasons.RESULT_ABSENT, reasons.ROUND_UNKNOWN):
+                    raise
+        self.save()
+        return refused
+
+    async def _fetch_round(self, listed: ListedTask) -> None:
+        """The result that a task is listed with, unless it is here."""
+        round_id = listed.result_round_id
+        here = {one.shown.manifest.round_id for one in self.results.ended.values() if one.result}
+        if round_id in here:
+            return
+        held = await self.rounds.round(round_id)
+        shown = Shown.read(held.published)
+        if shown is None:
+            raise Ineligible("manifest", "the service's round can't be read")
+        self.results.take(listed.task, shown, await self.rounds.result(round_id))
 
     async def _sync_ledger(self) -> None:
         """What was spent is told to the other devices; with a later sync, if not now."""

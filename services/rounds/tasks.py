@@ -65,7 +65,9 @@ class Tasks:
                 row.spec_hash, now_ms=call.now_ms, rounds_max=ROUNDS_PER_TASK_MAX
             )
             answer.tasks.add(
-                task=signed_task(row), rounds=[summary(*one, call.now_ms) for one in rounds]
+                task=signed_task(row),
+                rounds=[summary(*one, call.now_ms) for one in rounds],
+                result_round_id=await self._desk.store.newest_result(row.spec_hash) or b"",
             )
             answer.next = position
         return self._desk.info_field(call) + answer.SerializeToString()

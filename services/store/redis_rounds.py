@@ -43,6 +43,7 @@ from services.store.redis_link import Link
 from services.store.redis_round_keys import RoundKeys
 from services.store.retention import BOXES, RESULTS, Retention
 from services.store.rounds import (
+    LOOKED_AT,
     BoxPage,
     Contribution,
     HeldRound,
@@ -135,6 +136,18 @@ class RedisRounds:
             if len(found) == rounds_max:
                 break
         return found
+
+    async def newest_result(self, spec_hash: bytes) -> bytes | None:
+        """See `RoundStore.newest_result`. A round with a result stays so: it is asked once."""
+        names = await self._link.call("ZREVRANGE", keys.by_end(spec_hash), 0, LOOKED_AT - 1)
+        for name in names:
+            if name in self._done:
+                return bytes(name)
+            held = await self.find_round(name)
+            if held is not None and held.standing.has_result:
+                self._done.add(held.row.round_id)
+                return held.row.round_id
+        return None
 
     async def list_rounds(self, skip: int, *, rounds_max: int) -> Sequence[HeldRound]:
         """See `RoundStore.list_rounds`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from crypto.ids import AccountId, DeviceId
 from services.store.retention import Retention
@@ -132,6 +132,10 @@ class ResultRow:
     """Party to (statement, signature)."""
 
 
+LOOKED_AT: Final = 64
+"""So many of a task's last rounds are looked at for one with a result."""
+
+
 class RoundStore(Protocol):
     """A backend's part for joint aggregates."""
 
@@ -154,6 +158,11 @@ class RoundStore(Protocol):
         self, spec_hash: bytes, *, now_ms: int, rounds_max: int
     ) -> Sequence[Summary]:
         """Rounds of the task that take contributions, or will, by open_ms."""
+        ...
+
+    async def newest_result(self, spec_hash: bytes) -> bytes | None:
+        """The id of the task's round with the last window, of those that have a result and are
+        held; None if there is none among its last `LOOKED_AT` rounds."""
         ...
 
     async def list_rounds(self, skip: int, *, rounds_max: int) -> Sequence[HeldRound]:

@@ -106,6 +106,17 @@ class SqliteRounds:
             ).fetchall()
         return [Summary(row[0], row[1], row[2], _standing(row[3:])) for row in rows]
 
+    async def newest_result(self, spec_hash: bytes) -> bytes | None:
+        """See `RoundStore.newest_result`."""
+        with self._reads() as db:
+            row = db.execute(
+                "SELECT round_id FROM round JOIN task USING (task_n) WHERE spec_hash = ?"
+                " AND EXISTS (SELECT 1 FROM result WHERE result.round_n = round.round_n)"
+                " ORDER BY until_ms DESC LIMIT 1",
+                (spec_hash,),
+            ).fetchone()
+        return None if row is None else bytes(row[0])
+
     async def list_rounds(self, skip: int, *, rounds_max: int) -> Sequence[HeldRound]:
         """See `RoundStore.list_rounds`."""
         with self._reads() as db:

@@ -26,15 +26,15 @@ from rookery.v1 import common_pb2 as rookery_dot_v1_dot_common__pb2
 from rookery.v1 import policy_pb2 as rookery_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17rookery/v1/rounds.proto\x12\nrookery.v1\x1a\x17rookery/v1/common.proto\x1a\x17rookery/v1/policy.proto\"/\n\x12PublishTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\x0c\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\"N\n\x13PublishTaskResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x11\n\tspec_hash\x18\x02 \x01(\x0c\":\n\nSignedTask\x12\x0c\n\x04task\x18\x01 \x01(\x0c\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\x12\x11\n\tpublisher\x18\x03 \x01(\x0c\"!\n\x10ListTasksRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"j\n\x0cRoundSummary\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0f\n\x07open_ms\x18\x02 \x01(\x04\x12\x10\n\x08\x63lose_ms\x18\x03 \x01(\x04\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.rookery.v1.RoundState\"\\\n\nListedTask\x12$\n\x04task\x18\x01 \x01(\x0b\x32\x16.rookery.v1.SignedTask\x12(\n\x06rounds\x18\x02 \x03(\x0b\x32\x18.rookery.v1.RoundSummary\"|\n\x11ListTasksResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12%\n\x05tasks\x18\x02 \x03(\x0b\x32\x16.rookery.v1.ListedTask\x12\x0c\n\x04next\x18\x03 \x01(\x04\x12\x0c\n\x04more\x18\x04 \x01(\x08\"5\n\x13\x43ollectRoundRequest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x0c\n\x04sigs\x18\x02 \x03(\x0c\"R\n\x14\x43ollectRoundResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x14\n\x0cround_digest\x18\x02 \x01(\x0c\"#\n\x0fGetRoundRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\"\xbe\x01\n\x10GetRoundResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12$\n\x04task\x18\x02 \x01(\x0b\x32\x16.rookery.v1.SignedTask\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x0c\n\x04sigs\x18\x04 \x03(\x0c\x12)\n\x07summary\x18\x05 \x01(\x0b\x32\x18.rookery.v1.RoundSummary\x12\x13\n\x0b\x63ontributed\x18\x06 \x01(\x08\"o\n\x11\x43ontributeRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0e\n\x06header\x18\x02 \x01(\x0c\x12\r\n\x05\x62oxes\x18\x03 \x03(\x0c\x12)\n\x07\x63onsent\x18\x04 \x01(\x0b\x32\x18.rookery.v1.ConsentProof\":\n\x12\x43ontributeResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\"$\n\x10GetResultRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\",\n\x0ePartySignature\x12\r\n\x05party\x18\x01 \x01(\r\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\"<\n\x0b\x41\x62\x61ndonment\x12\r\n\x05party\x18\x01 \x01(\r\x12\x11\n\tstatement\x18\x02 \x01(\x0c\x12\x0b\n\x03sig\x18\x03 \x01(\x0c\"\xa2\x01\n\x11GetResultResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x0e\n\x06result\x18\x02 \x01(\x0c\x12(\n\x04sigs\x18\x03 \x03(\x0b\x32\x1a.rookery.v1.PartySignature\x12-\n\x0c\x61\x62\x61ndonments\x18\x04 \x03(\x0b\x32\x17.rookery.v1.Abandonment*\xbc\x01\n\nRoundState\x12\x1b\n\x17ROUND_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROUND_STATE_ANNOUNCED\x10\x01\x12\x14\n\x10ROUND_STATE_OPEN\x10\x02\x12\x16\n\x12ROUND_STATE_CLOSED\x10\x03\x12\x14\n\x10ROUND_STATE_DONE\x10\x04\x12\x19\n\x15ROUND_STATE_ABANDONED\x10\x05\x12\x17\n\x13ROUND_STATE_EXPIRED\x10\x06\x32\xd3\x03\n\x06Rounds\x12N\n\x0bPublishTask\x12\x1e.rookery.v1.PublishTaskRequest\x1a\x1f.rookery.v1.PublishTaskResponse\x12H\n\tListTasks\x12\x1c.rookery.v1.ListTasksRequest\x1a\x1d.rookery.v1.ListTasksResponse\x12Q\n\x0c\x43ollectRound\x12\x1f.rookery.v1.CollectRoundRequest\x1a .rookery.v1.CollectRoundResponse\x12\x45\n\x08GetRound\x12\x1b.rookery.v1.GetRoundRequest\x1a\x1c.rookery.v1.GetRoundResponse\x12K\n\nContribute\x12\x1d.rookery.v1.ContributeRequest\x1a\x1e.rookery.v1.ContributeResponse\x12H\n\tGetResult\x12\x1c.rookery.v1.GetResultRequest\x1a\x1d.rookery.v1.GetResultResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17rookery/v1/rounds.proto\x12\nrookery.v1\x1a\x17rookery/v1/common.proto\x1a\x17rookery/v1/policy.proto\"/\n\x12PublishTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\x0c\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\"N\n\x13PublishTaskResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x11\n\tspec_hash\x18\x02 \x01(\x0c\":\n\nSignedTask\x12\x0c\n\x04task\x18\x01 \x01(\x0c\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\x12\x11\n\tpublisher\x18\x03 \x01(\x0c\"!\n\x10ListTasksRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"j\n\x0cRoundSummary\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0f\n\x07open_ms\x18\x02 \x01(\x04\x12\x10\n\x08\x63lose_ms\x18\x03 \x01(\x04\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.rookery.v1.RoundState\"u\n\nListedTask\x12$\n\x04task\x18\x01 \x01(\x0b\x32\x16.rookery.v1.SignedTask\x12(\n\x06rounds\x18\x02 \x03(\x0b\x32\x18.rookery.v1.RoundSummary\x12\x17\n\x0fresult_round_id\x18\x03 \x01(\x0c\"|\n\x11ListTasksResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12%\n\x05tasks\x18\x02 \x03(\x0b\x32\x16.rookery.v1.ListedTask\x12\x0c\n\x04next\x18\x03 \x01(\x04\x12\x0c\n\x04more\x18\x04 \x01(\x08\"5\n\x13\x43ollectRoundRequest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x0c\n\x04sigs\x18\x02 \x03(\x0c\"R\n\x14\x43ollectRoundResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x14\n\x0cround_digest\x18\x02 \x01(\x0c\"#\n\x0fGetRoundRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\"\xbe\x01\n\x10GetRoundResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12$\n\x04task\x18\x02 \x01(\x0b\x32\x16.rookery.v1.SignedTask\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x0c\n\x04sigs\x18\x04 \x03(\x0c\x12)\n\x07summary\x18\x05 \x01(\x0b\x32\x18.rookery.v1.RoundSummary\x12\x13\n\x0b\x63ontributed\x18\x06 \x01(\x08\"o\n\x11\x43ontributeRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0e\n\x06header\x18\x02 \x01(\x0c\x12\r\n\x05\x62oxes\x18\x03 \x03(\x0c\x12)\n\x07\x63onsent\x18\x04 \x01(\x0b\x32\x18.rookery.v1.ConsentProof\":\n\x12\x43ontributeResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\"$\n\x10GetResultRequest\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\",\n\x0ePartySignature\x12\r\n\x05party\x18\x01 \x01(\r\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\"<\n\x0b\x41\x62\x61ndonment\x12\r\n\x05party\x18\x01 \x01(\r\x12\x11\n\tstatement\x18\x02 \x01(\x0c\x12\x0b\n\x03sig\x18\x03 \x01(\x0c\"\xa2\x01\n\x11GetResultResponse\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.rookery.v1.ServerInfo\x12\x0e\n\x06result\x18\x02 \x01(\x0c\x12(\n\x04sigs\x18\x03 \x03(\x0b\x32\x1a.rookery.v1.PartySignature\x12-\n\x0c\x61\x62\x61ndonments\x18\x04 \x03(\x0b\x32\x17.rookery.v1.Abandonment*\xbc\x01\n\nRoundState\x12\x1b\n\x17ROUND_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROUND_STATE_ANNOUNCED\x10\x01\x12\x14\n\x10ROUND_STATE_OPEN\x10\x02\x12\x16\n\x12ROUND_STATE_CLOSED\x10\x03\x12\x14\n\x10ROUND_STATE_DONE\x10\x04\x12\x19\n\x15ROUND_STATE_ABANDONED\x10\x05\x12\x17\n\x13ROUND_STATE_EXPIRED\x10\x06\x32\xd3\x03\n\x06Rounds\x12N\n\x0bPublishTask\x12\x1e.rookery.v1.PublishTaskRequest\x1a\x1f.rookery.v1.PublishTaskResponse\x12H\n\tListTasks\x12\x1c.rookery.v1.ListTasksRequest\x1a\x1d.rookery.v1.ListTasksResponse\x12Q\n\x0c\x43ollectRound\x12\x1f.rookery.v1.CollectRoundRequest\x1a .rookery.v1.CollectRoundResponse\x12\x45\n\x08GetRound\x12\x1b.rookery.v1.GetRoundRequest\x1a\x1c.rookery.v1.GetRoundResponse\x12K\n\nContribute\x12\x1d.rookery.v1.ContributeRequest\x1a\x1e.rookery.v1.ContributeResponse\x12H\n\tGetResult\x12\x1c.rookery.v1.GetResultRequest\x1a\x1d.rookery.v1.GetResultResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rookery.v1.rounds_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROUNDSTATE']._serialized_start=1495
-  _globals['_ROUNDSTATE']._serialized_end=1683
+  _globals['_ROUNDSTATE']._serialized_start=1520
+  _globals['_ROUNDSTATE']._serialized_end=1708
   _globals['_PUBLISHTASKREQUEST']._serialized_start=89
   _globals['_PUBLISHTASKREQUEST']._serialized_end=136
   _globals['_PUBLISHTASKRESPONSE']._serialized_start=138
@@ -46,29 +46,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUNDSUMMARY']._serialized_start=313
   _globals['_ROUNDSUMMARY']._serialized_end=419
   _globals['_LISTEDTASK']._serialized_start=421
-  _globals['_LISTEDTASK']._serialized_end=513
-  _globals['_LISTTASKSRESPONSE']._serialized_start=515
-  _globals['_LISTTASKSRESPONSE']._serialized_end=639
-  _globals['_COLLECTROUNDREQUEST']._serialized_start=641
-  _globals['_COLLECTROUNDREQUEST']._serialized_end=694
-  _globals['_COLLECTROUNDRESPONSE']._serialized_start=696
-  _globals['_COLLECTROUNDRESPONSE']._serialized_end=778
-  _globals['_GETROUNDREQUEST']._serialized_start=780
-  _globals['_GETROUNDREQUEST']._serialized_end=815
-  _globals['_GETROUNDRESPONSE']._serialized_start=818
-  _globals['_GETROUNDRESPONSE']._serialized_end=1008
-  _globals['_CONTRIBUTEREQUEST']._serialized_start=1010
-  _globals['_CONTRIBUTEREQUEST']._serialized_end=1121
-  _globals['_CONTRIBUTERESPONSE']._serialized_start=1123
-  _globals['_CONTRIBUTERESPONSE']._serialized_end=1181
-  _globals['_GETRESULTREQUEST']._serialized_start=1183
-  _globals['_GETRESULTREQUEST']._serialized_end=1219
-  _globals['_PARTYSIGNATURE']._serialized_start=1221
-  _globals['_PARTYSIGNATURE']._serialized_end=1265
-  _globals['_ABANDONMENT']._serialized_start=1267
-  _globals['_ABANDONMENT']._serialized_end=1327
-  _globals['_GETRESULTRESPONSE']._serialized_start=1330
-  _globals['_GETRESULTRESPONSE']._serialized_end=1492
-  _globals['_ROUNDS']._serialized_start=1686
-  _globals['_ROUNDS']._serialized_end=2153
+  _globals['_LISTEDTASK']._serialized_end=538
+  _globals['_LISTTASKSRESPONSE']._serialized_start=540
+  _globals['_LISTTASKSRESPONSE']._serialized_end=664
+  _globals['_COLLECTROUNDREQUEST']._serialized_start=666
+  _globals['_COLLECTROUNDREQUEST']._serialized_end=719
+  _globals['_COLLECTROUNDRESPONSE']._serialized_start=721
+  _globals['_COLLECTROUNDRESPONSE']._serialized_end=803
+  _globals['_GETROUNDREQUEST']._serialized_start=805
+  _globals['_GETROUNDREQUEST']._serialized_end=840
+  _globals['_GETROUNDRESPONSE']._serialized_start=843
+  _globals['_GETROUNDRESPONSE']._serialized_end=1033
+  _globals['_CONTRIBUTEREQUEST']._serialized_start=1035
+  _globals['_CONTRIBUTEREQUEST']._serialized_end=1146
+  _globals['_CONTRIBUTERESPONSE']._serialized_start=1148
+  _globals['_CONTRIBUTERESPONSE']._serialized_end=1206
+  _globals['_GETRESULTREQUEST']._serialized_start=1208
+  _globals['_GETRESULTREQUEST']._serialized_end=1244
+  _globals['_PARTYSIGNATURE']._serialized_start=1246
+  _globals['_PARTYSIGNATURE']._serialized_end=1290
+  _globals['_ABANDONMENT']._serialized_start=1292
+  _globals['_ABANDONMENT']._serialized_end=1352
+  _globals['_GETRESULTRESPONSE']._serialized_start=1355
+  _globals['_GETRESULTRESPONSE']._serialized_end=1517
+  _globals['_ROUNDS']._serialized_start=1711
+  _globals['_ROUNDS']._serialized_end=2178
 # @@protoc_insertion_point(module_scope)

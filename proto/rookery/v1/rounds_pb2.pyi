@@ -197,6 +197,11 @@ class ListedTask(_message.Message):
 
     TASK_FIELD_NUMBER: _builtins.int
     ROUNDS_FIELD_NUMBER: _builtins.int
+    RESULT_ROUND_ID_FIELD_NUMBER: _builtins.int
+    result_round_id: _builtins.bytes
+    """The last round that there is a result of, whoever took part in it: 16 bytes; empty if there
+    is none.
+    """
     @_builtins.property
     def task(self) -> Global___SignedTask: ...
     @_builtins.property
@@ -208,10 +213,11 @@ class ListedTask(_message.Message):
         *,
         task: Global___SignedTask | None = ...,
         rounds: _abc.Iterable[Global___RoundSummary] | None = ...,
+        result_round_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rounds", b"rounds", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result_round_id", b"result_round_id", "rounds", b"rounds", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
