@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from client.intelligence.federated import Part
 from client.intelligence.ondevice import RANKING
 from client.policykit import bundlefile, diagram, folder, methods, risks
 from crypto.policy import FIRST, Bundle
-from tests.policy_folders import BASELINE, ROOT, SHIPPED, rookery
+from tests.policy_folders import BASELINE, ROOT, SHIPPED, Folder, rookery
 
 SHIPPED_BUNDLE = folder.read(SHIPPED).bundle(sequence=1, previous=FIRST, issued_ms=1)
 PURPOSES = ("ranking", "statistics", "learning", "experiments")
@@ -165,13 +167,17 @@ def test_each_purpose_says_what_and_what_for_and_is_used() -> None:
     assert used == set(PURPOSES)
 
 
-def test_the_diagram_of_the_page_is_the_policy_s(tmp_path: Path) -> None:
-    """docs/policy.md shows what `check --diagram` draws from the folder as it is now."""
-    drawn = tmp_path / "flow.mmd"
-    assert rookery("check", SHIPPED, "--diagram", drawn).code == 0
+def test_what_the_page_shows_of_it_is_current() -> None:
+    """Summary and diagram in docs/policy.md are what `check --diagram` makes of the folder as it
+    is now; `make policy-page` writes them."""
+    writer = ROOT / ".ci" / "policy_page.py"
+    done = subprocess.run(
+        [sys.executable, writer, "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     page = (ROOT / "docs" / "policy.md").read_text()
-    [shown] = re.findall(r"```mermaid\n(.*?)```", page, re.DOTALL)
-    assert shown == drawn.read_text()
+    assert diagram.draw(SHIPPED_BUNDLE) in page
+    assert rookery("check", SHIPPED).out in page
 
 
 def test_a_diagram_draws_all_that_is_declared() -> None:
@@ -191,3 +197,18 @@ def test_the_page_says_what_is_there() -> None:
     assert listed == {rule.name for rule in risks.RULES}
     files = set(re.findall(r"^\| `([a-z]+\.yaml)`", page, re.MULTILINE))
     assert files == {*folder.NEEDED, *folder.OPTIONAL}
+
+
+def test_the_page_s_example_of_a_change_is_what_is_found(tmp_path: Path) -> None:
+    """Its finding is printed so, and its answer is one."""
+    page = (ROOT / "docs" / "policy.md").read_text()
+    copied = Folder.copied(tmp_path / "policy")
+    copied.edit("signals", "evening", retention_days=120)
+    found = rookery("check", copied.path, "--against", copied.in_force)
+    assert found.code == 7
+    block = found.out.split("\n\n")[1]
+    assert block.startswith("longer-retention:evening:120")
+    assert block in page
+    [example] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    copied.write("assessment", example)
+    assert rookery("check", copied.path, "--against", copied.in_force).code == 0
