@@ -44,6 +44,10 @@ def gauge(name: str, *by: str, more: str = "") -> dict[str, str]:
     return {f"sum by ({', '.join(by)}) ({name}{{@{more}}})": legend}
 
 
+_GATES = (
+    ',reason=~"ACCESS_DENIED|ROLE_MISSING|CONSENT_MISSING|CONSENT_INVALID|TASK_UNDECLARED'
+    '|POLICY_INVALID"'
+)
 _PROCESS = (
     Panel("CPU", "percentunit", rate("process_cpu_seconds_total", "instance")),
     Panel("Memory", "bytes", gauge("process_resident_memory_bytes", "instance")),
@@ -131,6 +135,37 @@ SERVICE = {
             "none",
             gauge("rookery_retention_overdue", "kind") | gauge("rookery_rows_past_deletion"),
             "Past its retention for two sweeps, or of an account that was deleted.",
+        ),
+    ),
+    "Governance": (
+        Panel(
+            "Policy in force, by replica",
+            "none",
+            gauge("rookery_policy_sequence", "instance"),
+            "Replicas differ for about a second after a new one.",
+        ),
+        Panel(
+            "Age of the policy, and of the service's keys",
+            "s",
+            {"time() - max(rookery_policy_issued_timestamp_seconds{@} > 0)": "policy"}
+            | {"time() - max by (key) (rookery_key_timestamp_seconds{@} > 0)": "{{key}}"},
+        ),
+        Panel(
+            "Consent",
+            "none",
+            rate("rookery_consents_total", "said"),
+            "Of all purposes: which one does not show.",
+        ),
+        Panel(
+            "Denied by a gate",
+            "none",
+            rate("rookery_refusals_total", "reason", more=_GATES),
+        ),
+        Panel("Entries of the audit log", "none", rate("rookery_audit_entries_total")),
+        Panel(
+            "Headers that name a workload",
+            "none",
+            rate("rookery_workload_claims_total", "outcome"),
         ),
     ),
     "Waking": (
