@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from client import snapshot
 from client.consent.ledger import ConsentLedger, Standing
 from client.device import Device
+from client.intelligence import exposures
 from client.snapshot import Kind
 from crypto.policy.signals import Signal
 
@@ -63,7 +64,23 @@ def purge(ledger: ConsentLedger, *, now_ms: int) -> list[Purged]:
             device.remove_score(one.collection, one.key, now_ms=now_ms)
         else:
             device.remove(one.collection, one.key, now_ms=now_ms)
-    return gone
+    return gone + _trials(ledger, now_ms)
+
+
+def _trials(ledger: ConsentLedger, now_ms: int) -> list[Purged]:
+    """What was kept of experiments that are over, or whose purpose was withdrawn."""
+    bundle = ledger.policy
+    if bundle is None:
+        return []
+    standing = {one.name: one.standing for one in ledger.states()}
+
+    def over(name: str) -> bool:
+        rule = bundle.experiment(name)
+        task = None if rule is None else bundle.task_for(rule.task)
+        return task is None or standing.get(task.purpose) is Standing.WITHDRAWN
+
+    gone = exposures.forget(ledger.device, over, now_ms=now_ms)
+    return [Purged("experiment", Kind.SETTING, exposures.COLLECTION, key) for key in gone]
 
 
 def _held(device: Device, signals: list[Signal], now_ms: int) -> Iterator[Purged]:

@@ -6,7 +6,7 @@ two devices never write the same one. No arithmetic in here: removing them must 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,9 +67,9 @@ def every(device: Device, experiment: str) -> Iterator[Exposure]:
             yield found
 
 
-def forget(device: Device, keep: Container[str], *, now_ms: int) -> list[str]:
-    """Removes the records of all experiments but those to keep, on all devices. Their keys."""
-    gone = [key for key in device.list(COLLECTION) if experiment_of(key) not in keep]
+def forget(device: Device, which: Callable[[str], bool], *, now_ms: int) -> list[str]:
+    """Removes the records of these experiments, on all devices. Their keys."""
+    gone = [key for key in device.list(COLLECTION) if which(experiment_of(key))]
     for key in gone:
         device.put_reserved(Name(COLLECTION, key), None, now_ms=now_ms)
     return gone
