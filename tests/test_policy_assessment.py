@@ -413,7 +413,7 @@ def test_the_same_bundle_has_nothing_new() -> None:
     assert (judged.findings, judged.harmless, judged.unmet) == ((), (), ())
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.sets(st.sampled_from(range(len(EVERY_RULE)))))
 def test_what_is_unmet_is_what_nobody_wrote_about(answered: set[int]) -> None:
     """Of any findings, those without an entry stand in the way, and no others."""

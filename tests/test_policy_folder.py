@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from crypto.policy.generalise import Bucket, Day, Round, TopK
 from crypto.policy.signals import Signal
 from crypto.policy.values import Choices, Delta, Number, Text
 from tests.policy_folders import SHIPPED, Folder, rookery
+from tests.service_process import environment
 
 Edit = Callable[[Folder], object]
 ONE_SIGNAL = """
@@ -372,3 +375,17 @@ def test_the_key_is_asked_for_in_words(folder: Folder, tmp_path: Path) -> None:
     done = rookery("build", folder.path, "--key", tmp_path / "no.key", "-o", out)
     assert done.code == 1
     assert "`rookery policy keygen` makes key files" in done.err
+
+
+def test_other_commands_load_nothing_of_it() -> None:
+    """A device's commands start without YAML, and without what judges policies."""
+    code = (
+        "import sys; from client.cli.parser import parser, command;"
+        "parser('device'); command('profile:get');"
+        "print(*[name for name in sys.modules if name.split('.')[0] == 'yaml'"
+        " or name.startswith(('client.policykit', 'client.cli.policy'))])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.split() == []

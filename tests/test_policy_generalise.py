@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from crypto.policy import generalise
 from crypto.policy.generalise import DAY_MS, Bucket, Day, Round, TopK
@@ -24,6 +24,7 @@ ROUNDS = st.integers(1, NUMBER_MICRO_MAX).map(Round)
 ANYTHING = st.one_of(NUMBERS, st.text(), st.booleans(), st.none(), st.lists(st.integers()))
 
 
+@settings(deadline=None)
 @given(st.one_of(BUCKETS, ROUNDS, st.just(Day()), st.just(TopK(3))), ANYTHING)
 def test_twice_is_as_once(one: generalise.Generaliser, value: object) -> None:
     """What was generalised already is left as it is, to the bit."""
@@ -32,6 +33,7 @@ def test_twice_is_as_once(one: generalise.Generaliser, value: object) -> None:
     assert (type(again), repr(again)) == (type(once), repr(once))
 
 
+@settings(deadline=None)
 @given(BUCKETS, st.integers(-1_000_000_000, 1_000_000_000))
 def test_a_bucket_gives_one_of_its_edges(bucket: Bucket, value: int) -> None:
     """The largest edge that is not above the value; below all of them, the first one."""
@@ -41,6 +43,7 @@ def test_a_bucket_gives_one_of_its_edges(bucket: Bucket, value: int) -> None:
     assert round(got * MICRO) == (max(below) if below else bucket.edges_micro[0])
 
 
+@settings(deadline=None)
 @given(ROUNDS, st.integers(-1_000_000_000, 1_000_000_000))
 def test_rounding_gives_the_nearest_multiple(step: Round, value: int) -> None:
     """A multiple of the step, and half a step away at most."""
@@ -60,6 +63,7 @@ def test_examples() -> None:
     assert [Round(10 * MICRO).apply(x) for x in (4, 5, 14, -5)] == [0, 10, 10, 0]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 4_000_000_000_000))
 def test_a_time_keeps_its_day_only(at_ms: int) -> None:
     """All times of one day become the same one."""
@@ -74,6 +78,7 @@ def test_what_can_t_be_made_coarser_is_left_to_the_range_check(value: object) ->
         assert one.apply(value) is value
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=3), st.floats(-9, 9)), st.integers(1, 5))
 def test_top_k_keeps_the_largest(ranked: dict[str, float], k: int) -> None:
     """So many as there are, k at most; nothing that stays is smaller than what goes."""

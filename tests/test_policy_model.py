@@ -8,7 +8,7 @@ from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from crypto import canonical
 from crypto.errors import FormatError, SignatureError
@@ -62,6 +62,7 @@ def test_a_bundle_comes_back_byte_for_byte() -> None:
     assert open_(SAMPLE.encoded, SAMPLE.sign(PUBLISHER), PUBLISHER.public) == SAMPLE
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(SAMPLE.encoded) - 1), st.integers(0, 7))
 def test_any_flipped_bit_is_refused(at: int, bit: int) -> None:
     """One bit of the document flipped, and the signature no longer holds."""
@@ -71,6 +72,7 @@ def test_any_flipped_bit_is_refused(at: int, bit: int) -> None:
         open_(bytes(bad), SAMPLE.sign(PUBLISHER), PUBLISHER.public)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(SAMPLE.encoded) - 1), st.integers(0, 255))
 def test_what_is_read_is_what_was_written(at: int, byte: int) -> None:
     """Whatever a byte becomes: refused by a rule, or a bundle with exactly these bytes."""
@@ -83,6 +85,7 @@ def test_what_is_read_is_what_was_written(at: int, byte: int) -> None:
     assert read.encoded == bytes(bad)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_other_bytes_are_refused_by_a_rule(data: bytes) -> None:
     """Whatever comes, nothing but FormatError comes out."""
@@ -99,6 +102,7 @@ JUNK = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_value_of_any_type_in_any_place_is_refused_by_a_rule(data: st.DataObject) -> None:
     """A field of a wrong type is a FormatError, never a TypeError, wherever it stands."""
@@ -237,6 +241,7 @@ KEYS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(KEYS, max_size=5))
 def test_signals_are_apart_if_no_name_is_covered_twice(many: list[tuple[str, ...]]) -> None:
     """Told by counting, for every name that there could be, the signals that cover it."""
@@ -360,6 +365,7 @@ def test_a_kill_that_is_on_is_on_for_all() -> None:
 SECRETS = st.binary(min_size=32, max_size=32)
 
 
+@settings(deadline=None)
 @given(SECRETS, st.integers(0, 100), st.integers(0, 100))
 def test_who_has_a_feature_keeps_it_when_the_percentage_grows(
     secret: bytes, one: int, other: int
@@ -438,6 +444,7 @@ def signals(draw: st.DrawFn) -> Signal:
     )
 
 
+@settings(deadline=None)
 @given(
     st.lists(signals(), max_size=4, unique_by=(lambda one: one.name, lambda one: one.collection))
 )
