@@ -21,15 +21,18 @@ from crypto.policy.access import Grant, Role
 from crypto.request import NO_ACCOUNT, CallKind
 from rookery.v1 import operations_pb2, policy_pb2, rounds_pb2
 from services.call import KeyStream, KeyUnary, OpenUnary, Route, SignedStream, SignedUnary
+from services.listed import Listed
 from tests.governed_worlds import KEY, to_publish
 from tests.relay_worlds import (
     ANALYST,
     COLLECT,
+    LIST,
     PARTIES,
     PUBLISH,
     PUBLISHER,
     RESULT,
     STRANGER,
+    Actor,
     Relay,
     manifest,
     relaying,
@@ -243,3 +246,33 @@ async def test_who_is_no_operator_any_more_is_nobody(asked: Asked) -> None:
     assert policy_pb2.GetPolicyResponse.FromString(
         await asked.relay.service.raw("/rookery.v1.Policy/GetPolicy", b"")
     ).sequence == 2  # fmt: skip
+
+
+async def test_a_role_of_the_policy_s_own_reads_what_it_is_granted(asked: Asked) -> None:
+    """A key that only the policy knows may make calls that any known key may; no other."""
+    first = shipped()
+    outsider = Actor("outsider")
+    role = Role("auditor", (), (outsider.public.hex(),))
+    grants = Grant("auditor", LIST, ("*",)), Grant("auditor", PUBLISH, ("*",))
+    access = replace(
+        first.access,
+        roles=(*first.access.roles, role),
+        grants=(*first.access.grants, *grants),
+    )
+    await asked.publish(replace(first, sequence=2, previous=first.hash, access=access))
+    assert await asked.key(outsider.identity, LIST)
+    for method, reason in ((RESULT, "ACCESS_DENIED"), (PUBLISH, "ROLE_MISSING")):
+        denied = await refusal(asked.key(outsider.identity, method))
+        assert denied.reason == reason
+
+
+async def test_a_service_is_governed_as_soon_as_its_settings_say_so(tmp_path: Path) -> None:
+    """Lists of keys are taken up while it runs: until then everybody may, then nobody."""
+    async with relaying(tmp_path) as relay:
+        server = relay.service.server
+        await relay.call(PUBLISHER, PUBLISH, signed_task(task()))
+        server.keys.trusted = replace(server.keys.trusted, policy=(Listed(KEY.public),))
+        denied = await refusal(relay.call(PUBLISHER, PUBLISH, signed_task(task())))
+        assert denied.reason == "ACCESS_DENIED"
+        await Asked(relay).publish(shipped())
+        assert await Asked(relay).key(OPERATOR.identity, AUDIT)

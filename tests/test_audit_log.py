@@ -211,9 +211,14 @@ def test_what_was_altered_removed_or_reordered_is_found(
 ) -> None:
     """Exit code 1, and where."""
     folder, _ = kept
+    monkeypatch.chdir(folder)
+    assert main(["keys", "init"]) == 0
+    assert main(["check", "--deep"]) == 0
+    assert "one chain up to entry 8" in capsys.readouterr().out
     tamper(folder, change)
     assert run(folder, monkeypatch, "--verify") == 1
     assert "does not hold" in capsys.readouterr().err
+    assert main(["check", "--deep"]) == 1
 
 
 def test_a_cut_off_end_is_found_against_a_noted_head(

@@ -27,11 +27,10 @@ from services.store.opening import look_at_redis, open_store
 from services.store.rounds import RoundStore
 from services.store.sqlite_governance import SqliteGovernance, put_audit
 from services.store.sqlite_relay import SqliteRounds
+from services.store.sqlite_schema import AUDIT_SCHEMA
 
 T = TypeVar("T")
 
-SCHEMA_MIN = 5
-"""A file of an older schema has no log."""
 FAILED = "FAILED"
 
 
@@ -75,7 +74,7 @@ async def reading(config: Config) -> AsyncIterator[Readable]:
     path = Path(config.database)
     with copying.moment(path) as moment:
         (version,) = moment.execute("PRAGMA user_version").fetchone()
-    if version < SCHEMA_MIN:
+    if version < AUDIT_SCHEMA:
         raise KeepingError(f"{path}: is of before the audit log; the next start brings it up")
     with copying.reported(path), closing(copying.connect(path, "ro")) as connection:
         yield SqliteFile(connection)
@@ -142,7 +141,7 @@ def _append(config: Config, record: Record) -> int:
         return 0
     with copying.reported(path), closing(copying.connect(path, "rw")) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version < SCHEMA_MIN:
+        if version < AUDIT_SCHEMA:
             return 0
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")

@@ -16,6 +16,7 @@ import grpc
 from grpc import RpcError
 
 from rookery.v1 import accounts_pb2
+from services.access.hop import LOOPBACK
 from services.config import Config
 from services.keeping import checks, copying, ring
 from services.keeping.checks import DAY_MS
@@ -23,14 +24,17 @@ from services.keeping.current import Secrets, Trusted
 from services.keeping.errors import KeepingError
 from services.keeping.findings import Check, Finding, Level, failed, ok, warning
 from services.listed import valid
+from services.store.governance import Head, first_broken
 from services.store.mark import BEAT_S, Mark
 from services.store.opening import look_at_redis
-from services.store.sqlite_schema import MIGRATIONS, check_stays
+from services.store.sqlite_governance import audit_anchor, read_audit
+from services.store.sqlite_schema import AUDIT_SCHEMA, MIGRATIONS, check_stays
 from services.wake import waking
 
 _KEYS = "/rookery.v1.Accounts/GetServerKeys"
 _MAILBOX_MS = 300_000
 _PEER_S = 5.0
+_AUDIT_ROWS = 512
 _LOCAL = ("127.", "localhost", "[::1]")
 
 
@@ -63,6 +67,11 @@ def of_service(config: Config, *, peer: Peer | None, deep: bool) -> Iterator[tup
 def _settings(config: Config) -> Iterator[Finding]:
     yield ok("settings", f"audience {config.audience}")
     here = config.listen.startswith(_LOCAL)
+    if config.trusted_hop == LOOPBACK and not here:
+        yield warning(
+            "settings",
+            "trusted_hop is loopback and listen is not: only its sidecar should reach the service",
+        )
     if not here and config.audience == Config().audience:
         yield warning("settings", "audience is the default: name your deployment before clients do")
     if not here and not config.tls_cert_file and not config.client_ip_header:
@@ -90,8 +99,24 @@ def _store(config: Config, newest: list[int], *, deep: bool) -> Iterator[Finding
         if deep:
             copying.check_sound(moment, path)
             yield ok("store", "every page of it is sound")
+            yield from _audit(moment)
     yield from checks.private("store", path)
     yield checks.free_space(path, path.stat().st_size)
+
+
+def _audit(moment: sqlite3.Connection) -> Iterator[Finding]:
+    """Whether the audit log is the chain that it claims to be."""
+    (version,) = moment.execute("PRAGMA user_version").fetchone()
+    if version < AUDIT_SCHEMA:
+        return
+    head = audit_anchor(moment)
+    while rows := read_audit(moment, head.seq, _AUDIT_ROWS):
+        broken = first_broken(rows, head)
+        if broken is not None:
+            yield failed("audit", f"entry {broken} is altered, missing or not in its place")
+            return
+        head = Head(rows[-1].seq, rows[-1].hash)
+    yield ok("audit", f"the log is one chain up to entry {head.seq}")
 
 
 def _redis(config: Config) -> Iterator[Finding]:

@@ -297,6 +297,8 @@ CREATE TABLE audit_anchor (
 
 MIGRATIONS: tuple[str, ...] = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4, _SCHEMA_5)
 """Number n brings a file of schema n to n + 1. Never edited once released, only added to."""
+AUDIT_SCHEMA = 5
+"""The first one with an audit log."""
 
 
 def lock_file(path: Path) -> int:
