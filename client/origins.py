@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 from client.core import Core
 from client.oplog import Place
 from client.profile import Entry, Name, Order
 from client.values import Part
 from client.views import shown
-from crypto.op import Payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,7 @@ class Origins:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._older: dict[int, list[Place]] | None = None
-        """By lamport: places of records that are kept, of all epochs."""
+        self._older: dict[int, _Older] = {}
 
     def setting(self, collection: str, key: str) -> Origin | None:
         """Of a setting or a set's member; None if there is none."""
@@ -84,26 +84,43 @@ class Origins:
 
     def _writers(self, name: Name, entry: Entry) -> tuple[int, ...]:
         """The author of the record, unless it may be a copy: then of what it may be a copy of."""
-        found = {entry.device_index}
-        for index, seq in self._places(entry.order.lamport):
+        older = self._older.get(entry.order.lamport)
+        if older is None:
+            older = self._older[entry.order.lamport] = self._read(entry.order.lamport)
+        first = older.named.get(name)
+        if first is not None and first[0] < entry.order.epoch:
+            return (first[1],)
+        unread = {index for index, epoch in older.unread.items() if epoch < entry.order.epoch}
+        return tuple(sorted({entry.device_index, *unread}))
+
+    def _read(self, lamport: int) -> _Older:
+        """The records of earlier epochs than the present one that have this lamport."""
+        found = _Older({}, {})
+        for index, seq in self._places.get(lamport, ()):
             kept = self._core.oplog.ops[index, seq]
-            if kept.epoch >= entry.order.epoch:
-                continue
             payload = self._core.open_kept(kept)
             if payload is None:
-                found.add(index)
-            elif _names(payload, name):
-                return (index,)
-        return tuple(sorted(found))
+                found.unread[index] = min(kept.epoch, found.unread.get(index, kept.epoch))
+                continue
+            name = Name(
+                *(part.decode("ascii", "replace") for part in (payload.collection, payload.key))
+            )
+            found.named[name] = min((kept.epoch, index), found.named.get(name, (kept.epoch, index)))
+        return found
 
-    def _places(self, lamport: int) -> list[Place]:
-        if self._older is None:
-            self._older = defaultdict(list)
-            for place, kept in sorted(self._core.oplog.ops.items()):
-                if kept.record:
-                    self._older[kept.order.lamport].append(place)
-        return self._older.get(lamport, [])
+    @cached_property
+    def _places(self) -> dict[int, list[Place]]:
+        """By lamport, of those records. Of the present epoch none is a copy's original."""
+        places: dict[int, list[Place]] = defaultdict(list)
+        for place, kept in self._core.oplog.ops.items():
+            if kept.record and kept.epoch < self._core.profile.epoch:
+                places[kept.order.lamport].append(place)
+        return places
 
 
-def _names(payload: Payload, name: Name) -> bool:
-    return (payload.collection, payload.key) == (name.collection.encode(), name.key.encode())
+class _Older(NamedTuple):
+    """What records of one lamport say: (epoch, device index) of the first of each name; and by
+    device the first epoch of those that can't be read any more."""
+
+    named: dict[Name, tuple[int, int]]
+    unread: dict[int, int]

@@ -55,19 +55,30 @@ def test_what_waits_here_is_said_to() -> None:
 
 
 def test_a_change_of_keys_does_not_change_who_is_named() -> None:
-    """After a rotation by another device the record is its copy; the writer is still told, or
-    named among those who may be."""
+    """After a rotation a record is a copy by who rotated, and of the old one only a stub is left:
+    all that may have written it are named, with its own time. Who copied what they wrote
+    themselves is named alone, and so is who writes anew."""
     first = first_phone(Service())
     second = pair(first, "b")
+    first.device.put("taste", "lao", 4, now_ms=NOW_MS + 4)
+    settle(first, second)
     second.device.put("taste", "thai", 5, now_ms=NOW_MS + 5)
     settle(first, second)
     first.device.rotate()
     settle(first, second)
+    second.device.put("taste", "polish", 3, now_ms=NOW_MS + 6)
+    settle(first, second)
+    expected = {
+        "lao": Origin((0,), NOW_MS + 4),
+        "thai": Origin((0, 1), NOW_MS + 5),
+        "polish": Origin((1,), NOW_MS + 6),
+    }
     for phone in (first, second):
-        origin = phone.device.origins.setting("taste", "thai")
-        assert origin is not None
-        assert 1 in origin.devices
-        assert origin.at_ms == NOW_MS + 5
+        origins = phone.device.origins
+        assert {key: origins.setting("taste", key) for key in expected} == expected
+    assert expected["thai"].device is None
+    [reason] = why(first, "thai").reasons
+    assert reason.devices == (0, 1)
 
 
 def test_the_newest_writer_is_the_one_that_is_named() -> None:
