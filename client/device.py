@@ -249,6 +249,14 @@ class Device:
                 " tasks.yaml and publish the policy (rule task-signal)",
             )
 
+    def is_here(self, collection: str, key: str) -> bool:
+        """Whether a setting, or a member, stays on this device."""
+        return self._core.local.value(Name(collection, key)) is not None
+
+    def written_ms(self, collection: str, key: str) -> int:
+        """When a setting or a member was last written, by its device's clock; 0: never."""
+        return views.written_ms(self._core, Name(collection, key))
+
     def shares(self, collection: str, key: str) -> dict[int | None, Part]:
         """What a score is the sum of, by the index of the device that added it. None: what stays
         on this device."""

@@ -63,6 +63,7 @@ OTHERS = frozenset({
     "remove", "remove_member", "remove_score",
     # reading
     "get", "list", "members", "score", "scores", "shares", "collections", "tag",
+    "is_here", "written_ms",
     "reading",
     # removing everything, and putting back what passed the gate once
     "reset", "follow_reset", "undo_reset",

@@ -6,13 +6,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from client import snapshot
 from client.cli import session
+from client.cli.asking import ask
 from client.cli.output import NOT_FOUND, OK, Output
 from client.cli.times import ago
 from client.cli.tokencommand import token_for
-from client.cli.typed import read_line
-from client.errors import AccountGone, Revoked, UserError
+from client.consent import exporting, taken
+from client.errors import AccountGone, Revoked
+from client.measure.core import Measuring
 from client.steps import Notice
 from client.sync import SyncedDevice
 from client.transport import Signer
@@ -108,23 +109,13 @@ def _notice_line(row: Notice, now_ms: int) -> str:
 
 
 async def export(arguments: argparse.Namespace, out: Output) -> int:
-    """Prints the whole profile in clear, as one JSON object. Needs no service."""
+    """Prints everything that there is of this person, in clear, as one JSON object
+    (`client.consent.exporting`). Needs no service."""
     async with session.opened(arguments) as synced:
         await session.try_sync(synced, arguments, out)
-        items = snapshot.take(synced.core, now_ms=synced.now_ms()).values()
-        data = {
-            "account": synced.core.account_id.hex(),
-            "settings": {row.name: row.value for row in items if row.kind is snapshot.Kind.SETTING},
-            "scores": {row.name: row.value for row in items if row.kind is snapshot.Kind.SCORE},
-        }
+        data = exporting.export(synced, Measuring(synced.core, synced.vault.load()))
     Output(as_json=True).result(data, "")
     return OK
-
-
-async def _ask(out: Output, what: str, word: str) -> None:
-    out.ask(f"{what} Type {word!r} to go on: ")
-    if await read_line() != word:
-        raise UserError(f"nothing was {word}d")
 
 
 async def restore_account(arguments: argparse.Namespace, out: Output) -> int:
@@ -136,7 +127,7 @@ async def restore_account(arguments: argparse.Namespace, out: Output) -> int:
             await synced.sync_once()
         except AccountGone:
             if not arguments.yes:
-                await _ask(out, _LOST, "restore")
+                await ask(out, _LOST, "restore")
         else:
             out.result(data | {"restored": False}, "The service has this account: nothing to do.")
             return OK
@@ -156,14 +147,17 @@ async def restore_account(arguments: argparse.Namespace, out: Output) -> int:
 async def delete_account(arguments: argparse.Namespace, out: Output) -> int:
     """Deletes the account at the service, for all devices. What is stored here stays."""
     async with session.opened(arguments) as synced:
-        if not arguments.yes:
-            await _ask(out, "This deletes the account for all devices.", "delete")
+        told = taken.before_forgetting(Measuring(synced.core, synced.vault.load()))
+        if arguments.yes:
+            out.note(told)
+        else:
+            await ask(out, told, "delete")
         core = synced.core
         receipt = await synced.remote.delete_account(Signer(core.identity, core.account_id))
         synced.vault.apply({RECEIPT_ROW: receipt.data})
         data = {"deleted": core.account_id.hex(), "receipt": receipt.data.hex()}
         out.result(
-            data | {"server_ms": receipt.opened.server_ms},
+            data | {"server_ms": receipt.opened.server_ms, "told": told},
             "The account is deleted; the service has signed for it:\n"
             f"{receipt.data.hex()}\nWhat is stored on this device stays.",
         )

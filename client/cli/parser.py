@@ -189,6 +189,24 @@ def _add_measure(add: _Adder) -> None:
         purpose, offline,
     )  # fmt: skip
     add("disallow", "consent:disallow", "take that back, on all devices", purpose, offline)
+    consent = add(
+        "consent", "consent:consent", "show what can be agreed to on a device under a policy, say"
+        " yes to a purpose, or take it back", offline,
+    )  # fmt: skip
+    consent.add_argument(
+        "action", nargs="?", choices=("list", "grant", "withdraw"), default="list",
+        help="default: list",
+    )  # fmt: skip
+    consent.add_argument("purpose", nargs="?", metavar="PURPOSE", help="as the list shows it")
+    consent.add_argument("--yes", action="store_true", help="don't ask")
+    add("pause", "recording:pause", "record and contribute nothing, on all devices", offline)
+    add("resume", "recording:resume", "go on as it was granted", offline)
+    reset = add("reset", "recording:reset", "remove everything that apps recorded", offline)
+    reset.add_argument("--yes", action="store_true", help="don't ask")
+    add(
+        "undo", "recording:undo", "bring back what a reset on this device removed, for a week",
+        offline,
+    )  # fmt: skip
     _add_trust(add)
     add("policy", "policyheld:policy", "show the policy that this device is under", offline)
     add("tasks", "measure:tasks", "show what would be measured, and what this device answers to")
@@ -271,12 +289,16 @@ def _add_account(add: _Adder) -> None:
         "--platform", choices=PLATFORMS, default="fcm", help="whose token it is; default: fcm"
     )
     wake.add_argument("--remove", action="store_true", help="no push any more")
-    add("export", "account:export", "print the whole profile in clear, as JSON", offline)
+    add(
+        "export", "account:export", "print everything that there is of you in clear, as JSON: the"
+        " profile, what you agreed to, what you took part in", offline,
+    )  # fmt: skip
     restore = add(
         "restore-account", "account:restore_account", "bring the account back to a service that "
         "lost it",
     )  # fmt: skip
     restore.add_argument("--yes", action="store_true", help="don't ask")
     _add_token_command(restore)
-    delete = add("delete-account", "account:delete_account", "delete the account at the service")
-    delete.add_argument("--yes", action="store_true", help="don't ask")
+    for name in ("delete-account", "forget-me"):
+        delete = add(name, "account:delete_account", "delete the account at the service")
+        delete.add_argument("--yes", action="store_true", help="don't ask")

@@ -26,13 +26,20 @@ def _half_life(arguments: argparse.Namespace) -> int | None:
 async def edit(arguments: argparse.Namespace, out: Output, change: Any, text: str) -> int:
     """Makes an edit of `arguments.name`, and sends it if the service can be reached."""
     async with session.opened(arguments, patient=False) as synced:
-        if synced.core.status.revoked:
-            raise Revoked
-        synced.edit(change)
-        done = await session.try_send(synced, arguments, out)
-        waiting = synced.core.status.edits_waiting
-        data = {"name": arguments.name, "synced": done and not waiting, "waiting": waiting}
-        out.result(data, text if done else f"{text} (kept here; it is sent with the next sync)")
+        return await edited(synced, arguments, out, change, text)
+
+
+async def edited(
+    synced: SyncedDevice, arguments: argparse.Namespace, out: Output, change: Any, text: str
+) -> int:
+    """The same on a device that is open."""
+    if synced.core.status.revoked:
+        raise Revoked
+    synced.edit(change)
+    done = await session.try_send(synced, arguments, out)
+    waiting = synced.core.status.edits_waiting
+    data = {"name": arguments.name, "synced": done and not waiting, "waiting": waiting}
+    out.result(data, text if done else f"{text} (kept here; it is sent with the next sync)")
     return OK
 
 

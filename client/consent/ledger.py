@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from client.consent.records import Recorded, Records, Withdrawal
 from client.device import Device
@@ -56,6 +56,18 @@ class PurposeState:
     newest: Recorded | None
     withdrawn: frozenset[bytes]
     """Withdrawals that no grant has answered yet."""
+
+    def as_map(self) -> dict[str, Any]:
+        """For people: the words that the policy has for it now, and what was said to it."""
+        words, newest = self.purpose, self.newest
+        return {
+            "purpose": self.name,
+            "standing": self.standing.value,
+            "text": words.text if words is not None else None,
+            "benefit": words.benefit if words is not None else None,
+            "intrusive": words.intrusive if words is not None else None,
+            "since_ms": newest.receipt.at_ms if newest is not None else None,
+        }
 
     def __repr__(self) -> str:
         return f"PurposeState({self.standing.value}, purpose hidden)"

@@ -99,7 +99,7 @@ class Consenting:
         await self._send_rest()
         return made.receipt
 
-    async def withdraw(self, purpose: str) -> Withdrawn:
+    async def withdraw(self, purpose: str, *, offline: bool = False) -> Withdrawn:
         """Switches a purpose off, at once and whether or not the service can be reached, and
         removes what nothing else needs. NothingThere for one that was never granted."""
         if self.ledger.state(purpose).newest is None:
@@ -113,7 +113,8 @@ class Consenting:
         self.synced.woken.set()
         newest = self.ledger.state(purpose).newest
         assert newest is not None
-        await self._send_rest()
+        if not offline:
+            await self._send_rest()
         after = self.ledger.state(purpose).newest
         receipt = after.receipt if after is not None and not after.entry.granted else None
         return Withdrawn(tuple(purged), receipt)
