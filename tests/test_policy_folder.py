@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from client.errors import UserError
 from client.policykit import bundlefile, folder as folders, yamlfile
 from client.policykit.errors import PolicyFileError
-from crypto.policy import FIRST, open_
+from crypto.policy import FIRST, decode, open_
 from crypto.policy.access import Grant, Role
 from crypto.policy.generalise import Bucket, Day, Round, TopK
 from crypto.policy.signals import Signal
@@ -264,6 +265,44 @@ def test_a_policy_that_is_too_large_is_one_sentence(folder: Folder) -> None:
             for at in range(300)}  # fmt: skip
     folder.say("signals", signals | long)
     assert "262144 bytes at most" in refused(folder)
+
+
+PIECES = (
+    "-", ": ", "[", "]", "{", "}", "'", '"', "|", "*", "#", "&a", "!t", "\n", "  ", "0", "1e9",
+    "true", "null", "rating", "statistics", "\t", "ü", "\u2028", "- - -", "? ", ",",
+)  # fmt: skip
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_whatever_is_typed_is_a_policy_or_one_sentence(folder: Folder, data: st.DataObject) -> None:
+    """Lines taken out, doubled or moved, and pieces of YAML anywhere: never another error."""
+    name = data.draw(st.sampled_from(sorted(path.stem for path in SHIPPED.glob("*.yaml"))))
+    lines = (SHIPPED / f"{name}.yaml").read_text().splitlines(keepends=True)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(lines) - 1))
+        match data.draw(st.sampled_from(("out", "twice", "moved", "piece"))):
+            case "out" if len(lines) > 1:
+                del lines[at]
+            case "twice":
+                lines.insert(at, lines[at])
+            case "moved":
+                lines.insert(data.draw(st.integers(0, len(lines) - 1)), lines.pop(at))
+            case _:
+                where = data.draw(st.integers(0, len(lines[at])))
+                piece = data.draw(st.sampled_from(PIECES))
+                lines[at] = lines[at][:where] + piece + lines[at][where:]
+    try:
+        folder.write(name, "".join(lines))
+        made = folders.read(folder.path).bundle(sequence=1, previous=FIRST, issued_ms=1)
+    except UserError:
+        return
+    else:
+        assert decode(made.encoded) == made
+    finally:
+        folder.write(name, (SHIPPED / f"{name}.yaml").read_text())
 
 
 # --- the command ---
