@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from client import healing, intake, membership, remake, resetting, sending, upkeep, views, writing
 from client.chainview import Pin
 from client.core import Core
-from client.errors import NotAllowed
+from client.errors import BadName, NotAllowed
 from client.gate import Gate, SignalRefused
 from client.governed import expiry
 from client.membership import Membership
@@ -268,7 +268,9 @@ class Device:
 
     def put_reserved(self, name: Name, value: Value, *, now_ms: int) -> None:
         """Sets a setting of the library's own, in a collection that no app writes. None removes
-        it. ValueTooLong."""
+        it. BadName for an app's: what is recorded there passes the gate. ValueTooLong."""
+        if not name.collection.startswith("."):
+            raise BadName
         if value is None:
             views.edit(self._core, name, None, now_ms)
         else:

@@ -52,6 +52,9 @@ class Held(NamedTuple):
     at_ms: int
     """When it was last written."""
 
+    def __repr__(self) -> str:
+        return "Held(content hidden)"
+
 
 class Gate(Protocol):
     """What a device asks about its app's writes."""

@@ -82,8 +82,8 @@ def _added(
 
 def put_back(core: Core, name: Name, new: Value, at_ms: int, *, stays_here: bool) -> None:
     """A setting or a member as it was once recorded: it passed the gate then, and does not
-    become coarser, or younger, by coming back."""
-    if stays_here:
+    become coarser, or younger, by coming back. What may not leave the device by now stays."""
+    if stays_here or core.gate.stays_here(*name):
         core.local.put(name, encode(new), at_ms, core.journal)
     else:
         views.edit(core, name, encode(new), at_ms)
@@ -91,6 +91,7 @@ def put_back(core: Core, name: Name, new: Value, at_ms: int, *, stays_here: bool
 
 def put_back_score(core: Core, name: Name, part: Part, *, stays_here: bool) -> None:
     """Adds what a score once was to what it is, at the later one's time."""
+    stays_here = stays_here or core.gate.stays_here(*name)
     half_life_ms = core.gate.half_life_ms(*name, None)
     own = _my_part(core, name)
     data = views.shown(core, own)

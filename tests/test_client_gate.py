@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Mapping
 
 import pytest
 
+from client import writing
 from client.device import Device
 from client.errors import BadName
 from client.gate import Admitted, Gate, Held, Kind, SignalRefused, Ungoverned
 from client.profile import Name
-from client.values import Value
+from client.values import Part, Value
 from tests.client_worlds import Phone, Service, first_phone, pair, settle
 from tests.governed_devices import payloads, stored, told
 
@@ -105,6 +106,24 @@ def test_a_write_of_the_library_s_own_names_is_refused_whatever_the_gate_says(
         WRITES[write](a.device, ".rookery", a.now_ms)
 
 
+def test_the_library_s_way_around_the_gate_writes_no_name_of_an_app(a: Phone) -> None:
+    """Neither sets nor removes it."""
+    for value in (MARK, None):
+        with pytest.raises(BadName):
+            a.device.put_reserved(Name("ui", "theme"), value, now_ms=a.now_ms)
+    assert not any(name.collection == "ui" for name in told(a))
+
+
+def test_what_may_leave_the_device_no_more_comes_back_to_it_alone(a: Phone) -> None:
+    """An undone reset puts back under the policy that there is by then."""
+    writing.put_back(a.device._core, Name(HERE, "k"), MARK, 5, stays_here=False)
+    writing.put_back_score(a.device._core, Name(HERE, "k"), Part(2, 5), stays_here=False)
+    a.store()
+    assert a.device.get(HERE, "k") == MARK
+    assert a.device.score(HERE, "k", now_ms=5) == 2
+    assert not any(name.collection == HERE for name in told(a))
+
+
 def test_what_stays_here_shows_here_and_survives_a_restart(a: Phone) -> None:
     """Settings, members and scores read as all others do."""
     for _ in range(2):
@@ -181,6 +200,7 @@ def test_a_refusal_tells_the_rule_and_no_value() -> None:
     error = SignalRefused("range", "range: it is out of range")
     assert (error.rule, str(error)) == ("range", "range: it is out of range")
     assert MARK not in repr(Admitted(MARK, 0))
+    assert "77" not in repr(Held(77, 77))
 
 
 def test_without_a_policy_everything_is_recorded_as_it_is() -> None:
