@@ -14,6 +14,7 @@ import yaml
 
 from rookery.v1 import (
     accounts_pb2,
+    operations_pb2,
     pairing_pb2,
     parties_pb2,
     policy_pb2,
@@ -89,7 +90,7 @@ def methods() -> dict[str, bool]:
     """Every method of the API that a service or a party serves, and whether it is a stream."""
     modules: list[ModuleType] = [
         accounts_pb2, pairing_pb2, parties_pb2, rounds_pb2, sync_pb2, wake_pb2,
-        policy_pb2,
+        policy_pb2, operations_pb2,
     ]  # fmt: skip
     return {
         f"/{service.full_name}/{method.name}": method.server_streaming
@@ -101,6 +102,11 @@ def methods() -> dict[str, bool]:
 
 FOR_PARTIES = {"/rookery.v1.Parties/StreamBoxes", "/rookery.v1.Parties/PublishResult"}
 """What parties ask of the service, and nobody else."""
+FOR_OPERATORS = {
+    f"/rookery.v1.Operations/{name}"
+    for name in ("GetPrivacyHealth", "GetExposure", "ListAudit", "GetRoundsOverview")
+}
+"""What operators ask of it, from inside the mesh."""
 FOR_ALL = {"/rookery.v1.Policy/GetPolicy"}
 """What they ask as devices do."""
 AT_PARTIES = {f"/rookery.v1.Parties/{name}" for name in ("PrepareRound", "SignManifest", "Link")}
@@ -109,4 +115,4 @@ AT_PARTIES = {f"/rookery.v1.Parties/{name}" for name in ("PrepareRound", "SignMa
 
 def for_devices() -> set[str]:
     """What devices, publishers and analysts ask of the service."""
-    return set(methods()) - FOR_PARTIES - AT_PARTIES
+    return set(methods()) - FOR_PARTIES - FOR_OPERATORS - AT_PARTIES

@@ -19,6 +19,7 @@ from deploy.envoy import render
 from tests.manifests import (
     AT_PARTIES,
     FOR_ALL,
+    FOR_OPERATORS,
     FOR_PARTIES,
     Manifest,
     environment,
@@ -34,8 +35,9 @@ from tests.test_deploy_render import GIVEN, manager
 
 EDGE_ACCOUNT = ("rookery-edge", "rookery-edge")
 PARTY_ACCOUNTS = {(f"rookery-party-{number}", "party") for number in (1, 2, 3)}
+OPERATOR_ACCOUNT = ("rookery-operators", "operator")
 STRANGERS = {("rookery", "rookery"), ("default", "default"), ("rookery-party-4", "party")}
-ACCOUNTS = {EDGE_ACCOUNT, *PARTY_ACCOUNTS, *STRANGERS}
+ACCOUNTS = {EDGE_ACCOUNT, OPERATOR_ACCOUNT, *PARTY_ACCOUNTS, *STRANGERS}
 PLACES = ("rookery", *sorted(namespace for namespace, _ in PARTY_ACCOUNTS))
 SAFE = {"connect-failure", "refused-stream", "reset-before-request"}
 """What means that nothing of a request was taken; retriable-headers can't be said in Istio."""
@@ -47,7 +49,8 @@ def expected(place: str) -> set[tuple[Account, str]]:
     """Who may call what there."""
     if place == "rookery":
         devices = {(EDGE_ACCOUNT, method) for method in for_devices()}
-        return devices | {
+        operators = {(OPERATOR_ACCOUNT, method) for method in FOR_OPERATORS}
+        return (devices | operators) | {
             (party, method) for party in PARTY_ACCOUNTS for method in FOR_PARTIES | FOR_ALL
         }
     link = "/rookery.v1.Parties/Link"
@@ -165,7 +168,7 @@ def test_istio_sends_nothing_again_that_may_have_been_taken() -> None:
                 ):
                     routed[method] = streams
                     assert streams == is_stream, method
-    assert routed.keys() == for_devices() | FOR_PARTIES
+    assert routed.keys() == for_devices() | FOR_PARTIES | FOR_OPERATORS
     rule = one("istio", "DestinationRule", "rookery")["spec"]
     assert rule["trafficPolicy"]["tls"] == {"mode": "ISTIO_MUTUAL"}
     assert {row["name"] for row in rule["subsets"]} == {"streams", "calls"}
@@ -193,7 +196,7 @@ def test_linkerd_sends_nothing_again() -> None:
                 for row in rule["matches"]
             ):
                 routed.setdefault(method, name)
-    assert routed.keys() == for_devices() | FOR_PARTIES
+    assert routed.keys() == for_devices() | FOR_PARTIES | FOR_OPERATORS
     assert {name for name, where in routed.items() if where == "streams"} == {
         name for name, streams in methods().items() if streams and name in routed
     }

@@ -13,7 +13,7 @@ import yaml
 
 from deploy.envoy import render
 from services.errors import DETAILS_KEY, UNTAKEN, Overloaded, RateLimited, failure
-from tests.manifests import AT_PARTIES, FOR_PARTIES, methods
+from tests.manifests import AT_PARTIES, FOR_OPERATORS, FOR_PARTIES, methods
 from tests.mesh_processes import EDGE, ENVOY, PARTIES, SERVICE, Mesh
 from tests.served import FETCH
 
@@ -112,15 +112,15 @@ def route_of(config: dict[str, Any], method: str) -> dict[str, Any] | None:
 @pytest.mark.parametrize("role", sorted(GIVEN))
 def test_every_method_has_its_route(tmp_path: Path, role: str) -> None:
     """Streams: no time-out but that of idleness, and a cluster of their own, with all that a
-    crowd of calls must not shut out. Parties' calls: not at the edge."""
+    crowd of calls must not shut out. Parties' calls and operators': not at the edge."""
     config = rendered(role, tmp_path)
     for method, streams in methods().items():
         route = route_of(config, method)
-        if method in AT_PARTIES or (role == "edge" and method in FOR_PARTIES):
+        if method in AT_PARTIES or (role == "edge" and method in FOR_PARTIES | FOR_OPERATORS):
             assert role == "sidecar" or route is None
             continue
         assert route is not None, method
-        apart = streams or method in (FETCH, *FOR_PARTIES)
+        apart = streams or method in (FETCH, *FOR_PARTIES, *FOR_OPERATORS)
         assert route["route"]["cluster"] == f"service_{'streams' if apart else 'unary'}"
         if streams:
             assert route["route"]["timeout"] == "0s"
