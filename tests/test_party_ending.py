@@ -71,6 +71,7 @@ class Scene:
             tracer=NO_TRACES,
             clock=Clock.system(),
             say=lambda *_: True,
+            stops=lambda *_: None,
             up=lambda: frozenset(),
         )
         self.ending = Ending(host, assignment, parley)
