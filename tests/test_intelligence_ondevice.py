@@ -16,8 +16,9 @@ from client.gate import SignalRefused
 from client.intelligence.cohorts import joint_labels
 from client.intelligence.context import Context
 from client.intelligence.explain import explain
+from client.intelligence.model import PersonState
 from client.intelligence.ondevice import OnDevice
-from client.intelligence.ranking import Influence
+from client.intelligence.ranking import MODEL_MAX, Elsewhere
 from client.measure.core import Measuring
 from client.measure.records import Shown
 from client.measure.results import Ended
@@ -34,13 +35,16 @@ from mpc.task import Task
 from tests.governed_worlds import govern
 from tests.intelligence_worlds import Switches, kill
 from tests.measure_worlds import POLICY, signed_task
+from tests.model_samples import SPEC
 from tests.policy_folders import SHIPPED
 from tests.relay_worlds import manifest, task
 from tests.test_intelligence_blend import result_of
+from tests.test_model import trained
 
 NOW_MS = 1_790_000_000_000
 PURPOSES = {"ranking", "statistics", "experiments"}
 ITEMS = ("italian", "korean", "thai")
+CUISINES = (*ITEMS, "polish", "turkish")
 
 
 def shipped(**changes: Any) -> Bundle:
@@ -218,12 +222,23 @@ def test_a_result_past_its_days_is_not_used() -> None:
 
 
 def test_a_model_s_influences_move_items_too() -> None:
-    """They are summands like all else."""
-    made, _ = governed()
-    influences = {"korean": [Influence("bias", 1.0)], "thai": [Influence("bias", -1.0)]}
-    assert items(OnDevice(made), items=ITEMS, influences=influences) == [
-        "korean", "italian", "thai",
-    ]  # fmt: skip
+    """They are summands like all else: those of an item add up to its logit, by its share. The
+    model sees no rating while the purpose is off."""
+    made, switches = governed()
+    own, model = OnDevice(made), trained(spec=replace(SPEC, items=CUISINES))
+    for item, stars in (("thai", 5), ("korean", 4), ("polish", 1)):
+        made.core.put("rating", item, stars, now_ms=made.now_ms())
+    influences = own.influences(model)
+    assert influences.keys() == set(CUISINES)
+    state = PersonState.of(model.spec, made.core.list("rating"))
+    for one in own.rank("rating", Context(), items=CUISINES, influences=influences):
+        moved = sum(each.amount for each in one.contributions if each.influence is not None)
+        logit = float(model.score([one.item], state)[0])
+        wanted = Elsewhere().model_weight * logit
+        assert moved == pytest.approx(max(-MODEL_MAX, min(MODEL_MAX, wanted)))
+    assert any(len(each) > 1 for each in influences.values())
+    switches.on.discard("ranking")
+    assert all(len(each) == 1 for each in own.influences(model).values())
 
 
 # --- tasks, experiments, features ---

@@ -17,6 +17,7 @@ from client.consent.purging import Purged, purge
 from client.consent.records import ID_BYTES, Recorded
 from client.consent.remote import ConsentCalls
 from client.errors import NotAllowed, NothingThere, UserError
+from client.intelligence import exposures
 from client.measure.consent import COLLECTION
 from client.profile import Name
 from client.remoteerrors import RemoteError
@@ -127,12 +128,14 @@ class Consenting:
 
     def reset(self) -> int:
         """Removes everything that apps recorded, on all devices with their next sync; how much it
-        was. For a week this device, and no other, can `undo` it."""
+        was. For a week this device, and no other, can `undo` it, but for what it took part in of
+        experiments."""
         synced = self.synced
         count, rows = synced.core.reset(id_=secrets.token_bytes(ID_BYTES), now_ms=synced.now_ms())
+        trials = exposures.forget(synced.core, lambda _: True, now_ms=synced.now_ms())
         synced.save(rows)
         synced.woken.set()
-        return count
+        return count + len(trials)
 
     def undo(self) -> Undone:
         """Puts back what this device's last reset removed, as far as it is still agreed to.

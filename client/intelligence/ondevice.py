@@ -17,6 +17,7 @@ from client.intelligence.context import FEATURES, Context
 from client.intelligence.declared import recipe_for, recipe_of
 from client.intelligence.experiments import Experiments
 from client.intelligence.flags import Features
+from client.intelligence.model import PersonState, Predictor
 from client.intelligence.ranking import Elsewhere, Influence, Prior, Ranked, rank
 from client.intelligence.recipe import HIDDEN, Recipe, at_context
 from client.intelligence.uses import PolicyUses, Unrestricted, Uses
@@ -104,6 +105,20 @@ class OnDevice:
         )
         elsewhere = Elsewhere(self.priors(collection, ended), influences or {})
         return rank(taken, recipe, items=items, elsewhere=elsewhere)
+
+    def influences(self, predictor: Predictor) -> dict[str, tuple[Influence, ...]]:
+        """What a model's logits of its items are the sums of, out of the ratings that may be
+        used: for `rank`."""
+        core, spec, gate = self._synced.core, predictor.spec, self.uses()
+        state = PersonState.of(
+            spec,
+            {
+                item: value
+                for item, value in core.list(spec.collection).items()
+                if gate.use_of("setting", spec.collection, item) is not None
+            },
+        )
+        return {item: predictor.influences(item, state) for item in spec.items}
 
     def uses(self) -> Uses:
         """The gate in front of what is read for the purpose."""
