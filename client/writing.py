@@ -160,8 +160,10 @@ def _size(value: Value) -> float:
 
 def _held_scores(core: Core, collection: str, now_ms: int) -> dict[str, Held]:
     held = {}
-    for key in views.scores(core, collection, now_ms):
+    for key in views.scores(core, collection):
         parts = views.parts(core, collection, key, now_ms)
-        size = views.score(core, collection, key, now_ms, None)
-        held[key] = Held(size, max((part.changed_ms for part in parts), default=0))
+        if parts:
+            half_life_ms = core.gate.half_life_ms(collection, key, None)
+            size = sum(part.at(now_ms, half_life_ms) for part in parts)
+            held[key] = Held(size, max(part.changed_ms for part in parts))
     return held

@@ -57,6 +57,9 @@ class PolicyGate:
         recorded."""
         self._policy = policy
         self._ledger = ledger
+        self._indexed: Bundle | None = None
+        self._index: dict[tuple[str, str], list[Signal]] = {}
+        """Signals by kind and collection, of the bundle that was asked last."""
 
     # -- what comes in ------------------------------------------------------------------
 
@@ -133,8 +136,11 @@ class PolicyGate:
 
     def _signals(self, kind: Kind, collection: str) -> list[Signal]:
         bundle = self._policy()
-        signals = () if bundle is None else bundle.signals
-        return [one for one in signals if one.kind == kind and one.collection == collection]
+        if bundle is not self._indexed:
+            self._indexed, self._index = bundle, {}
+            for one in () if bundle is None else bundle.signals:
+                self._index.setdefault((one.kind, one.collection), []).append(one)
+        return self._index.get((kind, collection), [])
 
 
 def refused(rule: str) -> SignalRefused:
