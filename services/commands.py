@@ -89,7 +89,8 @@ async def _run(
 ) -> None:
     server = await open_server(config, secrets)
     _collect_seldom()
-    own = ServiceKeys(server.keys, config, load, file)
+    # Other policy publishers: what one of them has signed may be in the store already.
+    own = ServiceKeys(server.keys, config, load, file, taken=server.policy.poke)
     keeper = Reloader(own.take, own.watched, server.telemetry, server.metrics)
     async with reloading(keeper.reload, keeper.watch):
         _announce(server, secrets)

@@ -15,9 +15,11 @@ import pytest
 from crypto import labels
 from mpc.keys import PublisherKey
 from rookery.v1 import policy_pb2
+from services.keeping.reload import ServiceKeys
+from services.keys import create
 from services.store.governance import PolicyRow
 from tests import policy_samples
-from tests.governed_service import KEYS, Governed, row_of
+from tests.governed_service import KEYS, PATIENCE_S, Governed, row_of
 from tests.governed_worlds import (
     CUISINE,
     KEY,
@@ -40,7 +42,7 @@ from tests.relay_worlds import (
     signed_task,
     task,
 )
-from tests.served import refusal, serving
+from tests.served import config, refusal, serving
 
 
 @pytest.fixture
@@ -293,6 +295,35 @@ async def test_a_bundle_outlives_a_restart_and_the_end_of_its_key(tmp_path: Path
         second = bundle(first)
         assert (await refusal(governed.publish(second))).reason == "UNAUTHENTICATED"
         await governed.publish(second, OTHER_KEY)
+
+
+async def test_a_publisher_that_is_listed_later_is_in_force_then(tmp_path: Path) -> None:
+    """Keys are taken up while the service runs, and so is what one of them had signed."""
+    first = bundle()
+    async with serving(tmp_path, **KEYS) as service:
+        await Governed(service).publish(first)
+    async with serving(tmp_path) as service:
+        governed, server = Governed(service), service.server
+        assert (await governed.get()).sequence == 0
+        own = ServiceKeys(
+            server.keys,
+            server.config,
+            lambda: config(tmp_path, **KEYS, **key_files(tmp_path)),
+            None,
+            taken=server.policy.poke,
+        )
+        told = asyncio.Event()
+        server.policy.on_taken(lambda _: told.set())
+        own.take()
+        await asyncio.wait_for(told.wait(), PATIENCE_S)
+        assert (await governed.get()).policy == signed(first)
+
+
+def key_files(folder: Path) -> dict[str, str]:
+    """Files of a service's own keys, for settings."""
+    for name, secret in (("identity", b"\x07" * 32), ("pepper", b"\x08" * 32)):
+        create(folder / name, secret)
+    return {"identity_key_file": str(folder / "identity"), "pepper_file": str(folder / "pepper")}
 
 
 async def test_what_the_store_lost_is_put_back(governed: Governed) -> None:

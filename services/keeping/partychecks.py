@@ -12,7 +12,7 @@ from mpc.keys import PartyKey
 from services import keys
 from services.keeping import checks, copying
 from services.keeping.findings import Check, Finding, Level, failed, ok, warning
-from services.party.config import PartyConfig, peers, publishers
+from services.party.config import PartyConfig, peers, policy_keys, publishers
 from services.party.schema import APPLICATION_ID
 from services.party.states import State
 
@@ -26,6 +26,8 @@ def of_party(config: PartyConfig) -> Iterator[tuple[str, Check]]:
     yield "key", lambda: _key(config)
     yield "peers", lambda: _peers(config)
     yield "publishers", lambda: checks.listed_keys("publishers", publishers(config), now_ms)
+    if config.policy_keys:
+        yield "policy", lambda: checks.listed_keys("policy_keys", policy_keys(config), now_ms)
     yield "store", lambda: _store(config)
     yield "clock", lambda: checks.clock(None, now_ms)
     yield "tls", lambda: checks.certificate(config, now_ms)

@@ -96,9 +96,17 @@ class ServiceKeys:
     """What of a service is taken up: its own keys, and the lists of keys that it trusts."""
 
     def __init__(
-        self, keys: Keys, config: Config, load: Callable[[], Config], file: Path | None
+        self,
+        keys: Keys,
+        config: Config,
+        load: Callable[[], Config],
+        file: Path | None,
+        *,
+        taken: Callable[[], None] = lambda: None,
     ) -> None:
+        """`taken`: called when other keys and lists are in force."""
         self._keys = keys
+        self._taken = taken
         self._started = self._config = config
         self._load = load
         self._file = file
@@ -109,6 +117,7 @@ class ServiceKeys:
         secrets, trusted = Secrets.read(config), Trusted.of(config)
         self._config = config
         self._keys.secrets, self._keys.trusted = secrets, trusted
+        self._taken()
         return {
             "server_key": secrets.server_key.public.hex()[:16],
             "waiting": waiting(self._started, config, RELOADED),

@@ -189,6 +189,7 @@ def load(
         raise ConfigError("peer_stall_s: must be more than two beats (peer_beat_s)")
     peers(config)
     publishers(config)
+    policy_keys(config)
     return config
 
 

@@ -129,6 +129,7 @@ class Daemon:
             peers=lambda: len(self._peers),
             links_up=lambda: len(self.links.up),
             jobs_running=lambda: len(self.jobs.pids),
+            policy_sequence=lambda: self.governing.sequence,
         )
         self.scrape = Scrape(config.metrics_listen, self.metrics, self._refresh)
         self._strangers = Gate(config.strangers_max, lambda: 0.5)

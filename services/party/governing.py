@@ -53,6 +53,12 @@ class Governing:
         return self._opened if self._held is not None else None
 
     @property
+    def sequence(self) -> int:
+        """Of the one in force; 0: none."""
+        bundle = self.bundle
+        return 0 if bundle is None else bundle.sequence
+
+    @property
     def _held(self) -> HeldPolicy | None:
         held = self._stored
         return held if held is not None and held.publisher in self._keys else None

@@ -69,6 +69,9 @@ class PartyMetrics(CallMetrics):
             registry=registry,
         )
         self._overdue = {kind: overdue.labels(kind) for kind in KINDS}
+        self._policy = Gauge(
+            "rookery_policy_sequence", "Number of the policy in force; 0: none.", registry=registry
+        )
         self._jobs = Counter(
             "rookery_party_jobs", "Jobs that ended, by how.", ["job", "ending"], registry=registry
         )
@@ -189,8 +192,10 @@ class PartyMetrics(CallMetrics):
         peers: Callable[[], int],
         links_up: Callable[[], int],
         jobs_running: Callable[[], int],
+        policy_sequence: Callable[[], int],
     ) -> None:
         """Asked at each scrape."""
+        self._policy.set_function(lambda: float(policy_sequence()))
         self._peers.set_function(peers)
         self._links_up.set_function(lambda: float(links_up()))
         self._jobs_running.set_function(lambda: float(jobs_running()))

@@ -160,7 +160,10 @@ class CurrentPolicy:
         ).SerializeToString()
         self._telemetry.event("policy_taken", sequence=bundle.sequence)
         for told in self._listeners:
-            told(bundle)
+            try:
+                told(bundle)
+            except Exception as error:  # noqa: BLE001 - the others are told all the same
+                self._telemetry.defect("policy", error)
 
     def _refuse(self, row: PolicyRow, rule: str) -> None:
         """Said once of each; what was in force before stays."""

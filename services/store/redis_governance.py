@@ -30,7 +30,6 @@ from services.store.errors import (
     ConsentConflict,
     PolicyConflict,
     QuotaExceeded,
-    StoreUnavailable,
 )
 from services.store.governance import (
     AUDIT_BODY_BYTES_MAX,
@@ -200,7 +199,8 @@ class RedisGovernance:
     async def _look_on(self) -> None:
         seen = b""
         while True:
-            with contextlib.suppress(StoreUnavailable):
+            # Whatever is wrong with one look, the next one may be right.
+            with contextlib.suppress(Exception):
                 newest = await self._link.call("GET", POLICY_HEAD) or b""
                 if newest != seen:
                     seen = newest
