@@ -22,14 +22,16 @@ from client.analyst.publisher import PartyLine, Publisher
 from client.device import Device
 from client.intelligence import federated, federated_metrics as metrics
 from client.intelligence.federated import Part, Terms
-from client.intelligence.federated_device import Learner, catch_up
+from client.intelligence.federated_device import Learner, follow
+from client.intelligence.federated_publisher import ModelPublisher
 from client.intelligence.model import Model
 from client.intelligence.quantise import Int8Model
 from client.measure.consent import ConsentSettings
 from client.measure.participant import Outcome, Participant
 from client.measure.policy import Panel, Policy
+from client.rounds import Rounds
 from client.sync import SyncedDevice
-from client.transport import Transport
+from client.transport import Signer, Transport
 from client.vault import MemoryVault
 from mpc import result as results
 from mpc.keys import PublisherKey
@@ -78,28 +80,34 @@ class Course:
         endpoint = self.process.endpoint
         return Transport(replace(endpoint, targets=(target,)) if target else endpoint)
 
-    def task(self, model: Model, part: Part, number: int, k_min: int) -> Task:
+    @property
+    def policy(self) -> Policy:
+        keys = tuple(one.ik for one in self.parties.all)
+        return Policy().with_publisher(KEY.public).with_panel(Panel(keys, 1))
+
+    async def open(
+        self, part: Part, k_min: int, model: Model | None = None
+    ) -> tuple[Model, Task, Manifest]:
+        """By a publisher that has nothing but its key: about the newest model, or this one."""
+        publisher = ModelPublisher(
+            SPEC,
+            Publisher(self.transport(), KEY),
+            [
+                collect.AskedParty(
+                    PinnedParty(one.ik, one.address), PartyLine(self.transport(one.address), KEY)
+                )
+                for one in self.parties.all
+            ],
+            Rounds(self.transport(), Signer(KEY)),
+            self.policy,
+        )
         terms = Terms(
             purpose=PURPOSE, micro_rho=RHO, window_ms=WINDOW_MS, k_min=k_min, reports_max=1000,
             caps=Caps(RHO, 86_400_000, RHO), expires_ms=1 << 52,
         )  # fmt: skip
-        return federated.task(model, part, number, terms)
-
-    async def open(self, task: Task) -> Manifest:
-        """Publishes the task and opens its round, from now on."""
-        publisher, now_ms = Publisher(self.transport(), KEY), time.time_ns() // 1_000_000
-        asked = [
-            collect.AskedParty(
-                PinnedParty(one.ik, one.address), PartyLine(self.transport(one.address), KEY)
-            )
-            for one in self.parties.all
-        ]
-        await publisher.publish(task)
-        planned = collect.plan(
-            task, federated.round_id(task), [one.pinned for one in asked],
-            open_ms=now_ms, now_ms=now_ms,
-        )  # fmt: skip
-        return await collect.collect(publisher, asked, publisher.signed(task), task, planned)
+        now_ms = time.time_ns() // 1_000_000
+        opened = await publisher.open(part, terms, now_ms=now_ms, model=model)
+        return opened.model, opened.task, opened.manifest
 
     async def result(self, task: Task, manifest: Manifest) -> RoundResult:
         """Once the parties have signed it."""
@@ -124,10 +132,8 @@ class Course:
         synced.edit(rate)
         await synced.sync_once()
         participant = Participant(synced)
-        keys = tuple(one.ik for one in self.parties.all)
-        policy = Policy().with_publisher(KEY.public).with_panel(Panel(keys, 1))
         most = {"round_micro_rho": RHO, "period_micro_rho": 9 * RHO, "all_time_micro_rho": 9 * RHO}
-        participant.core.set_policy(policy.with_limits(**most))
+        participant.core.set_policy(self.policy.with_limits(**most))
         synced.edit(lambda core, now: ConsentSettings(core).allow(PURPOSE, now_ms=now))
         learner = Learner(SPEC, synced.vault.load(), rand=rng.randbytes)
         learner.register(participant.measures)
@@ -191,27 +197,20 @@ async def run(course: Course) -> None:
     members = [await course.member(number) for number in range(PEOPLE)]
     judges = sum(member.judges for member in members)
     assert 4 <= judges <= 11
-    genesis = Model.genesis(SPEC)
-
     # One window: trainers improve the model, judges say how good it was.
-    train, judge_before = (
-        course.task(genesis, Part.TRAIN, 1, 8),
-        course.task(genesis, Part.JUDGE, 1, 3),
-    )
-    opened = [await course.open(train), await course.open(judge_before)]
+    genesis, train, manifest = await course.open(Part.TRAIN, 8)
+    same, judge_before, judging = await course.open(Part.JUDGE, 3)
+    assert genesis.hash == same.hash == Model.genesis(SPEC).hash
     assert await answer(members, train, judge_before) == [PEOPLE - judges, judges]
-    first, before = [
-        await course.result(task, one)
-        for task, one in zip((train, judge_before), opened, strict=True)
-    ]
+    await course.result(train, manifest)
+    before = await course.result(judge_before, judging)
 
     # The publisher makes the next model of the result, and asks for the next round.
-    after_one = federated.follow(genesis, train, first)
-    train_again = course.task(after_one, Part.TRAIN, 2, 8)
-    manifest = await course.open(train_again)
+    after_one, train_again, manifest = await course.open(Part.TRAIN, 8)
+    assert (after_one.step, train_again.task_id) == (1, "fl/taste/v2")
     some, late = members[:-2], members[-1]
     for member in members[:-1]:
-        caught = await catch_up(member.learner, member.participant)
+        caught = await follow(member.learner, member.participant)
         assert (caught.step, caught.behind, caught.refused) == (1, False, ())
         assert member.learner.model.hash == after_one.hash
     # A device that has not followed does not train what it does not have.
@@ -225,13 +224,13 @@ async def run(course: Course) -> None:
     # Devices of those who missed it get there too, whether they knew the model before or not.
     newcomer = await course.member(PEOPLE)
     for member in (*members, newcomer):
-        caught = await catch_up(member.learner, member.participant)
+        caught = await follow(member.learner, member.participant)
         assert (caught.step, caught.behind) == (2, False)
         assert member.learner.model.hash == after_two.hash
 
     # The judges' joint word on it is the truth but for the noise, and it is a better model.
-    judge_after = course.task(after_two, Part.JUDGE, 2, 3)
-    manifest = await course.open(judge_after)
+    newest, judge_after, manifest = await course.open(Part.JUDGE, 3)
+    assert newest.hash == after_two.hash
     assert await answer(members, judge_after) == [judges]
     after = await course.result(judge_after, manifest)
     for task, model, told in ((judge_before, genesis, before), (judge_after, after_two, after)):

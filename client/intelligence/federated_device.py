@@ -1,130 +1,43 @@
-"""A device's part in federated learning: it keeps the model, follows it, and answers its tasks.
-
-`Learner` is pure. It holds two models: the last one that a signed task named, and the one that
-the result after it makes, which no task has named yet. Where two tasks trained one model, the
-task that follows says which of the results counts.
-"""
+"""A device's part in federated learning: it answers a model's tasks, and predicts with it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Final
-
-from client import remoteerrors as reasons
 from client.device import Device
-from client.errors import RowsError
 from client.intelligence import federated, federated_metrics as metrics
 from client.intelligence.federated import Part
-from client.intelligence.model import Model, PersonState
+from client.intelligence.federated_follow import CaughtUp, Follower, catch_up
+from client.intelligence.model import PersonState
 from client.intelligence.model_spec import ModelSpec
 from client.intelligence.quantise import Int8Model
 from client.intelligence.train import Examples, updates
-from client.measure import judge
 from client.measure.errors import Ineligible
 from client.measure.participant import Participant
-from client.measure.policy import Policy
 from client.measure.values import Measures
-from client.remoteerrors import RemoteError
-from client.rounds import Rounds
-from client.rows import Changes, Journal, Rows, pack, unpack
-from crypto.errors import CryptoError, FormatError
-from mpc import result as results
+from client.rows import Rows
+from crypto.errors import FormatError
 from mpc.draw import Rand
-from mpc.result import RoundResult
 from mpc.task import Task
 
-ROWS: Final = "shell/model/"
 
-
-class Learner:
-    """One model on one device. Whatever it is told must have been verified."""
+class Learner(Follower):
+    """One model on one device. Pure, as its base is."""
 
     def __init__(self, spec: ModelSpec, rows: Rows, *, rand: Rand) -> None:
         """From the vault's rows; RowsError. `rand` must be a CSPRNG."""
-        self.spec = spec
+        super().__init__(spec, rows)
         self._rand = rand
-        self._journal = Journal()
-        self._row = ROWS + spec.hash.hex()
-        self.settled = self.model = Model.genesis(spec)
-        if (row := rows.get(self._row)) is not None:
-            try:
-                self.settled, self.model = (Model.decode(one, spec) for one in unpack(row, 2))
-            except (CryptoError, TypeError):
-                raise RowsError from None
-
-    def take_changes(self) -> Changes:
-        """Rows to store."""
-        return self._journal.take()
+        self._predictor = (self.model.hash, Int8Model.of(self.model))
 
     @property
-    def model(self) -> Model:
-        """The newest one."""
-        return self._model
-
-    @model.setter
-    def model(self, model: Model) -> None:
-        self._model = model
-        self.__dict__.pop("predictor", None)
-
-    @cached_property
     def predictor(self) -> Int8Model:
         """What predicts: the newest model in 8 bits."""
-        return Int8Model.of(self.model)
+        if self._predictor[0] != self.model.hash:
+            self._predictor = (self.model.hash, Int8Model.of(self.model))
+        return self._predictor[1]
 
     def state(self, device: Device) -> PersonState:
         """The person's ratings, out of the profile."""
         return PersonState.of(self.spec, device.list(self.spec.collection))
-
-    # -- following ----------------------------------------------------------------------
-
-    def due(self, tasks: Iterable[Task]) -> list[Task]:
-        """The tasks whose results would lead on from here, in the order of their versions."""
-        ours = [
-            one
-            for one in tasks
-            if federated.part_of(self.spec, one) is Part.TRAIN
-            and federated.bound_to(one) == self.settled.hash
-        ]
-        return sorted(ours, key=lambda one: (len(one.task_id), one.task_id))
-
-    def follow(self, ended: Sequence[tuple[Task, RoundResult]], tasks: Iterable[Task]) -> bool:
-        """Takes the results of tasks that were `due`; `tasks` are all that are known. Whether it
-        has got on to a model that some task names: then more may be due."""
-        following = []
-        for task, result in ended:
-            try:
-                following.append(federated.follow(self.settled, task, result))
-            except FormatError:
-                continue  # this publisher's mistake makes no model; the next task goes on
-        named = {federated.bound_to(one) for one in tasks}
-        settled = next((one for one in following if one.hash in named), None)
-        if settled is not None:
-            self._keep(settled, settled)
-        elif following:
-            self._keep(self.settled, following[0])
-        return settled is not None
-
-    def adopt(self, checkpoint: bytes, tasks: Iterable[Task]) -> Model:
-        """A model from elsewhere, for a device that can't follow: its bytes must be those that a
-        signed task names, and not from before. FormatError."""
-        model = Model.decode(checkpoint, self.spec)
-        named = {federated.bound_to(one) for one in tasks if federated.part_of(self.spec, one)}
-        if model.hash not in named:
-            raise FormatError("model-unknown", "no task names this model: take the newest one")
-        if model.step <= self.settled.step:
-            raise FormatError("model-old", "this device has a model that is as new")
-        self._keep(model, model)
-        return model
-
-    def _keep(self, settled: Model, model: Model) -> None:
-        if (settled.hash, model.hash) == (self.settled.hash, self.model.hash):
-            return
-        self.settled, self.model = settled, model
-        self._journal.set(self._row, pack(settled.encoded, model.encoded))
-
-    # -- answering ----------------------------------------------------------------------
 
     def register(self, measures: Measures) -> None:
         """Answers this model's tasks from now on, whatever their version."""
@@ -153,67 +66,8 @@ class Learner:
         return update
 
 
-# -- the shell --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CaughtUp:
-    """How far a device got."""
-
-    step: int
-    behind: bool
-    """The newest task names a model that can't be reached from here: a checkpoint is needed."""
-    refused: tuple[tuple[str, Ineligible], ...]
-    """Results that are there and did not verify, by task id."""
-
-
-async def catch_up(learner: Learner, participant: Participant) -> CaughtUp:
+async def follow(learner: Learner, participant: Participant) -> CaughtUp:
     """Follows the model as far as the relay's results lead, and stores it. RemoteError."""
-    policy, rounds = participant.core.policy, participant.rounds
-    tasks = [task async for task in _tasks(learner.spec, policy, rounds)]
-    refused: dict[str, Ineligible] = {}
-    more = True
-    while more:
-        ended = []
-        for task in learner.due(tasks):
-            try:
-                result = await _result(policy, rounds, task)
-            except Ineligible as error:
-                refused[task.task_id] = error
-            else:
-                ended += [(task, result)] if result is not None else []
-        more = learner.follow(ended, tasks)
+    caught = await catch_up(learner, participant.rounds, participant.core.policy)
     participant.synced.save(learner.take_changes())
-    here = {learner.settled.hash, learner.model.hash}
-    behind = bool(tasks) and federated.bound_to(tasks[-1]) not in here
-    return CaughtUp(learner.model.step, behind, tuple(refused.items()))
-
-
-async def _tasks(spec: ModelSpec, policy: Policy, rounds: Rounds) -> AsyncGenerator[Task, None]:
-    """This model's tasks that a pinned publisher signed, in the order of publication."""
-    async for listed in rounds.tasks():
-        try:
-            task = judge.open_task(policy, listed.task)
-        except Ineligible:
-            continue
-        if federated.part_of(spec, task):
-            yield task
-
-
-async def _result(policy: Policy, rounds: Rounds, task: Task) -> RoundResult | None:
-    """What came of a task's one round; None while there is nothing. Ineligible."""
-    round_id = federated.round_id(task)
-    try:
-        relayed = await rounds.round(round_id)
-        told = await rounds.result(round_id)
-    except RemoteError as error:
-        if error.reason not in (reasons.RESULT_ABSENT, reasons.ROUND_UNKNOWN):
-            raise
-        return None
-    if not told.result:
-        return None
-    manifest = judge.open_round(policy, task, relayed.published)
-    try:
-        return results.open_(told.result, told.sigs, manifest, task)
-    except CryptoError as error:
-        raise Ineligible.of(error) from None
+    return caught
