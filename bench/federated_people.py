@@ -1,9 +1,9 @@
 """People and their ratings for `bench.federated`, and who of them a model is tried on.
 
 Protocol. People, not ratings, are split: a fifth is held out, and of each of them a random half
-of the ratings is given and the other half is to be predicted. All settings of the model were
-chosen on people of one half of the population (`TUNING`); whom the published figures are over
-is drawn from the other half, so nobody was looked at before.
+of the ratings is given and the other half is to be predicted. Rates and clipping of the model
+were chosen by held-out people of one half of the population (`tuning`); those of the published
+figures are drawn from the other half.
 """
 
 from __future__ import annotations
