@@ -14,6 +14,7 @@ from selenium.webdriver.chrome.service import Service
 from tests.programs import ROOT, program
 
 AXE = ROOT / ".cache/node_modules/axe-core/axe.min.js"
+SAVED = "saved"
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 
 
@@ -36,7 +37,12 @@ def browsing(*, scripts: bool = True, dark: bool = False, width: int = 1000) -> 
             *(["--blink-settings=preferredColorScheme=0"] if dark else []),
         ):
             options.add_argument(argument)
-        prefs: dict[str, Any] = {"download.default_directory": profile}
+        saving = Path(profile, SAVED)
+        saving.mkdir()
+        prefs: dict[str, Any] = {
+            "download.default_directory": str(saving),
+            "download.prompt_for_download": False,
+        }
         if not scripts:
             prefs["profile.managed_default_content_settings.javascript"] = 2
         options.add_experimental_option("prefs", prefs)
@@ -47,6 +53,11 @@ def browsing(*, scripts: bool = True, dark: bool = False, width: int = 1000) -> 
             yield driver
         finally:
             driver.quit()
+
+
+def downloads(driver: Chrome) -> Path:
+    """Where files are saved; it goes with the browser."""
+    return Path(driver.capabilities["chrome"]["userDataDir"], SAVED)
 
 
 def complaints(driver: Chrome) -> list[str]:
@@ -72,7 +83,9 @@ def said(driver: Chrome) -> list[str]:
 
 def picture(driver: Chrome, path: Path) -> Path:
     """The whole page, to look at."""
+    width = driver.get_window_size()["width"]
+    driver.set_window_size(width, 700)
     height = driver.execute_script("return document.documentElement.scrollHeight")
-    driver.set_window_size(driver.get_window_size()["width"], min(6_000, height + 150))
+    driver.set_window_size(width, min(6_000, height + 150))
     driver.save_screenshot(str(path))
     return path

@@ -2,64 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from client.operator.auditlog import ZEROS, AuditEntry, ChainHead, LogBroken, follow, parse_head
-from crypto.policy.access import Grant, Role
-from mpc.task import Task
 from services.store.governance import Head, following
-from tests import analyst_samples, governed_worlds
 from tests.analyst_worlds import Desktop
-from tests.governed_worlds import KEY, OPEN, to_publish
+from tests.operator_worlds import Office, open_office
 from tests.relay_worlds import (
     ANALYST,
     PARTIES,
     PUBLISHER,
-    STRANGER as OPERATOR,
-    Relay,
-    manifest,
-    relaying,
-    result,
-    task,
 )
-from tests.round_stored import stored
-
-OPERATIONS = "/rookery.v1.Operations/*"
-
-
-@dataclass(slots=True)
-class Office:
-    """A governed relay, and an operator at a desk."""
-
-    relay: Relay
-    desk: Desktop
-
-    async def json(self, *arguments: str, code: int = 0) -> Any:
-        """What a command prints for programs."""
-        verb, *more = arguments
-        return json.loads((await self.desk.run(verb, *more, "--json", code=code)).out)
 
 
 @pytest.fixture
 async def office(tmp_path: Path) -> AsyncIterator[Office]:
-    """One whose policy lists the operator's key."""
-    async with relaying(tmp_path, policy_keys=(KEY.public.hex(),)) as relay:
-        operator = Role("operator", (), (OPERATOR.public.hex(),))
-        grants = (*OPEN.grants, Grant("operator", OPERATIONS, ("*",)))
-        policy = governed_worlds.bundle(access=replace(OPEN, roles=(operator,), grants=grants))
-        by: Any = SimpleNamespace(identity=KEY)
-        await relay.call(by, "/rookery.v1.Policy/PublishPolicy", to_publish(policy))
-        desk = Desktop.of(tmp_path, relay.service, OPERATOR.seed)
-        yield Office(relay, replace(desk, program="operator"))
+    async with open_office(tmp_path) as made:
+        yield made
 
 
 async def test_health_and_exposure_on_one_screen(office: Office) -> None:
@@ -106,16 +71,7 @@ async def test_the_log_is_verified_against_a_noted_head(office: Office) -> None:
 
 async def test_results_come_with_the_noise_that_is_in_them(office: Office) -> None:
     """Every statistic has its sigma and an interval; by pinned keys it is verified."""
-    measured: Task = task()
-    held = manifest(measured, office.relay.now_ms - 500_000)
-    store = office.relay.service.server.store
-    await stored(store, held)
-    told = analyst_samples.result(measured, [1, 1, 2, 5], seed="x")
-    said = result(held, told.encode(measured))
-    await store.rounds.publish_result(
-        held.round_id, said.result, {row.party: row.sig for row in said.sigs},
-        now_ms=office.relay.now_ms,
-    )  # fmt: skip
+    await office.opened_round()
     pins = ["--publisher", PUBLISHER.public.hex()]
     for party in PARTIES:
         pins += ["--party", party.public.hex()]

@@ -162,7 +162,7 @@ async def test_every_answer_lets_in_no_script_frame_or_copy(site: LocalSite) -> 
         assert "script-src" not in headers["content-security-policy"]
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
         assert headers["cache-control"] == "no-store"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
 
 
 async def test_a_session_that_nobody_uses_is_over(site: LocalSite, clock: Clock) -> None:

@@ -36,6 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _online(rounds)
     rounds.add_argument("--max", type=int, default=32, metavar="N", help="so many (default: 32)")
     _add_pins(rounds)
+    page = _add(
+        commands, "page", "operatorviews:page", "see all of it in a browser on this machine"
+    )
+    _online(page)
+    page.add_argument(
+        "--head", metavar="SEQ:HASH", help="a head that was noted earlier; it must be in the log"
+    )
+    _add_pins(page)
+    options.add_page_options(page)
 
 
 def _add(commands: Commands, name: str, run: str, text: str) -> argparse.ArgumentParser:

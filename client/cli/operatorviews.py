@@ -12,7 +12,7 @@ from client.analyst import present
 from client.analyst.errors import KeyRefused, NotVerified
 from client.analyst.evidence import Pins
 from client.analyst.times import show_instant
-from client.cli import options, tasksession
+from client.cli import options, pages, tasksession
 from client.cli.output import FAILED, OK, Output, clean, table
 from client.errors import UserError
 from client.operator.auditlog import AuditEntry, ChainHead, LogBroken, parse_head
@@ -58,6 +58,22 @@ def _explained(public: bytes) -> Iterator[None]:
                     f" (access.yaml, role operator): {public.hex()}"
                 ) from None
         raise
+
+
+async def page(arguments: argparse.Namespace, out: Output) -> int:
+    """All of it in a browser, until Ctrl-C."""
+    try:
+        from client.pages.operations import OperatorPages
+    except ModuleNotFoundError as error:
+        raise pages.lacking(error) from None
+    panel = tasksession.panel(arguments)
+    pins = Pins(panel.publishers or None, panel.keys or None)
+    async with _opened(arguments) as operations:
+        # A key that may not look is told so here, not in the browser.
+        await operations.health()
+        site = OperatorPages(operations, pins=pins, noted=_noted(arguments)).site()
+        await pages.serve(site, arguments, out)
+    return OK
 
 
 # --- health ---
@@ -131,12 +147,16 @@ async def exposure(arguments: argparse.Namespace, out: Output) -> int:
 # --- audit ---
 
 
-async def audit(arguments: argparse.Namespace, out: Output) -> int:
-    """The log, each entry of it verified."""
+def _noted(arguments: argparse.Namespace) -> ChainHead | None:
     try:
-        noted = None if arguments.head is None else parse_head(arguments.head)
+        return None if arguments.head is None else parse_head(arguments.head)
     except ValueError:
         raise UserError("--head is SEQ:HASH, as `rookery operator audit` shows it") from None
+
+
+async def audit(arguments: argparse.Namespace, out: Output) -> int:
+    """The log, each entry of it verified."""
+    noted = _noted(arguments)
     entries: list[AuditEntry] = []
     broken = ""
     async with _opened(arguments) as operations:

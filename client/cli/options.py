@@ -169,3 +169,11 @@ def read_ca(path: str | Path | None) -> bytes | None:
         return Path(path).read_bytes() if path else None
     except OSError as error:
         raise EndpointError(f"the CA file {path} can't be read ({error.strerror})") from None
+
+
+def add_page_options(command: argparse.ArgumentParser) -> None:
+    """Of every command that serves pages."""
+    command.add_argument("--open", action="store_true", help="open the browser, too")
+    command.add_argument(
+        "--port", type=int, default=0, metavar="N", help="on 127.0.0.1 (default: any that is free)"
+    )

@@ -289,6 +289,16 @@ def _add_account(add: _Adder) -> None:
         "--platform", choices=PLATFORMS, default="fcm", help="whose token it is; default: fcm"
     )
     wake.add_argument("--remove", action="store_true", help="no push any more")
+    privacy = add(
+        "privacy", "pages:privacy", "see and change all of it in a browser on this machine", offline
+    )  # fmt: skip
+    privacy.add_argument(
+        "--purpose",
+        default="ranking",
+        metavar="NAME",
+        help="what rankings are for (default: ranking)",
+    )
+    options.add_page_options(privacy)
     add(
         "export", "account:export", "print everything that there is of you in clear, as JSON: the"
         " profile, what you agreed to, what you took part in", offline,

@@ -8,6 +8,8 @@ It listens on 127.0.0.1 only, loads nothing from anywhere and runs no script.
 from __future__ import annotations
 
 import hmac
+import sys
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -33,7 +35,8 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
+    # Without any, the browser would not say which site a form comes from either.
+    "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
 
@@ -158,6 +161,9 @@ class LocalSite:
             answer = await handler(request)
         except web.HTTPException as error:
             answer = self._sorry(HTTPStatus(error.status))
+        except Exception as error:  # noqa: BLE001 - a defect is said, and is not the end
+            _tell_defect(error)
+            answer = self._sorry(HTTPStatus.INTERNAL_SERVER_ERROR)
         answer.headers.update(_HEADERS)
         return answer
 
@@ -196,7 +202,16 @@ class LocalSite:
         if page is None:
             raise web.HTTPNotFound
         told, session.told = session.told, []
-        return await self._filled(page, session, told)
+        try:
+            return await self._filled(page, session, told)
+        except UserError as error:
+            return self._response(
+                "base.html",
+                title=page.title,
+                place=page.place,
+                pages=list(self._pages.values()),
+                told=[*told, ("refused", str(error))],
+            )
 
     async def _filled(
         self, page: Page, session: _Session, told: list[tuple[str, Done | str]]
@@ -275,3 +290,9 @@ class LocalSite:
             return answer
         session.told.append(("done", done))
         return self._see(done.then)
+
+
+def _tell_defect(error: Exception) -> None:
+    """Its kind and places; what it says may hold values."""
+    places = "".join(traceback.format_tb(error.__traceback__))
+    print(f"a page failed: {type(error).__name__}\n{places}", file=sys.stderr)

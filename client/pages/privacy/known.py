@@ -1,0 +1,114 @@
+"""What the device holds of its person: each value with where it came from and where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from client import snapshot
+from client.device import Device
+from client.origins import Origin
+from client.pages.privacy import words
+from client.snapshot import Item, Kind
+from crypto.policy.document import Bundle
+from crypto.policy.generalise import DAY_MS
+from crypto.policy.signals import Signal
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One value. Its repr hides which."""
+
+    collection: str
+    key: str
+    kind: str
+    """`setting` or `score`: how it is removed."""
+    value: str
+    source: str
+    """Which device it comes from."""
+    recorded: str
+    kept_until: str
+    moved: str
+    """What it did to the ranking, in words; empty: nothing."""
+
+    def __repr__(self) -> str:
+        return "Held(content hidden)"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The values of one declared signal, or what the policy does not declare."""
+
+    name: str
+    text: str
+    reach: str
+    purposes: tuple[str, ...]
+    held: tuple[Held, ...] = field(repr=False)
+
+
+UNDECLARED = "not in the policy"
+
+
+def groups(
+    device: Device, bundle: Bundle | None, moved: Mapping[tuple[str, str], str], *, now_ms: int
+) -> list[Group]:
+    """All that is held, by signal in the policy's order; declared signals of which nothing is
+    held are named too. `moved`: by collection and key."""
+    items = list(snapshot.take(device, now_ms=now_ms).values())
+    found: list[Group] = []
+    signals = () if bundle is None else bundle.signals
+    for signal in signals:
+        mine = [one for one in items if _is_of(signal, one)]
+        rows = tuple(_held(device, one, signal, moved) for one in mine)
+        reach = words.REACH[str(signal.reach)]
+        found.append(Group(signal.name, signal.text, reach, signal.purposes, rows))
+    rest = [one for one in items if not any(_is_of(signal, one) for signal in signals)]
+    if rest:
+        text = (
+            "No policy is held by this device, so everything that apps stored is here."
+            if bundle is None
+            else "Stored before the policy, or declared by it no more. It is used for nothing,"
+            " and removed after a while."
+        )
+        rows = tuple(_held(device, one, None, moved) for one in rest)
+        found.append(Group(UNDECLARED, text, words.REACH["sync"], (), rows))
+    return found
+
+
+def _is_of(signal: Signal, item: Item) -> bool:
+    return signal.covers(item.collection, item.key) and (
+        (signal.kind == "score") == (item.kind is Kind.SCORE)
+    )
+
+
+def _held(
+    device: Device, item: Item, signal: Signal | None, moved: Mapping[tuple[str, str], str]
+) -> Held:
+    origins = _origins(device, item)
+    at_ms = max((one.at_ms for one in origins), default=None)
+    until = None if at_ms is None or signal is None else at_ms + signal.retention_days * DAY_MS
+    return Held(
+        collection=item.collection,
+        key=item.key,
+        kind=item.kind.value,
+        value=words.value(item.value),
+        source=_source(device, origins),
+        recorded=words.day(at_ms),
+        kept_until=words.day(until),
+        moved=moved.get((item.collection, item.key), ""),
+    )
+
+
+def _origins(device: Device, item: Item) -> list[Origin]:
+    if item.kind is Kind.SCORE:
+        return [origin for _, origin in device.origins.parts(item.collection, item.key)]
+    found = device.origins.setting(item.collection, item.key)
+    return [] if found is None else [found]
+
+
+def _source(device: Device, origins: list[Origin]) -> str:
+    mine = {row.index for row in device.devices if row.this_device}
+    indexes = sorted({index for one in origins for index in one.devices})
+    named = ["this device" if index in mine else f"device #{index}" for index in indexes]
+    waiting = any(one.waiting for one in origins)
+    return " or ".join(named or ["unknown"]) + (", not sent yet" if waiting else "")
