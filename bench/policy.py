@@ -1,4 +1,4 @@
-"""`python -m bench policy`: how long a published policy takes to be in force on devices.
+"""`python -m bench policy watchers`: how long a published policy takes to be in force on devices.
 
 Real devices with their whole state, each connected by a stream of its own; the shipped policy,
 published again and again under the next number by its publisher's key. With `--store redis` two
@@ -16,13 +16,18 @@ import secrets
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench import processes, redis
+import grpc.aio
+
+from bench import load, processes, redis
+from bench.accounts import Account
 from bench.processes import Child
 from bench.report import Part, Report
+from bench.streams import open_stream
+from bench.sync import AUDIENCE
 from client.device import Device
 from client.endpoint import Endpoint
 from client.policykit import bundlefile
@@ -33,10 +38,14 @@ from client.transport import Transport
 from client.vault import MemoryVault
 from client.watch import Watch
 from crypto.policy import FIRST, Bundle
+from crypto.request import METADATA_KEY, CallKind
 from mpc.keys import PublisherKey
+from rookery.v1 import policy_pb2
 
 SHIPPED = Path(__file__).resolve().parent.parent / "deploy/policy/baseline.policy"
 DEVICES, BUNDLES = 50, 40
+WATCHERS, CONNECTIONS = 2_000, 16
+WATCH = "/rookery.v1.Policy/WatchPolicy"
 WITHIN_S = 1.0
 """What is promised (proto/rookery/v1/policy.proto)."""
 
@@ -156,4 +165,60 @@ async def spread(report: Report) -> None:
     report.goal("seconds until every device has it", max(map(max, seconds)), WITHIN_S, at_most=True)
 
 
-PARTS: dict[str, Part] = {"policy": spread}
+async def crowd(report: Report) -> None:
+    """What each of many open streams costs the service, and when the last of them has a bundle.
+    Nobody verifies it here: this is the service alone."""
+    key = PublisherKey(secrets.token_bytes(32))
+    count = WATCHERS // 10 if report.quick else WATCHERS
+    accounts = [Account.make(AUDIENCE) for _ in range(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"ROOKERY_POLICY_KEYS": key.public.hex()}
+        with processes.service(Path(folder), settings=settings) as service:
+            publisher = Transport(endpoint_of(service))
+            made = next_after(None)
+            await publish(publisher, key, BundleFile.signed(made, key))
+            await load.create_accounts(service, accounts)
+            channels = [load.channel(service.address) for _ in range(CONNECTIONS)]
+            before = service.memory_bytes()
+            streams = [
+                await watching(channels[number % CONNECTIONS], account)
+                for number, account in enumerate(accounts)
+            ]
+            await asyncio.sleep(1)  # the last writes; nothing is timed
+            each = (service.memory_bytes() - before) / count
+            seconds: list[float] = []
+            for _ in range(BUNDLES // 4):
+                made = next_after(made)
+                began_s, cpu_s = time.perf_counter(), service.cpu_seconds()
+                read = asyncio.gather(*(had(stream, made.sequence) for stream in streams))
+                await publish(publisher, key, BundleFile.signed(made, key))
+                seconds += [at - began_s for at in await read]
+                cpu_s = service.cpu_seconds() - cpu_s
+            await asyncio.gather(*(channel.close() for channel in channels))
+            await publisher.close()
+    cuts = statistics.quantiles(seconds, n=100)
+    report.row(
+        f"{count} watchers", kib_each=each / 1024, cpu_us_each=1e6 * cpu_s / count,
+        p50_ms=1e3 * cuts[49], p99_ms=1e3 * cuts[98], max_ms=1e3 * max(seconds),
+    )  # fmt: skip
+
+
+async def watching(channel: grpc.aio.Channel, account: Account) -> AsyncIterator[bytes]:
+    """An open stream that has had the newest bundle."""
+    asked = policy_pb2.WatchPolicyRequest().SerializeToString()
+    auth = ((METADATA_KEY, account.sign(WATCH, asked, CallKind.STREAM)),)
+    frames = open_stream(channel, WATCH, asked, auth)
+    await anext(frames)
+    return frames
+
+
+async def had(frames: AsyncIterator[bytes], sequence: int) -> float:
+    """When a stream brought this one."""
+    while True:
+        raw = await anext(frames)
+        at_s = time.perf_counter()
+        if policy_pb2.WatchPolicyResponse.FromString(raw).sequence == sequence:
+            return at_s
+
+
+PARTS: dict[str, Part] = {"policy": spread, "watchers": crowd}
