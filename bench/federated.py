@@ -269,7 +269,10 @@ def _milliseconds(work: Callable[[], object], times: int = 30) -> float:
 def main(arguments: list[str] | None = None) -> int:
     """0 if the federated model without noise is close enough to the central one."""
     parser = argparse.ArgumentParser(prog="python -m bench.federated", description=__doc__)
-    parser.add_argument("ratings", nargs="?", type=Path, help="CSV: person,region,item,rating")
+    parser.add_argument(
+        "ratings", nargs="?", type=Path, default=os.environ.get("ROOKERY_RATINGS"),
+        help="CSV: person,region,item,rating; else $ROOKERY_RATINGS, else made-up people",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--tuning", action="store_true", help="on the half that settings came from")
     parser.add_argument("--json", action="store_true", help="one object on standard output")

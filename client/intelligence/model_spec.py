@@ -87,7 +87,7 @@ class ModelSpec:
         "update_bits": (4, BITS_MAX),
         "rate_milli": (1, 100_000),
         "momentum_milli": (0, 999),
-        "judges_permille": (0, 999),
+        "judges_permille": (0, 1000),
     }
 
     def __post_init__(self) -> None:
