@@ -474,16 +474,13 @@ class RedisRounds:
 
     async def _own_bounds(self, retention: Retention) -> list[tuple[bytes, int, int]]:
         """Of tasks that keep their boxes or results for less: spec_hash, and how long."""
-        found: list[tuple[bytes, int, int]] = []
-        after, more = 0, True
-        while more:
-            page, more = await self.read_tasks(after, tasks_max=PER_SWEEP, bytes_max=1 << 20)
-            after = page[-1][0] if page else after
-            for _, row in page:
-                bounds = retention.box_ms(row.task_id), retention.result_ms(row.task_id)
-                if bounds != (retention.boxes_ms, retention.results_ms):
-                    found.append((row.spec_hash, *bounds))
-        return found
+        flat = await self._link.call("HGETALL", keys.TASK_IDS)
+        found = [
+            (spec_hash, retention.box_ms(task_id), retention.result_ms(task_id))
+            for task_id, spec_hash in zip(flat[::2], flat[1::2], strict=True)
+        ]
+        general = retention.boxes_ms, retention.results_ms
+        return [row for row in found if row[1:] != general]
 
     async def _ended(
         self, index: bytes, until_ms: int
