@@ -53,6 +53,7 @@ class PartyStore:
     def __init__(self, lock: int, connection: sqlite3.Connection) -> None:
         self._lock = lock
         self._db = connection
+        self._uncut = False
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -226,8 +227,7 @@ class PartyStore:
             if after.state.ended:
                 self._destroy(there.round_n)
         if after.state.ended:
-            # Else what was destroyed still lies in the log of the file.
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._cut_log()
         return after
 
     def _destroy(self, round_n: int) -> None:
@@ -253,6 +253,8 @@ class PartyStore:
             old = self._past(now_ms, history_ms)
             for table in ("item", "refused", "round"):
                 self._db.executemany(f"DELETE FROM {table} WHERE round_n = ?", old)  # noqa: S608
+        if self._uncut:
+            self._cut_log()
 
     def overdue(self, *, now_ms: int, history_ms: Callable[[bytes], int]) -> dict[str, int]:
         """How many rounds are here past their retention: not ended, and ended too long ago."""
@@ -329,10 +331,16 @@ class PartyStore:
             if not self._may_erase(there):
                 return 0
             gone = rows.erase(self._db, there.round_n, positions)
-        if gone:
-            # Else what was destroyed still lies in the log of the file.
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._uncut |= gone > 0
+        if self._uncut:
+            self._cut_log()
         return gone
+
+    def _cut_log(self) -> None:
+        """Else what was destroyed still lies in the log of the file. Somebody who reads the file
+        may be in the way: then it is tried again when the relay is next asked."""
+        (busy, *_) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._uncut = bool(busy)
 
     def may_erase(self, round_id: bytes) -> bool:
         """Whether no other party was told which reports this one has."""
