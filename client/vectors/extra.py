@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
-from client.vectors import aggregates, consents, policies
+from client.vectors import aggregates, consents, ondevice, policies
 from client.vectors.fields import Entry, Malformed, data, entry, expect, items, number, rows, text
 from client.vectors.report import Report
 from client.vectors.sealed import head_rows, seal_with
@@ -229,6 +229,8 @@ PARTS: dict[str, Check] = {
     "policies": policies.check,
     "policy_flags": policies.check_flag,
     "policy_values": policies.check_value,
+    "variants": ondevice.check_variant,
+    "cohorts": ondevice.check_cohort,
     **aggregates.PARTS,
 }
 

@@ -23,6 +23,7 @@ from tests.vectors import (
     badrest,
     badtasks,
     consents,
+    ondevice,
     policies,
     rest,
     scenes,
@@ -72,6 +73,7 @@ def build() -> Row:
         **successions.positives(),
         **consents.positives(),
         **policies.positives(),
+        **ondevice.positives(),
     }
     request = badrest.request_row(story, "A", CallKind.UNARY, b"\n\3abc")
     return {

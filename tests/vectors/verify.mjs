@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 
 import * as p from "./pss1.mjs";
 import * as consents from "./consents.mjs";
+import * as ondevice from "./ondevice.mjs";
 import * as policies from "./policies.mjs";
 import * as rest from "./rest.mjs";
 import * as successions from "./successions.mjs";
@@ -187,6 +188,8 @@ const parts = {
   policies: (row) => policies.checkPolicy(row, equal),
   policy_flags: policies.checkFlag,
   policy_values: policies.checkValue,
+  variants: ondevice.checkVariant,
+  cohorts: ondevice.checkCohort,
   wake_handles: (row) => wake.checkHandle(row, equal),
   grant_sets: (row) => p.checkGrants(...linkAt(row.link_seq), row.grants),
 };
