@@ -115,6 +115,9 @@ _LIMIT_ADVICE: Final[Mapping[str, str]] = {
     "accounts_per_subject": "the enrolment token is for somebody who has all accounts allowed",
     "contributions": "the round has as many contributions as its task allows: wait for the next",
     "pairing_mailboxes": "too many pairings are under way: try again in a few minutes",
+    "consents_per_account": (
+        "the account has said yes and no as often as the service takes (its setting consents_max)"
+    ),
     "tasks": "the service holds as many tasks as it takes (its setting tasks_max)",
     "rounds": "the service holds as many rounds as it takes (its setting rounds_max)",
 }

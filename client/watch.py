@@ -45,15 +45,22 @@ class Watch:
         self._told: bool | None = None
         self._caught_up = False
         self._tries = 0
+        self._policy = PolicyWatch(synced, on_change)
 
     async def run(self) -> None:
         """Until it is cancelled. AccountGone, or a RemoteError that waiting doesn't help."""
-        policy = asyncio.create_task(PolicyWatch(self._synced, self._on_change).run())
+        policy = asyncio.create_task(self._policy.run())
+        ops = asyncio.create_task(self._run())
         try:
-            await self._run()
+            # A device that is not governed has no policy to watch for: that ends at once.
+            await asyncio.wait({ops, policy}, return_when=asyncio.FIRST_EXCEPTION)
         finally:
-            policy.cancel()
-            await asyncio.wait([policy])
+            for task in (ops, policy):
+                task.cancel()
+            await asyncio.wait({ops, policy})
+        for task in (policy, ops):
+            if not task.cancelled():
+                task.result()
 
     async def _run(self) -> None:
         while True:
@@ -134,6 +141,9 @@ class Watch:
             synced.woken.clear()
             if await synced.send_due() and self._caught_up:
                 return
+            if not self._policy.live:
+                # Frames say which number is the newest: so it comes with a heartbeat.
+                await synced.fetch_policy()
             self._on_change()
             try:
                 async with asyncio.timeout(DUE_SECONDS):

@@ -104,6 +104,10 @@ class Config:
     chain_links_max: int = setting(10_000, "Links per device chain.", at_least=2)
     accounts_per_subject_max: int = setting(3, "Accounts per subject (tokens).", at_least=1)
     pairing_mailboxes_max: int = setting(10_000, "Pairing mailboxes at once.", at_least=1)
+    consents_max: int = setting(
+        10_000, "Entries of consent per account: each grant and each withdrawal is one.",
+        at_least=1,
+    )  # fmt: skip
     grace_days: int = setting(
         30, "How long ops of the epoch before are taken after a rotation.", at_least=0
     )
@@ -313,6 +317,7 @@ class Config:
             chain_links_max=self.chain_links_max,
             accounts_per_subject_max=self.accounts_per_subject_max,
             pairing_mailboxes_max=self.pairing_mailboxes_max,
+            consents_max=self.consents_max,
             grace_ms=self.grace_days * _DAY_MS,
             tasks_max=self.tasks_max,
             rounds_max=self.rounds_max,

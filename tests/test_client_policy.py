@@ -17,9 +17,10 @@ from client.governed.holding import HELD_ROW, KEYS_MAX, Holding, Shown, SignedPo
 from client.rows import pack, unpack
 from crypto import labels
 from crypto.policy import Bundle
+from crypto.policy.access import Access, Grant
 from mpc.keys import PublisherKey
 from tests.governed_service import KEYS, Governed, row_of
-from tests.governed_worlds import KEY, OTHER_KEY, bundle, shown
+from tests.governed_worlds import GET, KEY, OPEN, OTHER_KEY, PUBLISH, bundle, shown
 from tests.redis_process import RedisServer
 from tests.served import serving
 from tests.shell_worlds import Fleet, Watching, endpoint_of, fleet, put, rules
@@ -338,6 +339,27 @@ async def test_a_connected_device_hears_of_a_bundle_at_once(
         await watching.until(lambda made=made: synced.policy == made)  # type: ignore[misc]
     await watching.stop()
     assert rules(synced) == []
+
+
+async def test_a_connected_device_that_may_not_watch_hears_with_a_heartbeat(
+    tmp_path: Path,
+) -> None:
+    """Every frame of its stream of ops says which number is the newest, and it asks for that."""
+    shut = Access((), tuple(one for one in OPEN.grants if not one.method.endswith("Policy/*")))
+    named = tuple(Grant("anyone", method, ("*",)) for method in (GET, PUBLISH))
+    access = replace(shut, grants=(*shut.grants, *named))
+    first = bundle(access=access)
+    async with serving(tmp_path, heartbeat_s=0.3, **KEYS) as service:
+        await Governed(service).publish(first)
+        async with fleet(endpoint_of(service)) as devices:
+            synced = await devices.first()
+            synced.pin_policy(KEY.public)
+            watching = Watching(synced)
+            await watching.until_live()
+            await Governed(service).publish(bundle(first, access=access))
+            await watching.until(lambda: synced.holding.sequence == 2)
+            await watching.stop()
+            assert len(service.server.policy_hub) == 0
 
 
 async def test_the_watch_comes_back_after_the_service_did(tmp_path: Path) -> None:

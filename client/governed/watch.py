@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from client import remoteerrors as reasons
 from client.governed.holding import Shown
 from client.governed.remote import get_policy, watch_policy
-from client.remoteerrors import RemoteError
+from client.remoteerrors import ProtocolBreach, RemoteError
 from client.transport import Signer
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class PolicyWatch:
         self._synced = synced
         self._on_change = on_change
         self._tries = 0
+        self.live = False
+        """Whether a stream is open, by which the next bundle comes."""
 
     async def run(self) -> None:
         """Until it is cancelled. A device that is not governed when it begins has none to watch
@@ -42,6 +44,10 @@ class PolicyWatch:
                 error = RemoteError(reasons.UNREACHABLE, status="OK")
             except RemoteError as failed:
                 error = failed
+            except ProtocolBreach:
+                error = RemoteError(reasons.UNSUPPORTED, status="INTERNAL")
+            finally:
+                self.live = False
             await self._pause(error)
 
     async def _stream(self) -> None:
@@ -50,7 +56,7 @@ class PolicyWatch:
         stream = watch_policy(synced.transport, signer, synced.holding.sequence)
         async with contextlib.aclosing(stream) as frames:
             async for shown in frames:
-                self._tries = 0
+                self._tries, self.live = 0, True
                 await self._take(shown)
 
     async def _take(self, shown: Shown) -> None:
