@@ -58,25 +58,50 @@ def test_bad_use_is_one_sentence(calm: Home) -> None:
     assert "under no policy" in calm.run("features", "--offline").out
 
 
-async def test_a_governed_device_uses_nothing_that_was_not_agreed_to(tmp_path: Path) -> None:
+async def test_a_governed_device_uses_what_was_agreed_to_and_nothing_else(tmp_path: Path) -> None:
     """What it recorded before is there and is not ranked by; the experiment shows its first
-    variant and keeps nothing; features are the policy's."""
+    variant and keeps nothing; features are the policy's. With consent all of it works, and a
+    pause ends it."""
     shipped = read(SHIPPED).bundle(sequence=1, previous=FIRST, issued_ms=1_790_000_000_000)
-    flags = tuple(replace(one, percent=100) for one in shipped.flags)
+    changes = {
+        "access": OPEN,
+        "flags": tuple(replace(one, percent=100) for one in shipped.flags),
+        "experiments": tuple(replace(one, percent=100) for one in shipped.experiments),
+    }
     with governed_process(tmp_path) as service:
-        await publish(service, replace(shipped, access=OPEN, flags=flags))
+        await publish(service, replace(shipped, **changes))  # type: ignore[arg-type]
         home = Home(tmp_path, "phone", service)
         home.run("init", "--no-recovery", service=True)
         home.run("set", "rating/thai", "5", "--type", "int")
         home.run("trust", "--policy", KEY.public.hex())
-        assert items(home, "--item", "korean", "--item", "thai") == ["korean", "thai"]
-        told = home.run("explain", "rating/thai", "--json", code=None)
-        assert told.code == 3
-        trial = home.run("experiment", "home-first", "--expose", "--outcome", "4", "--json").json
-        assert trial["counted"] is False
-        [row] = trial["experiments"]
-        assert (row["takes_part"], row["variant"], row["outcome"]) == (False, "as-before", None)
-        assert home.run("features", "--json").json["features"] == {
-            "home-cuisine-first": True,
-            "mild-evenings": False,
-        }
+        two = ("--item", "korean", "--item", "thai")
+        assert items(home, *two) == ["korean", "thai"]
+        assert home.run("explain", "rating/thai", "--json", code=3).json["error"] == "NOT_FOUND"
+        assert trial(home, "--expose", "--outcome", "4") == (False, False, "as-before", None)
+        assert features(home) == {"home-cuisine-first": True, "mild-evenings": False}
+        for purpose in ("ranking", "experiments"):
+            home.run("consent", "grant", purpose, "--yes")
+        assert items(home, *two) == ["thai", "korean"]
+        assert features(home) == {"home-cuisine-first": True, "mild-evenings": True}
+        told = home.run("explain", "rating/thai").out
+        assert "may be counted in joint aggregates" in told
+        counted, is_in, variant, outcome = trial(home, "--expose", "--outcome", "4")
+        assert (counted, is_in, outcome) == (True, True, 4)
+        assert variant in ("as-before", "home-first")
+        assert trial(home, "--outcome", "-1") == (True, True, variant, 3)
+        home.run("pause")
+        assert items(home, *two) == ["korean", "thai"]
+        assert trial(home, "--outcome", "1")[:2] == (False, False)
+
+
+def trial(home: Home, *more: str) -> tuple[bool, bool, str, int | None]:
+    """Whether it was counted and is in, the variant, the outcome so far."""
+    told = home.run("experiment", "home-first", *more, "--json").json
+    [row] = told["experiments"]
+    return told["counted"], row["takes_part"], row["variant"], row["outcome"]
+
+
+def features(home: Home) -> dict[str, bool]:
+    """Which are on."""
+    found: dict[str, bool] = home.run("features", "--json").json["features"]
+    return found
