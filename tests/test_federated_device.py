@@ -14,6 +14,7 @@ from client.errors import RowsError
 from client.intelligence import federated, federated_metrics as metrics
 from client.intelligence.federated import Part, advance
 from client.intelligence.federated_device import Learner
+from client.intelligence.federated_follow import is_behind
 from client.intelligence.model import Model, PersonState
 from client.measure.errors import Ineligible
 from client.measure.values import Measures
@@ -88,6 +89,21 @@ def test_of_two_results_of_one_model_the_next_task_says_which_counts() -> None:
     assert one.due(tasks) == [first, second]
     assert one.follow(results, tasks)
     assert one.model.hash == one.settled.hash == chosen.hash
+
+
+def test_a_device_is_behind_if_what_is_trained_is_not_what_it_came_from() -> None:
+    """A task that judges the newest model is as good as one that trains it."""
+    models, tasks = chain(3)
+    one = learner()
+    assert not is_behind(one, [])
+    assert not is_behind(one, tasks[:1])
+    assert is_behind(one, tasks[:2])
+    assert is_behind(one, tasks)
+    one.adopt(models[2].encoded, tasks)
+    assert not is_behind(one, tasks[:3])
+    assert is_behind(one, tasks)
+    assert not is_behind(one, [*tasks[:2], judging(models[2])])
+    assert not is_behind(one, [*tasks[:3], judging(models[0])])
 
 
 def test_versions_are_followed_by_number() -> None:

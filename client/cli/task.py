@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verify = add("verify", "taskresult:verify", "check a result that was kept", *reading)
     verify.add_argument("file", type=Path, metavar="FILE", help="written by `result --out`")
     _add_verdict(add("verdict", "taskverdict:verdict", "decide an experiment", _online(), *reading))
+    model = add(
+        "model", "taskmodel:model", "train a shared model in rounds, and see how good it is",
+        _online(), _pins(),
+    )  # fmt: skip
+    _add_model(model)
 
 
 class _Adder:
@@ -141,4 +146,20 @@ def _add_verdict(verdict: argparse.ArgumentParser) -> None:
     )
     verdict.add_argument(
         "--effect", type=float, metavar="X", help="the least difference that would matter"
+    )
+
+
+def _add_model(model: argparse.ArgumentParser) -> None:
+    model.add_argument("file", type=Path, metavar="FILE", help="the model and its rounds, in TOML")
+    model.add_argument(
+        "what", choices=("show", "train", "judge", "checkpoint"),
+        help="show the newest one; open a round that trains or judges it; keep it in a file",
+    )  # fmt: skip
+    model.add_argument("--out", type=Path, metavar="FILE", help="of `checkpoint`; a new file")
+    model.add_argument(
+        "--checkpoint", type=Path, metavar="FILE",
+        help="begin here: earlier results are no longer kept",
+    )  # fmt: skip
+    model.add_argument(
+        "--party-tls-ca", type=Path, metavar="FILE", help="PEM for the parties, as --tls-ca"
     )

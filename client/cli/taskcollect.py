@@ -32,13 +32,13 @@ _PREFIX_DIGITS_MIN = 8
 async def collect(arguments: argparse.Namespace, out: Output) -> int:
     """Opens a round, or finishes opening the one that was begun."""
     pinned = tasksession.panel(arguments).parties
-    _check_addresses(pinned)
+    check_addresses(pinned)
     async with tasksession.opened(arguments) as line:
         listed, task = _find(await tasksession.listed(line), arguments.task, line.key.public)
         journal = Journal.beside(arguments.key)
         with journal.locked():
             planned = _planned(arguments, out, line, journal, listed, task, pinned)
-            async with _parties(arguments, line, pinned) as asked:
+            async with lines(arguments, line, pinned) as asked:
                 try:
                     manifest = await open_round(line.publisher, asked, listed.task, task, planned)
                 except PartiesFailed as error:
@@ -52,7 +52,8 @@ async def collect(arguments: argparse.Namespace, out: Output) -> int:
     return OK
 
 
-def _check_addresses(pinned: Sequence[PinnedParty]) -> None:
+def check_addresses(pinned: Sequence[PinnedParty]) -> None:
+    """UserError unless there are parties, each with an address."""
     if not pinned:
         raise UserError(
             "--party HOST:PORT=KEY for each party, or --panel, says who computes the round"
@@ -140,7 +141,7 @@ def _check_begun(
 
 
 @contextlib.asynccontextmanager
-async def _parties(
+async def lines(
     arguments: argparse.Namespace, line: Line, pinned: Sequence[PinnedParty]
 ) -> AsyncIterator[list[AskedParty]]:
     """Lines to all parties, closed in the end."""

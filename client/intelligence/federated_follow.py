@@ -120,16 +120,26 @@ async def catch_up(follower: Follower, rounds: Rounds, policy: Policy) -> Caught
         ended = []
         for task in follower.due(tasks):
             try:
-                result = await _result(policy, rounds, task)
+                result = await result_of(task, rounds, policy)
             except Ineligible as error:
                 refused[task.task_id] = error
             else:
                 ended += [(task, result)] if result is not None else []
         more = follower.follow(ended, tasks)
-    asked = [one for one in tasks if federated.part_of(follower.spec, one) is Part.TRAIN]
-    here = {follower.settled.hash, follower.model.hash}
-    behind = bool(asked) and federated.bound_to(asked[-1]) not in here
+    behind = is_behind(follower, tasks)
     return CaughtUp(follower.model.step, behind, tuple(refused.items()))
+
+
+def is_behind(follower: Follower, tasks: Sequence[Task]) -> bool:
+    """Whether a model is trained that is neither here nor one that this one came from: a task
+    names it that was published after the last one that names a model that is here."""
+    here = {follower.settled.hash, follower.model.hash}
+    for task in reversed(tasks):
+        if federated.bound_to(task) in here:
+            return False
+        if federated.part_of(follower.spec, task) is Part.TRAIN:
+            return True
+    return False
 
 
 async def tasks_of(spec: ModelSpec, rounds: Rounds, policy: Policy) -> AsyncGenerator[Task, None]:
@@ -143,8 +153,8 @@ async def tasks_of(spec: ModelSpec, rounds: Rounds, policy: Policy) -> AsyncGene
             yield task
 
 
-async def _result(policy: Policy, rounds: Rounds, task: Task) -> RoundResult | None:
-    """What came of a task's one round; None while there is nothing. Ineligible."""
+async def result_of(task: Task, rounds: Rounds, policy: Policy) -> RoundResult | None:
+    """What came of a task's one round, verified; None while there is nothing. Ineligible."""
     round_id = federated.round_id(task)
     try:
         relayed = await rounds.round(round_id)

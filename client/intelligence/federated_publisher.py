@@ -6,10 +6,12 @@ that a publisher that starts again, or another one with the same key, goes on wh
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 from client.analyst import collect
 from client.analyst.collect import AskedParty
@@ -17,12 +19,16 @@ from client.analyst.publisher import Publisher
 from client.errors import UserError
 from client.intelligence import federated
 from client.intelligence.federated import Part, Terms
-from client.intelligence.federated_follow import Follower, catch_up, tasks_of
+from client.intelligence.federated_follow import Follower, catch_up, result_of, tasks_of
+from client.intelligence.federated_metrics import Quality, quality
 from client.intelligence.model import Model
 from client.intelligence.model_spec import ModelSpec
+from client.measure.errors import Ineligible
 from client.measure.policy import Policy
 from client.rounds import Rounds
+from crypto.errors import FormatError
 from mpc.manifest import Manifest
+from mpc.result import RoundResult, Sums
 from mpc.task import Task
 
 _NUMBER: Final = re.compile(r"/v([0-9]+)\Z")
@@ -35,6 +41,26 @@ class Opened:
     model: Model
     task: Task
     manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a round of judges says of a model."""
+
+    task: Task
+    model: str
+    """Its hash, in hex."""
+    judges: int
+    quality: Quality | None
+    """None: the noise leaves nothing of it."""
+
+    def data(self) -> dict[str, Any]:
+        """For `--json`."""
+        quality = None if self.quality is None else asdict(self.quality)
+        return {
+            "task": self.task.task_id, "model": self.model, "judges": self.judges,
+            "quality": quality,
+        }  # fmt: skip
 
 
 class ModelPublisher:
@@ -86,6 +112,20 @@ class ModelPublisher:
         manifest = await collect.collect(self._publisher, self._asked, signed, task, planned)
         return Opened(model, task, manifest)
 
+    async def judged(self) -> list[Judged]:
+        """What judges said, in the order of publication; rounds without a result are left out."""
+        found = []
+        async for task in self._tasks():
+            if federated.part_of(self.spec, task) is not Part.JUDGE:
+                continue
+            bound = federated.bound_to(task)
+            with contextlib.suppress(Ineligible):  # nobody vouches for it
+                result = await result_of(task, self._rounds, self._policy)
+                if bound is not None and result is not None:
+                    valid = result.counted.valid
+                    found.append(Judged(task, bound.hex(), valid, _quality(task, result)))
+        return found
+
     def _tasks(self) -> AsyncGenerator[Task, None]:
         return tasks_of(self.spec, self._rounds, self._policy)
 
@@ -96,3 +136,13 @@ class ModelPublisher:
             if found and federated.part_of(self.spec, task) is part:
                 numbers.append(int(found[1]))
         return max(numbers) + 1
+
+
+def _quality(task: Task, result: RoundResult) -> Quality | None:
+    if not isinstance(result.outcome, Sums):
+        return None
+    sigma = math.sqrt(max(result.variances(task)))
+    try:
+        return quality(result.outcome.sums, sigma)
+    except FormatError:
+        return None
