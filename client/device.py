@@ -200,6 +200,12 @@ class Device:
             if "#" not in key
         }
 
+    def stored(self, collection: str) -> tuple[tuple[str, bytes | None], ...]:
+        """All keys of a collection with their encoded values: equal as long as nothing changed."""
+        core = self._core
+        keys = views.names_in(core, collection)
+        return tuple((key, views.shown(core, Name(collection, key))) for key in keys)
+
     def collections(self) -> tuple[str, ...]:
         """Collections that hold something, sorted; the protocol's own are left out."""
         return views.collections(self._core)

@@ -64,7 +64,7 @@ OTHERS = frozenset({
     "remove", "remove_member", "remove_score",
     # reading
     "get", "list", "members", "score", "scores", "shares", "collections", "tag",
-    "is_here", "written_ms",
+    "is_here", "written_ms", "stored",
     "reading",
     # removing everything, and putting back what passed the gate once
     "reset", "follow_reset", "undo_reset",

@@ -16,8 +16,10 @@ from client.measure.participant import Outcome, Participant
 from client.measure.policy import Panel, Policy
 from client.sync import SyncedDevice
 from client.transport import Signer
-from crypto import contribution
+from crypto import contribution, wake
+from crypto.keys import Recipient
 from mpc.manifest import Manifest
+from services import keys
 from tests.consent_worlds import COUNTING, favourites, policy, record
 from tests.governed_service import Governed
 from tests.governed_worlds import KEY, shown
@@ -27,6 +29,7 @@ from tests.relay_worlds import attached
 from tests.served import AUDIENCE
 from tests.service_process import ServiceProcess
 from tests.shell_worlds import Fleet, fleet
+from tests.wake_worlds import GATEWAY_AUDIENCE, KEY as GATEWAY, SERVICE_SEED, token_of
 
 pytestmark = pytest.mark.timeout(300)
 WINDOW_MS = 12_000
@@ -83,12 +86,16 @@ def place(folder: Path, redis: RedisServer | None) -> Iterator[Place]:
     """For the time of the block."""
     home = folder / "service"
     home.mkdir()
+    keys.create(home / "rookery-server.wake", SERVICE_SEED)
     settings = {
         "ROOKERY_AUDIENCE": AUDIENCE,
         "ROOKERY_POLICY_KEYS": KEY.public.hex(),
         "ROOKERY_PUBLISHERS": PUBLISHER.ik_pk.hex(),
         "ROOKERY_ACCESS_LOG_SHARE": "1",
         "ROOKERY_LOG_LEVEL": "debug",
+        # Nobody is there: a handle can be left all the same.
+        "ROOKERY_WAKE_GATEWAY": "127.0.0.1:9",
+        "ROOKERY_WAKE_AUDIENCE": GATEWAY_AUDIENCE,
     }
     if redis is not None:
         redis.flush()
@@ -109,6 +116,7 @@ class Person:
 
     first: SyncedDevice
     part: Participant
+    handle: bytes
 
     @classmethod
     async def make(cls, devices: Fleet, there: Place) -> Person:
@@ -122,7 +130,11 @@ class Person:
         panel = Panel(tuple(one.ik for one in there.parties.all), 1)
         part.core.set_policy(Policy().with_publisher(PUBLISHER.ik_pk).with_panel(panel))
         part.save()
-        return cls(first, part)
+        handle = wake.seal(
+            Recipient(GATEWAY.public), token_of("phone"), audience=AUDIENCE, expires_ms=1 << 52
+        )
+        await first.remote.register_handle(handle)
+        return cls(first, part, handle)
 
     async def contribute(self) -> None:
         [given] = await self.part.contribute_once()
@@ -149,6 +161,7 @@ class Person:
             tag = core.tag(collection, name)
             assert tag is not None
             names[f"record {collection}"] = bytes(tag)
+        names["handle"] = self.handle
         names["nullifier"] = bytes(contribution.nullifier(key, round_.digest))
         return names
 
@@ -216,7 +229,15 @@ async def test_a_person_who_asks_to_be_forgotten_is_nowhere(
             held = reports(there, round_)
             stored = there.stored()
             before = {name for _, name in hits(stored, names)}
-            assert {"account", "device 0", "device 1", "tag 0", "entry 0", "nullifier"} <= before
+            assert {
+                "account",
+                "device 0",
+                "device 1",
+                "tag 0",
+                "entry 0",
+                "nullifier",
+                "handle",
+            } <= before
             logs = {where: data for where, data in stored.items() if where.endswith(".log")}
             assert any(b'"account"' in data for data in logs.values())
             assert hits(logs, names) == []

@@ -119,12 +119,21 @@ class Records:
 
     def __init__(self, device: Device) -> None:
         self._device = device
+        self._made_of: object = None
+        self._chain: list[Recorded] = []
 
     # -- receipts -----------------------------------------------------------------------
 
     def chain(self) -> list[Recorded]:
         """From the first on, as far as each follows on the one before: the rest is on its way,
-        or nobody's."""
+        or nobody's. Every write of an app asks for it: it is made anew once something changed."""
+        device = self._device
+        made_of = device.stored(RECEIPTS), device.chain.head, device.aggregation_key
+        if made_of != self._made_of:
+            self._chain, self._made_of = self._follow(), made_of
+        return self._chain
+
+    def _follow(self) -> list[Recorded]:
         chain: list[Recorded] = []
         for one in self._stored():
             try:
