@@ -101,6 +101,9 @@ async def test_a_service_that_replays_an_old_policy_is_refused(
     shutil.copy(tmp_path / "service.db", old)
     service.start()
     await publish(service, SECOND)
+    # It was answered: so it is there, however the process ends.
+    service.kill()
+    service.start()
     home.run("sync")
     service.stop()
     shutil.copy(old / "service.db", tmp_path)
