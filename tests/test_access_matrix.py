@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from crypto.policy.access import Access, Grant, Role
-from services.access.matrix import EVERY, NONE, PUBLISH_POLICY, Matrix, Standing
+from services.access.matrix import EVERY, GET_POLICY, NONE, PUBLISH_POLICY, Matrix, Standing
 
 PUBLISH, COLLECT, RESULT, PULL, AUDIT, KEYS = METHODS = (
     "/rookery.v1.Rounds/PublishTask", "/rookery.v1.Rounds/CollectRound",
@@ -51,6 +51,13 @@ def test_what_is_not_granted_is_denied(cells: set[tuple[str, str]]) -> None:
         assert made.purposes(Standing(PROVEN({role})), method) == (EVERY if allowed else NONE)
     assert made.purposes(Standing(PROVEN({"policy"})), PUBLISH_POLICY) == EVERY
     assert made.purposes(Standing(PROVEN({"publisher"})), PUBLISH_POLICY) == NONE
+
+
+def test_the_policy_in_force_may_be_read_by_anybody() -> None:
+    """Whatever a bundle says of it: else what it stops would go on wherever it is not known."""
+    made = Matrix.compile(Access((), (grant("operator", GET_POLICY),)), [*METHODS, GET_POLICY])
+    for roles in (set[str](), {"device"}, {"party"}):
+        assert made.purposes(Standing(PROVEN(roles)), GET_POLICY) == EVERY
 
 
 def test_purposes_of_all_roles_add_up() -> None:

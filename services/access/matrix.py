@@ -1,7 +1,8 @@
 """Role x RPC x purpose, compiled once out of a policy bundle's part `access`. Pure.
 
-Everything that no grant names is denied. One entry no bundle can take away: whoever holds a key
-of the setting `policy_keys` may put the next bundle, or a mistake in one could never be undone.
+Everything that no grant names is denied. Two entries no bundle can take away: whoever holds a key
+of the setting `policy_keys` may put the next bundle, or a mistake in one could never be undone;
+and anybody may read the one in force, or what it stops would go on wherever it is not known.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ CONFIGURED: Final = frozenset((POLICY, "publisher", "analyst"))
 DERIVED: Final = frozenset((ANYONE, DEVICE, "party", "service"))
 """Roles that a call proves by itself: no list of keys says who has them."""
 PUBLISH_POLICY: Final = "/rookery.v1.Policy/PublishPolicy"
+GET_POLICY: Final = "/rookery.v1.Policy/GetPolicy"
+ALWAYS: Final = ((POLICY, PUBLISH_POLICY), (ANYONE, GET_POLICY))
+"""What no bundle can take away."""
 FIRST: Final = (
-    (POLICY, PUBLISH_POLICY),
-    (ANYONE, "/rookery.v1.Policy/GetPolicy"),
+    *ALWAYS,
     (ANYONE, "/rookery.v1.Accounts/GetServerKeys"),
 )
 """What a governed service answers before its first bundle, beside the health."""
@@ -72,7 +75,8 @@ class Matrix:
             for method in _methods(grant.method, served):
                 cell = (grant.role, method)
                 granted[cell] = granted.get(cell, NONE) | frozenset(grant.purposes)
-        granted[POLICY, PUBLISH_POLICY] = EVERY
+        for always in ALWAYS:
+            granted[always] = EVERY
         keys: dict[bytes, frozenset[str]] = {}
         for role in access.roles:
             for text in role.keys:
@@ -119,6 +123,8 @@ class Matrix:
 
     def purposes(self, caller: Standing, method: str) -> Purposes:
         """What the caller may make this call for; nothing: it may not make it at all."""
+        if method == GET_POLICY:
+            return EVERY
         found = NONE
         for role in self.roles(caller):
             found |= self.granted.get((role, method), NONE)
