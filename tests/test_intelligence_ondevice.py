@@ -252,6 +252,9 @@ def test_tasks_of_cohorts_and_experiments_are_answered_by_what_they_name(
     made, switches = synced
     own, measures = OnDevice(made), Measures()
     own.register(measures)
+    assert own.reads(popular(shipped())) == "rating"
+    assert own.reads(task("demo/mean-rating/v2")) == "demo/mean-rating"
+    assert OnDevice(device()).reads(popular(shipped())) == "popular/cuisine-by-cohort"
     measuring = Measuring(made.core, {})
     measuring.set_policy(POLICY)
     measuring.governed = lambda: made.policy

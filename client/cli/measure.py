@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from client.analyst.estimates import labels_of
@@ -15,7 +15,7 @@ from client.cli.typed import read_line
 from client.errors import UserError
 from client.intelligence.ondevice import OnDevice
 from client.measure.participant import Found, Outcome, Participant, Report
-from client.measure.values import Measures, source
+from client.measure.values import Measures
 from mpc.privacy import MICRO, epsilon_of
 from mpc.task import Task
 
@@ -34,9 +34,9 @@ async def tasks(arguments: argparse.Namespace, out: Output) -> int:
     """Shows every task, and whether this device answers to it."""
     async with session.opened(arguments) as synced:
         found = await Participant(synced).survey()
-        now_ms = synced.now_ms()
-    rows = [_found(one) for one in found]
-    text = "\n".join(_task_lines(found, now_ms)) or "the service lists no tasks"
+        now_ms, reads = synced.now_ms(), OnDevice(synced).reads
+        rows = [_found(one, reads) for one in found]
+        text = "\n".join(_task_lines(found, now_ms, reads)) or "the service lists no tasks"
     out.result({"tasks": rows}, text)
     return OK
 
@@ -55,7 +55,7 @@ def _state(found: Found) -> tuple[str, str, str]:
     return "waiting", "", "no round is open"
 
 
-def _found(found: Found) -> dict[str, Any]:
+def _found(found: Found, reads: Callable[[Task], str]) -> dict[str, Any]:
     state, rule, sentence = _state(found)
     task = found.task
     data: dict[str, Any] = {"state": state, "rule": rule, "message": sentence}
@@ -65,7 +65,7 @@ def _found(found: Found) -> dict[str, Any]:
             "title": task.title,
             "purpose": task.purpose,
             "kind": task.kind.params(),
-            "reads": source(task),
+            "reads": reads(task),
             "micro_rho": task.cost_micro_rho,
             "epsilon_at_delta_1e-6": _epsilon(task),
             "parties": task.m,
@@ -87,7 +87,7 @@ def _epsilon(task: Task) -> float | None:
     return epsilon_of(task.cost_micro_rho, DELTA) / MICRO if task.noise is not None else None
 
 
-def _task_lines(found: list[Found], now_ms: int) -> Iterable[str]:
+def _task_lines(found: list[Found], now_ms: int, reads: Callable[[Task], str]) -> Iterable[str]:
     strangers = 0
     for one in found:
         state, rule, sentence = _state(one)
@@ -98,7 +98,7 @@ def _task_lines(found: list[Found], now_ms: int) -> Iterable[str]:
         epsilon = _epsilon(task)
         noise = "no noise" if epsilon is None else f"epsilon {epsilon:.3g} at delta 1e-6 a round"
         yield clean(f"{task.task_id}  {task.title}")
-        yield clean(f"  {_what(task)}, of {source(task)} in the profile")
+        yield clean(f"  {_what(task)}, of {reads(task)} in the profile")
         yield clean(f"  for the purpose {task.purpose}, {noise}")
         yield f"  {_WORDS[state]}: {sentence}{_when(one, now_ms)}"
     if strangers:

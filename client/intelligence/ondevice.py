@@ -22,7 +22,7 @@ from client.intelligence.ranking import Elsewhere, Influence, Prior, Ranked, ran
 from client.intelligence.recipe import HIDDEN, Recipe, at_context
 from client.intelligence.uses import PolicyUses, Unrestricted, Uses
 from client.measure.results import Ended
-from client.measure.values import Measures
+from client.measure.values import Measures, source
 from client.sync import SyncedDevice
 from crypto.policy import Bundle
 from crypto.policy.cohorts import CohortRule
@@ -184,6 +184,17 @@ class OnDevice:
         return self._gate(task.purpose).open and not bundle.killed("feature", rule.name)
 
     # -- tasks --------------------------------------------------------------------------
+
+    def reads(self, task: Task) -> str:
+        """What of the profile a task reads: of one by cohort or experiment the signals that the
+        policy names for it."""
+        bundle = self._synced.policy
+        rule = None if bundle is None else bundle.task_for(task.task_id)
+        if bundle is None or rule is None:
+            return source(task)
+        if _counted_by(bundle, rule) or any(one.task == rule.source for one in bundle.experiments):
+            return ", ".join(rule.signals)
+        return source(task)
 
     def register(self, measures: Measures) -> None:
         """Answers the tasks of cohorts and experiments that the policy declares, from now on."""
