@@ -11,9 +11,7 @@ from client.cli.asking import ask
 from client.cli.output import NOT_FOUND, OK, Output
 from client.cli.times import ago
 from client.cli.tokencommand import token_for
-from client.consent import exporting, taken
 from client.errors import AccountGone, Revoked
-from client.measure.core import Measuring
 from client.steps import Notice
 from client.sync import SyncedDevice
 from client.transport import Signer
@@ -111,6 +109,10 @@ def _notice_line(row: Notice, now_ms: int) -> str:
 async def export(arguments: argparse.Namespace, out: Output) -> int:
     """Prints everything that there is of this person, in clear, as one JSON object
     (`client.consent.exporting`). Needs no service."""
+    # Not at the top: the other commands of this file start without arithmetic.
+    from client.consent import exporting
+    from client.measure.core import Measuring
+
     async with session.opened(arguments) as synced:
         await session.try_sync(synced, arguments, out)
         data = exporting.export(synced, Measuring(synced.core, synced.vault.load()))
@@ -146,6 +148,9 @@ async def restore_account(arguments: argparse.Namespace, out: Output) -> int:
 
 async def delete_account(arguments: argparse.Namespace, out: Output) -> int:
     """Deletes the account at the service, for all devices. What is stored here stays."""
+    from client.consent import taken
+    from client.measure.core import Measuring
+
     async with session.opened(arguments) as synced:
         told = taken.before_forgetting(Measuring(synced.core, synced.vault.load()))
         if arguments.yes:
