@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 
-from client import keyfile
-from client.cli.output import OK, Output
+from client.cli import newkey
+from client.cli.output import Output
 from client.cli.tasksession import load_key
-from client.errors import UserError
-from mpc.keys import PublisherKey
 
 _TEXT = """\
 {file} is the key of a publisher or analyst: whoever has it acts in your name. Keep a copy.
@@ -22,23 +19,9 @@ its own `publishers`; devices pin a publisher by it."""
 
 async def keygen(arguments: argparse.Namespace, out: Output) -> int:
     """Makes a key file; never over one."""
-    seed = secrets.token_bytes(keyfile.KEY_BYTES)
-    try:
-        keyfile.create(arguments.out, seed)
-    except FileExistsError:
-        raise UserError(
-            f"{arguments.out} is there already and is not overwritten: choose another --out"
-        ) from None
-    public = PublisherKey(seed).public.hex()
-    out.result(
-        {"file": str(arguments.out), "public_key": public},
-        _TEXT.format(file=arguments.out, public=public),
-    )
-    return OK
+    return newkey.make(arguments, out, _TEXT)
 
 
 async def show(arguments: argparse.Namespace, out: Output) -> int:
     """The public half."""
-    public = load_key(arguments.file).public.hex()
-    out.result({"public_key": public}, public)
-    return OK
+    return newkey.show(load_key(arguments.file), out)
