@@ -389,7 +389,7 @@ async def test_everything_survives_a_restart(store_factory: Factory) -> None:
 
 async def test_the_last_result_of_a_task_is_found(store: Store) -> None:
     """Of rounds with a result that of the last window, whichever came first; none of another
-    task, none where there are only abandonments, and none that is swept."""
+    task, none where there are only abandonments, and none whose window is not over."""
     other = replace(task(), task_id=b"other", spec_hash=b"o" * 32)
     for one in (task(), other):
         await store.rounds.publish_task(one)
@@ -399,14 +399,21 @@ async def test_the_last_result_of_a_task_is_found(store: Store) -> None:
     ]
     for row in made:
         await store.rounds.collect_round(row)
+
+    async def newest(of: TaskRow | None = None, now_ms: int = UNTIL_MS) -> bytes | None:
+        spec_hash = (of or task()).spec_hash
+        return await store.rounds.newest_result(spec_hash, now_ms=now_ms)
+
     found = []
     for row in (made[1], made[0], made[2]):
         await store.rounds.publish_result(row.round_id, b"result", {1: b"s" * 64}, now_ms=UNTIL_MS)
-        found.append(await store.rounds.newest_result(task().spec_hash))
+        found.append(await newest())
     assert found == [made[1].round_id, made[1].round_id, made[2].round_id]
     await store.rounds.abandon(made[3].round_id, 1, b"word", b"1" * 64, quorum=2)
-    assert await store.rounds.newest_result(task().spec_hash) == made[2].round_id
-    assert await store.rounds.newest_result(other.spec_hash) is None
+    assert await newest() == made[2].round_id
+    assert await newest(other) is None
+    assert await newest(now_ms=made[1].until_ms) == made[1].round_id
+    assert await newest(now_ms=OPEN_MS) is None
 
 
 async def test_rounds_are_listed_newest_first(store: Store) -> None:

@@ -67,7 +67,10 @@ class Tasks:
             answer.tasks.add(
                 task=signed_task(row),
                 rounds=[summary(*one, call.now_ms) for one in rounds],
-                result_round_id=await self._desk.store.newest_result(row.spec_hash) or b"",
+                result_round_id=await self._desk.store.newest_result(
+                    row.spec_hash, now_ms=call.now_ms
+                )
+                or b"",
             )
             answer.next = position
         return self._desk.info_field(call) + answer.SerializeToString()

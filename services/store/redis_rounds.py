@@ -137,9 +137,11 @@ class RedisRounds:
                 break
         return found
 
-    async def newest_result(self, spec_hash: bytes) -> bytes | None:
+    async def newest_result(self, spec_hash: bytes, *, now_ms: int) -> bytes | None:
         """See `RoundStore.newest_result`. A round with a result stays so: it is asked once."""
-        names = await self._link.call("ZREVRANGE", keys.by_end(spec_hash), 0, LOOKED_AT - 1)
+        names = await self._link.call(
+            "ZREVRANGEBYSCORE", keys.by_end(spec_hash), now_ms, "-inf", "LIMIT", 0, LOOKED_AT
+        )
         for name in names:
             if name in self._done:
                 return bytes(name)

@@ -132,7 +132,7 @@ class ResultRow:
     """Party to (statement, signature)."""
 
 
-LOOKED_AT: Final = 64
+LOOKED_AT: Final = 8
 """So many of a task's last rounds are looked at for one with a result."""
 
 
@@ -160,9 +160,9 @@ class RoundStore(Protocol):
         """Rounds of the task that take contributions, or will, by open_ms."""
         ...
 
-    async def newest_result(self, spec_hash: bytes) -> bytes | None:
+    async def newest_result(self, spec_hash: bytes, *, now_ms: int) -> bytes | None:
         """The id of the task's round with the last window, of those that have a result and are
-        held; None if there is none among its last `LOOKED_AT` rounds."""
+        held; None if there is none among the last `LOOKED_AT` whose window is over."""
         ...
 
     async def list_rounds(self, skip: int, *, rounds_max: int) -> Sequence[HeldRound]:

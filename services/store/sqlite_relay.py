@@ -15,6 +15,7 @@ from services.store.erased import SLICE_POSITIONS, ErasedOf
 from services.store.errors import RoundOver, RoundUnknown
 from services.store.retention import Retention
 from services.store.rounds import (
+    LOOKED_AT,
     BoxPage,
     Contribution,
     HeldRound,
@@ -106,14 +107,16 @@ class SqliteRounds:
             ).fetchall()
         return [Summary(row[0], row[1], row[2], _standing(row[3:])) for row in rows]
 
-    async def newest_result(self, spec_hash: bytes) -> bytes | None:
+    async def newest_result(self, spec_hash: bytes, *, now_ms: int) -> bytes | None:
         """See `RoundStore.newest_result`."""
         with self._reads() as db:
             row = db.execute(
-                "SELECT round_id FROM round JOIN task USING (task_n) WHERE spec_hash = ?"
-                " AND EXISTS (SELECT 1 FROM result WHERE result.round_n = round.round_n)"
+                "SELECT round_id FROM (SELECT round_n, round_id, until_ms"
+                " FROM round JOIN task USING (task_n) WHERE spec_hash = ? AND until_ms <= ?"
+                " ORDER BY close_ms DESC LIMIT ?)"
+                " AS last WHERE EXISTS (SELECT 1 FROM result WHERE result.round_n = last.round_n)"
                 " ORDER BY until_ms DESC LIMIT 1",
-                (spec_hash,),
+                (spec_hash, now_ms, LOOKED_AT),
             ).fetchone()
         return None if row is None else bytes(row[0])
 
