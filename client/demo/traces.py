@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-WORD_BYTES_MIN = 5
-"""A shorter word turns up in ciphertext by chance: four given bytes stand somewhere in 30 MB
-with a probability of about 1 in 140. Shorter ones are only looked for as whole records."""
+from crypto.marks import FORM_BYTES_MIN, Finder, Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +35,19 @@ def record_pattern(collection: str, key: str, value: bytes) -> bytes:
     return b"".join(len(part).to_bytes(width, "big") + part for width, part in parts)
 
 
-def forms(word: str) -> Iterator[tuple[str, bytes]]:
-    """A word raw, in hex, and in base64 at each of its three alignments."""
-    raw = word.encode()
-    yield "raw", raw
-    yield "hex", raw.hex().encode()
-    for shift in range(3):
-        encoded = base64.b64encode(bytes(shift) + raw).rstrip(b"=")
-        # The ends also hold bits of their neighbours.
-        inner = encoded[(shift * 8 + 5) // 6 : -1]
-        if len(inner) > WORD_BYTES_MIN:
-            yield "base64", inner
-
-
 def search(paths: Iterable[Path], words: Iterable[str], records: Iterable[bytes]) -> Search:
-    """Searches whole files for every word (in all its forms) and every record."""
-    patterns = [pattern for word in words if len(word) >= WORD_BYTES_MIN for pattern in forms(word)]
-    patterns += [("record", record) for record in set(records)]
+    """Searches whole files for every word and every record, in all their forms. A word that is
+    too short to be told from chance is only looked for as part of a record."""
+    marks = [Mark("word", word.encode(), whole=True) for word in sorted(set(words))]
+    marks = [one for one in marks if len(one.raw) >= FORM_BYTES_MIN]
+    finder = Finder([*marks, *(Mark("record", one, whole=True) for one in sorted(set(records)))])
     hits: list[Trace] = []
     searched, names = 0, []
     for path in paths:
-        if not path.exists() or path.stat().st_size == 0:
+        data = path.read_bytes() if path.exists() else b""
+        if not data:
             continue
         names.append(path.name)
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            searched += len(data)
-            for form, pattern in patterns:
-                at = data.find(pattern)
-                if at >= 0:
-                    hits.append(Trace(path.name, at, form))
-    return Search(len(patterns), tuple(names), searched, tuple(hits))
+        searched += len(data)
+        hits += [Trace(path.name, hit.offset, hit.form) for hit in finder.find(data)]
+    return Search(finder.patterns, tuple(names), searched, tuple(hits))
