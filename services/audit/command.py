@@ -21,6 +21,12 @@ __all__ = ["FORESEEN", "audit"]
 
 def audit(arguments: argparse.Namespace) -> None:
     """Shows or verifies the log."""
+    if arguments.canary:
+        # It runs on processes and stores of its own, and reads no configuration.
+        from services.canary.command import canary
+
+        canary(arguments)
+        return
     config = of_arguments(arguments)
     if arguments.head is not None and not arguments.verify:
         raise ConfigError("--head: goes with --verify")

@@ -30,3 +30,21 @@ def add(commands: Commands[argparse.ArgumentParser], command: MakeCommand) -> No
         "--after", type=int, default=0, metavar="SEQ", help="show entries behind this one only"
     )
     audit.add_argument("--json", action="store_true", help="one JSON object a line")
+    canary = audit.add_argument_group(
+        "the leak canary",
+        "Runs a whole scenario with marked secrets on processes and stores of its own, and"
+        " searches all that they stored, said and sent. Touches nothing that is configured.",
+    )
+    canary.add_argument(
+        "--canary", action="store_true", help="run it; exit code 1 if anything is found"
+    )
+    canary.add_argument(
+        "--store", choices=("sqlite", "redis"), default="sqlite", help="what the service stores in"
+    )
+    canary.add_argument(
+        "--redis-server", default="redis-server", metavar="PROGRAM", help="for --store redis"
+    )
+    canary.add_argument(
+        "--service-command", default="", metavar="COMMAND",
+        help="what to run as `rookery-server`, to see the canary find what another build leaks",
+    )  # fmt: skip

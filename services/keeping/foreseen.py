@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from services.canary.processes import CanaryError
 from services.keeping.errors import KeepingError
 from services.keys import KeyFileError
 from services.settings import ConfigError
 from services.store.errors import StoreError
 
-FORESEEN = (ConfigError, KeepingError, KeyFileError, StoreError, OSError)
+FORESEEN = (CanaryError, ConfigError, KeepingError, KeyFileError, StoreError, OSError)

@@ -1,0 +1,1 @@
+"""The leak canary: a whole scenario with marked secrets, and the search for them."""
