@@ -31,6 +31,7 @@ from client.policykit.publish import publish
 from client.recoverflow import recover
 from client.remoteerrors import RemoteError
 from client.sync import SyncedDevice
+from client.tracing import Tracing
 from client.transport import Signer, Transport
 from client.vault import MemoryVault
 from client.wake import Waking
@@ -51,6 +52,10 @@ class Scenario:
     told: dict[str, Any]
     teller: Teller = field(default_factory=Teller)
     open: list[SyncedDevice] = field(default_factory=list)
+    tracing: Tracing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tracing = Tracing(self.told["traces"])
 
     async def run(self) -> None:
         """The whole story."""
@@ -75,6 +80,7 @@ class Scenario:
         await self.teller.moment("deleted")
         for one in self.open:
             await one.close()
+        await asyncio.to_thread(self.tracing.close)
 
     # -- who is there -------------------------------------------------------------------
 
@@ -96,7 +102,7 @@ class Scenario:
         return Publishing(self._endpoint, key, parties)
 
     def _way(self, *, own: bool) -> Overheard:
-        return Overheard(self.teller, self._endpoint, own=own)
+        return Overheard(self.teller, self._endpoint, own=own, tracing=self.tracing)
 
     def _adopt(self, core: Device, transport: Transport) -> SyncedDevice:
         synced = SyncedDevice(core, MemoryVault(), transport)
@@ -127,7 +133,8 @@ class Scenario:
             recovery_secret=paper, now_ms=transport.clock.wall_ms(), rand=secrets.token_bytes
         )
         synced = self._adopt(core, transport)
-        await synced.sync_once()
+        with self.tracing.whole("device:sync"):
+            await synced.sync_once()
         return synced
 
     async def _pair(self, existing: SyncedDevice) -> SyncedDevice:

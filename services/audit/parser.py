@@ -44,7 +44,8 @@ def add(commands: Commands[argparse.ArgumentParser], command: MakeCommand) -> No
     canary.add_argument(
         "--redis-server", default="redis-server", metavar="PROGRAM", help="for --store redis"
     )
-    canary.add_argument(
-        "--service-command", default="", metavar="COMMAND",
-        help="what to run as `rookery-server`, to see the canary find what another build leaks",
-    )  # fmt: skip
+    for who, what in (("service", "`rookery-server`"), ("device", "the devices' part")):
+        canary.add_argument(
+            f"--{who}-command", default="", metavar="COMMAND",
+            help=f"another build to run as {what}: to see that what it leaks is found",
+        )  # fmt: skip

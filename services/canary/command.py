@@ -8,18 +8,18 @@ import json
 import shlex
 
 from services.canary.processes import PROGRAM
-from services.canary.run import run
+from services.canary.run import SCENARIO, run
 from services.keeping.errors import KeepingError
 
 
 def canary(arguments: argparse.Namespace) -> None:
     """Runs it. KeepingError, and with it exit code 1, for anything that is where it must not
     be; CanaryError if it could not run."""
-    given = shlex.split(arguments.service_command)
     verdict = asyncio.run(
         run(
             redis_program=arguments.redis_server if arguments.store == "redis" else "",
-            service_command=given or PROGRAM,
+            service_command=shlex.split(arguments.service_command) or PROGRAM,
+            device_command=shlex.split(arguments.device_command) or SCENARIO,
         )
     )
     print(json.dumps(verdict.as_data()) if arguments.json else "\n".join(verdict.lines()))

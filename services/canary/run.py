@@ -70,7 +70,12 @@ class Verdict:
         ]
 
 
-async def run(*, redis_program: str = "", service_command: Sequence[str] = PROGRAM) -> Verdict:
+async def run(
+    *,
+    redis_program: str = "",
+    service_command: Sequence[str] = PROGRAM,
+    device_command: Sequence[str] = SCENARIO,
+) -> Verdict:
     """Stages, plays and searches; all that it made is removed again. CanaryError."""
     begun_s = time.monotonic()
     search = Search()
@@ -81,7 +86,7 @@ async def run(*, redis_program: str = "", service_command: Sequence[str] = PROGR
         ) as stage:
             for sort, raw in key_marks(stage.seeds):
                 search.add(Mark(sort, raw), is_own=False)
-            left = await _play(stage, search)
+            left = await _play(stage, search, device_command)
             await stage.stop()
             await asyncio.to_thread(_look, search, stage, "stopped")
     return Verdict(
@@ -91,11 +96,11 @@ async def run(*, redis_program: str = "", service_command: Sequence[str] = PROGR
     )  # fmt: skip
 
 
-async def _play(stage: Stage, search: Search) -> list[Leak]:
+async def _play(stage: Stage, search: Search, command: Sequence[str]) -> list[Leak]:
     """Runs the client's part, and looks at its moments. What a deletion left."""
     with (stage.folder / "scenario.err").open("wb") as errors:
         child = await asyncio.create_subprocess_exec(
-            *SCENARIO, env=environment({}), stdin=PIPE, stdout=PIPE, stderr=errors,
+            *command, env=environment({}), stdin=PIPE, stdout=PIPE, stderr=errors,
             limit=LINE_BYTES_MAX,
         )  # fmt: skip
     try:

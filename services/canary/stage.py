@@ -76,6 +76,7 @@ class Stage:
             "service": self.taps["device-frames"][0].address,
             "audience": AUDIENCE,
             "server_key": self.service.ready["server_key"],
+            "traces": self.spans.endpoint,
             "publisher": self.seeds.publisher.hex(),
             "policy": self.seeds.policy.hex(),
             "operator": self.seeds.operator.hex(),
