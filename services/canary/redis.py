@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +17,7 @@ import redis
 from services.canary.processes import CanaryError
 
 START_S: Final = 20.0
+_NONCES: Final = "{*}n*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +35,25 @@ class Redis:
     def _client(self) -> Any:
         return redis.Redis(port=self.port, socket_timeout=START_S)
 
-    def walk(self) -> bytes:
-        """Every key and all that is under it."""
+    def walk(self) -> Iterator[tuple[str, bytes]]:
+        """All that is under each sort of key, which is named without what it is of."""
+        found: dict[str, list[bytes]] = {}
         with self._client() as client:
-            return b"\n".join(part for key in client.scan_iter() for part in _under(client, key))
+            for key in client.scan_iter():
+                found.setdefault(_sort(key), []).extend(_under(client, key))
+        for name, parts in sorted(found.items()):
+            yield name, b"\n".join(parts)
 
     def rewrite(self) -> None:
         """Has the append-only file written anew: what was deleted is not in it any more."""
         with self._client() as client:
             client.bgrewriteaof()
+
+    def pass_time(self) -> None:
+        """What ends by itself within a quarter of an hour has ended: nonces of signed calls."""
+        with self._client() as client:
+            for key in client.scan_iter(match=_NONCES):
+                client.delete(key)
 
     def is_rewriting(self) -> bool:
         """Whether that is under way."""
@@ -52,6 +64,10 @@ class Redis:
     def files(self) -> list[Path]:
         """The append-only file's parts and snapshots."""
         return [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
+
+
+def _sort(key: bytes) -> str:
+    return re.sub(r"\{[^}]*\}", "{}", re.sub(r"[0-9]+$", "N", key.decode("latin-1")))
 
 
 def _under(client: Any, key: bytes) -> Iterator[bytes]:

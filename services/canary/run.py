@@ -154,6 +154,7 @@ async def _moment(child: Process, search: Search, name: str) -> None:
 async def _erased(stage: Stage, search: Search) -> list[Leak]:
     """Waits until nothing of the deleted account is in a store; what is after so long."""
     if stage.redis is not None:
+        await asyncio.to_thread(stage.redis.pass_time)
         await asyncio.to_thread(stage.redis.rewrite)
     end_s = time.monotonic() + ERASED_S
     while True:

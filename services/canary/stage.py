@@ -98,7 +98,7 @@ class Stage:
     def stores(self) -> Iterator[Piece]:
         """All that the service and the parties have stored, as it is now."""
         if self.redis is not None:
-            yield Piece("store", "keys of Redis", self.redis.walk())
+            yield from (Piece("store", f"keys {name}", data) for name, data in self.redis.walk())
             yield from (Piece("store", one.name, one.read_bytes()) for one in self.redis.files())
         yield from _database("store", self.service)
         for party in self.parties:
@@ -190,7 +190,7 @@ def _service(
         "WAKE_AUDIENCE": GATEWAY_AUDIENCE,
         "WAKE_DEBOUNCE_S": "0.1",
         "WAKE_SPREAD_S": "0.05",
-        **({} if store is None else {"REDIS_URL": store.url, "REDIS_SAFETY": "warn"}),
+        **({} if store is None else {"REDIS_URL": store.url}),
     }
     arguments = ["serve", "--dev", "--listen", "127.0.0.1:0", "--database", "service.db"]
     return Running("service", folder, [*command, *arguments], _settings("ROOKERY", settings))
