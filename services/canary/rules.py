@@ -59,8 +59,9 @@ publisher key    | store party-store device-frames relay-frames party-frames | s
 
 # Names, values, secret keys, push tokens, receipts: no row, and so nowhere.
 #
-# Addresses of callers are in the frames' own headers; nobody writes them down.
-address          | device-frames relay-frames party-frames gateway-frames | gRPC's :authority
+# Addresses of callers are in the frames' own headers; nobody writes them down. Redis holds its
+# own, by which a restart of it is noticed; the canary's is on the same machine.
+address          | store? device-frames relay-frames party-frames gateway-frames | gRPC's :authority
 """
 
 

@@ -30,7 +30,7 @@ from services.store.redis_accounts import (
     created,
     everything,
 )
-from services.store.redis_keys import SHARDS, AccountKeys, gone, shard, subject
+from services.store.redis_keys import SHARDS, AccountKeys, due, gone, shard, subject, to_wake
 from services.store.redis_known import Known, head_of
 from services.store.redis_link import Link
 from services.store.redis_state import Account, new_account
@@ -170,6 +170,9 @@ class Chains:
         """What of a deleted account lies in other slots."""
         _, incarnation, token = _INTENT.unpack_from(intent)
         await self._forget_given(account_id, incarnation)
+        # Whoever looks there later would find nobody, but until then the id would stand there.
+        for key in (due(shard(account_id)), to_wake(shard(account_id))):
+            await self._link.call("ZREM", key, account_id)
         row = intent[_INTENT.size :]
         if row:
             await self._link.run(RELEASE, (subject(row),), (account_id, token))
