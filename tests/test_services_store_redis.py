@@ -289,7 +289,8 @@ async def test_stored_quotas_hold_across_replicas(replica: Replica) -> None:
 
 
 async def test_deletion_leaves_no_key(replica: Replica, link: Link) -> None:
-    """Whatever an account had: ops of several epochs, stubs, marks, what was trimmed."""
+    """Whatever an account had: ops of several epochs, stubs, marks, what was trimmed; nor its id
+    in a list of accounts to look at, or to wake."""
     store = await replica(Limits(grace_ms=0))
     client = await Client.create(store, devices=2)
     assert len(await keys_left(link)) == 3, "state, chain and links"
@@ -304,8 +305,13 @@ async def test_deletion_leaves_no_key(replica: Replica, link: Link) -> None:
     await client.passed(150, 0, 1)
     await store.sweep(now_ms=NOW_MS)
     await client.push(world.op(1), by=1)
+    await store.wake.set_handle(
+        world.account_id, world.authors[0].device_id, b"h" * 560, expires_ms=NOW_MS + 1_000_000
+    )
+    pace = Pace(debounce_ms=0, spread_ms=lambda: 0)
+    await store.wake.mark([Mark(world.account_id, frozenset())], now_ms=NOW_MS, pace=pace)
+    await store._keeper.expect(world.account_id, NOW_MS)
     await store.delete_account(world.account_id)
-    await store.sweep(now_ms=NOW_MS + (1 << 40))
     assert await keys_left(link) == []
 
 
