@@ -10,6 +10,7 @@ from typing import Any
 
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.programs import ROOT, program
 
@@ -53,6 +54,15 @@ def browsing(*, scripts: bool = True, dark: bool = False, width: int = 1000) -> 
             yield driver
         finally:
             driver.quit()
+
+
+def enter(driver: Chrome, address: str) -> str:
+    """Opens a site by its address with the token; where its first page is."""
+    driver.get(address)
+    WebDriverWait(driver, 30).until(
+        lambda _: driver.current_url.startswith("http") and "/enter" not in driver.current_url
+    )
+    return driver.current_url
 
 
 def downloads(driver: Chrome) -> Path:

@@ -6,14 +6,18 @@ import asyncio
 import hmac
 import http.client
 import secrets
+import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from client.cli.pages import _pointing_at
 from client.errors import UserError
 from client.pages.local import Action, Done, Form, LocalSite, Page
-from tests.browser import browsing, complaints, said
+from tests.browser import browsing, complaints, enter, said
+from tests.cli_process import Home
 
 
 class Clock:
@@ -105,7 +109,7 @@ async def test_the_address_works_once(site: LocalSite) -> None:
     """A second browser, or a look into the history, gets a refusal that says what to do."""
     first, second = Visitor(site), Visitor(site)
     status, headers, _ = await first.enter()
-    assert status == 303
+    assert status == 200
     assert "HttpOnly" in headers["set-cookie"]
     assert "SameSite=Strict" in headers["set-cookie"]
     assert f"Path={first.mount}" in headers["set-cookie"]
@@ -121,7 +125,7 @@ async def test_a_wrong_token_gets_nothing_and_uses_nothing_up(site: LocalSite) -
     visitor = Visitor(site)
     assert (await visitor.ask("GET", visitor.mount + "/enter?token=" + "0" * 32))[0] == 403
     assert (await visitor.ask("GET", "/"))[0] == 404
-    assert (await visitor.enter())[0] == 303
+    assert (await visitor.enter())[0] == 200
 
 
 async def test_a_name_that_was_pointed_here_reads_nothing(site: LocalSite) -> None:
@@ -208,7 +212,7 @@ async def test_a_real_browser_opens_it_and_axe_has_no_complaint(site: LocalSite)
 
     def visit() -> tuple[str, list[str], list[str]]:
         with browsing() as driver:
-            driver.get(address)
+            enter(driver, address)
             text = driver.find_element("css selector", "main").text
             return text, complaints(driver), said(driver)
 
@@ -216,3 +220,32 @@ async def test_a_real_browser_opens_it_and_axe_has_no_complaint(site: LocalSite)
     assert text.startswith("First")
     assert complained == []
     assert console == []
+
+
+async def test_a_file_leads_there_too(site: LocalSite, tmp_path: Path) -> None:
+    """What `--open` gives the browser: the cookie holds although another place began it."""
+    with _pointing_at(site.address) as page:
+        assert page.parent.stat().st_mode & 0o077 == 0
+        address = page.as_uri()
+
+        def visit() -> str:
+            with browsing(scripts=False) as driver:
+                enter(driver, address)
+                return driver.find_element("css selector", "main").text
+
+        assert (await asyncio.to_thread(visit)).startswith("First")
+    assert not page.exists()
+
+
+def test_the_privacy_centre_is_served_until_it_is_ended(first: Home) -> None:
+    """`rookery device privacy`: one address on loopback; Ctrl-C ends it, and the state is free."""
+    running = first.start("privacy")
+    url = urlsplit(running.next()["address"])
+    assert url.hostname == "127.0.0.1"
+    connection = http.client.HTTPConnection(url.netloc, timeout=30)
+    connection.request("GET", f"{url.path}?{url.query}")
+    assert connection.getresponse().status == 200
+    connection.close()
+    running.process.send_signal(signal.SIGINT)
+    assert running.wait() == 130
+    first.run("status", "--offline")

@@ -19,7 +19,7 @@ from client.operator.calls import Operations
 from client.pages.operations import OperatorPages
 from client.transport import Signer, Transport
 from mpc.keys import PublisherKey
-from tests.browser import browsing, complaints, picture, said
+from tests.browser import browsing, complaints, enter, picture, said
 from tests.operator_worlds import Office, open_office
 from tests.relay_worlds import (
     ANALYST,
@@ -60,8 +60,7 @@ async def texts(address: str, **options: Any) -> dict[str, str]:
 
     def visit() -> dict[str, str]:
         with browsing(**options) as driver:
-            driver.get(address)
-            base, found = driver.current_url, {}
+            base, found = enter(driver, address), {}
             for place in PLACES:
                 driver.get(base + place)
                 found[place] = driver.find_element(By.TAG_NAME, "main").text
@@ -117,8 +116,7 @@ async def test_every_page_is_accessible(office: Office, tmp_path: Path) -> None:
 
             def visit(address: str = address, name: str = name, dark: bool = dark) -> list[str]:
                 with browsing(dark=dark) as driver:
-                    driver.get(address)
-                    base, found = driver.current_url, []
+                    base, found = enter(driver, address), []
                     for place in PLACES:
                         driver.get(base + place)
                         found += [f"{place}: {one}" for one in complaints(driver)]

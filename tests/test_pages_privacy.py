@@ -22,7 +22,7 @@ from client.consent.ledger import Standing
 from client.errors import AccountGone
 from client.pages.local import LocalSite
 from client.pages.privacy.centre import PrivacyCentre
-from tests.browser import browsing, complaints, downloads, picture, said
+from tests.browser import browsing, complaints, downloads, enter, picture, said
 from tests.consent_worlds import ADVICE, COUNTING, House, house, rate, record
 from tests.governed_worlds import KEY
 
@@ -49,8 +49,7 @@ class Reader:
     def __init__(self, driver: Chrome, address: str) -> None:
         self.driver = driver
         self.downloads = downloads(driver)
-        driver.get(address)
-        self.base = driver.current_url.rstrip("/")
+        self.base = enter(driver, address).rstrip("/")
 
     def open(self, place: str) -> str:
         """A page by its link; what it says."""

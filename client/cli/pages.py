@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import tempfile
 import time
 import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.cli import session
@@ -52,10 +56,25 @@ async def serve(site: LocalSite, arguments: argparse.Namespace, out: Output) -> 
     try:
         address = site.address
         out.result({"address": address}, _SAID.format(address=address))
-        if arguments.open:
-            await asyncio.to_thread(webbrowser.open, address)
-        await over.wait()
-        # The last page is still on its way.
-        await asyncio.sleep(1.0)
+        with contextlib.ExitStack() as opened:
+            if arguments.open:
+                page = opened.enter_context(_pointing_at(address))
+                await asyncio.to_thread(webbrowser.open, page.as_uri())
+            await over.wait()
+            # The last page is still on its way.
+            await asyncio.sleep(1.0)
     finally:
         await site.stop()
+
+
+@contextlib.contextmanager
+def _pointing_at(address: str) -> Iterator[Path]:
+    """A file of this person's that leads there: a browser's command line, in which the address
+    itself would stand, can be read by everybody on the machine."""
+    with tempfile.TemporaryDirectory(prefix="rookery-") as folder:
+        page = Path(folder, "open.html")
+        page.write_text(
+            '<!doctype html><meta charset="utf-8"><title>Rookery</title>'
+            f'<meta http-equiv="refresh" content="0; url={address}">'
+        )
+        yield page
