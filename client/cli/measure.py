@@ -9,6 +9,7 @@ from typing import Any
 
 from client.analyst.estimates import labels_of
 from client.cli import session
+from client.cli.learned import learner
 from client.cli.output import FAILED, OK, UNREACHABLE, Output, clean
 from client.cli.times import until
 from client.cli.typed import read_line
@@ -130,6 +131,8 @@ async def contribute(arguments: argparse.Namespace, out: Output) -> int:
         measures = Measures()
         OnDevice(synced).register(measures)
         participant = Participant(synced, measures=measures)
+        for path in arguments.model:
+            await learner(path, participant, out)
         reports = await participant.contribute_once(only=arguments.task, said=said)
     if arguments.task is not None and reports[-1].outcome is Outcome.REFUSED:
         last = reports[-1]

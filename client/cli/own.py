@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 from client.cli import outcomes, session
+from client.cli.learned import learner
 from client.cli.output import NOT_FOUND, OK, Output, clean, table
 from client.cli.times import ago
 from client.errors import UserError
@@ -83,7 +84,13 @@ async def _ranking(
     context = _context(arguments, synced.now_ms())
     items = getattr(arguments, "item", None) or None
     ended = participant.results.ended.values()
-    return collection, own.rank(collection, context, items=items, ended=ended), context
+    influences = None
+    if arguments.model is not None:
+        known = await learner(arguments.model, participant, out, offline=arguments.offline)
+        if known.spec.collection == collection:
+            influences = own.influences(known.predictor)
+    ranking = own.rank(collection, context, items=items, ended=ended, influences=influences)
+    return collection, ranking, context
 
 
 async def _fetch_popular(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ def _asked() -> list[argparse.ArgumentParser]:
         "--purpose", metavar="PURPOSE", default="ranking",
         help="of a governed device: use what may be used for this purpose (default: ranking)",
     )  # fmt: skip
+    parser.add_argument(
+        "--model", type=Path, metavar="FILE", help="a shared model that knows its items, too"
+    )
     parser.add_argument(
         "--half-life", type=_days, metavar="DAYS",
         help="of scores, on a device under no policy; a policy says it itself",

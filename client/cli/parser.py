@@ -219,6 +219,10 @@ def _add_measure(add: _Adder) -> None:
         metavar="JSON",
         help="with --task: say this, not what the profile holds; - reads it from standard input",
     )
+    contribute.add_argument(
+        "--model", action="append", default=[], type=Path, metavar="FILE",
+        help="train or judge this shared model, too, where its rounds ask for it",
+    )  # fmt: skip
     results = add("results", "outcomes:results", "show what came out of rounds, verified", offline)
     results.add_argument("--task", metavar="ID", help="of this task only")
 

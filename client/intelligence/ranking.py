@@ -91,9 +91,10 @@ def rank(
     items: Iterable[str] | None = None,
     elsewhere: Elsewhere = NOTHING_ELSE,
 ) -> list[Ranked]:
-    """The items, best first. `items`: what there is to rank; by default all that the profile or
-    the prior knows of. Hidden ones are never among them."""
-    known = facts.by_item.keys() | elsewhere.priors.keys() if items is None else set(items)
+    """The items, best first. `items`: what there is to rank; by default all that the profile, the
+    prior or the model knows of. Hidden ones are never among them."""
+    every = facts.by_item.keys() | elsewhere.priors.keys() | elsewhere.influences.keys()
+    known = every if items is None else set(items)
     scored = [score(item, facts, recipe, elsewhere) for item in known - facts.hidden]
     return sorted(scored, key=lambda one: (-one.score, one.item))
 
