@@ -35,6 +35,8 @@ _ROUNDS: Final[Mapping[str, Part]] = {
     "find_round": Part.READ,
     "read_boxes": Part.READ,
     "erased": Part.READ,
+    "given_by": Part.READ,
+    "take_back": Part.COMMIT,
     "read_tasks": Part.READ,
     "list_rounds": Part.READ,
     "newest_result": Part.READ,

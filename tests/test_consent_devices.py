@@ -180,15 +180,20 @@ async def test_a_purpose_that_is_switched_off_is_off_everywhere(home: House) -> 
     """The other device, the relay and the next round all obey; the receipt says so for good."""
     await home.a.consenting.grant(COUNTING)
     record(home.a, "food/cuisine", "thai")
-    await home.round()
+    first = await home.round()
     await home.both()
     [given] = await home.contribute(home.b)
     assert given.outcome is Outcome.CONTRIBUTED
+    rounds = taking_part(home.a).rounds
+    assert (await rounds.round(first.round_id)).contributed
+    await home.both()
     done = await home.a.consenting.withdraw(COUNTING)
     assert [one.name for one in done.purged] == ["food/cuisine"]
     assert done.receipt is not None
     assert not done.receipt.granted
     assert [entry.granted for entry in await listed(home.a)] == [True, False]
+    # What the other device gave to a round that is still open is taken back.
+    assert not (await rounds.round(first.round_id)).contributed
     # The other device, before it knows: its own ledger still says yes, and the relay says no.
     second = await home.round("food/cuisine/v2")
     assert home.b.ledger.allows(COUNTING)

@@ -17,7 +17,7 @@ from mpc.manifest import Manifest
 from rookery.v1 import accounts_pb2, policy_pb2, rounds_pb2
 from tests.governed_service import KEYS, Governed
 from tests.governed_worlds import bundle
-from tests.relay_worlds import Relay, manifest, people, refused, relaying, report, task
+from tests.relay_worlds import PARTIES, Relay, manifest, people, refused, relaying, report, task
 from tests.worlds import World
 
 RECORD = "/rookery.v1.Policy/RecordConsent"
@@ -232,6 +232,45 @@ async def test_with_consent_a_contribution_is_taken(relay: Relay) -> None:
     await one.say()
     await one.contribute(message, one.proof(4))
     assert (await relay.round(one.world, round_.round_id)).contributed
+
+
+async def test_a_withdrawal_takes_back_what_is_held(relay: Relay) -> None:
+    """Of its purpose, if it says which; the parties are told, and nothing is left in the file."""
+    worlds = await people(relay, 2)
+    one, other = (Person(relay, world) for world in worlds)
+    round_ = await opened(relay)
+    for number, person_ in enumerate((one, other)):
+        await person_.say()
+        await person_.contribute(report(round_, number), person_.proof(1))
+    await one.say("statistics")
+    no = one.entry("statistics", granted=False)
+    assert await withdrawn(one, no, consent.salt(KEY, "statistics")) == 0
+    assert await withdrawn(one, one.entry(granted=False), b"") == 0
+    assert (await relay.round(one.world, round_.round_id)).contributed
+    again = one.entries[-1]
+    assert await withdrawn(one, again, consent.salt(KEY, "statistics")) == 0
+    assert await withdrawn(one, again, consent.salt(KEY, PURPOSE)) == 1
+    assert await withdrawn(one, again, consent.salt(KEY, PURPOSE)) == 0
+    assert not (await relay.round(one.world, round_.round_id)).contributed
+    fetched = await relay.fetch(PARTIES[0], round_.round_id)
+    assert (list(fetched.last.erased), len(fetched.boxes)) == ([1], 1)
+    assert not any(box in relay.stored() for box in report(round_, 0).boxes)
+    assert all(box in relay.stored() for box in report(round_, 1).boxes)
+    for entry, salt in ((one.entry(), consent.salt(KEY, PURPOSE)), (again, b"short")):
+        failed = await refused(withdrawn(one, entry, salt))
+        assert failed == ("INVALID_ARGUMENT", "MALFORMED", {"field": "salt"})
+
+
+async def withdrawn(one: Person, entry: Entry, salt: bytes) -> int:
+    """How many contributions the service says that it erased."""
+    message = policy_pb2.RecordConsentRequest(
+        entry=policy_pb2.ConsentEntry(entry=entry.encode(), sig=consent.sign(one.identity, entry)),
+        salt=salt,
+    )
+    answer = await one.relay.call(one.world, RECORD, message)
+    if entry not in one.entries:
+        one.entries.append(entry)
+    return policy_pb2.RecordConsentResponse.FromString(answer).taken_back
 
 
 async def test_a_service_under_no_policy_asks_for_no_consent(tmp_path: Path) -> None:

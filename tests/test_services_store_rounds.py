@@ -268,6 +268,36 @@ async def test_what_a_deleted_account_gave_is_named_by_its_position_alone(held: 
         await store.erased(round_id)
 
 
+async def test_what_was_given_is_taken_back_from_one_round(store: Store) -> None:
+    """Of one account, at every party; its position stays empty, and it can give another one."""
+    first = await collected(store)
+    later = round_(b"later", open_ms=CLOSE_MS, close_ms=CLOSE_MS + 1, until_ms=CLOSE_MS + 2)
+    assert await store.rounds.collect_round(later)
+    second = Round(store, later)
+    clients = await people(store, 2)
+    for number, client in enumerate(clients):
+        await first.give(client, rows(number))
+        await second.give(client, rows(number), CLOSE_MS)
+    one = clients[0].world.account_id
+    given = await store.rounds.given_by(one)
+    assert sorted(given) == sorted([first.row.round_id, later.round_id])
+    assert await store.rounds.take_back(first.row.round_id, one)
+    assert not await store.rounds.take_back(first.row.round_id, one)
+    assert not await store.rounds.has_contributed(first.row.round_id, one)
+    for party in (1, 2, 3):
+        assert await first.boxes(party) == [rows(1)[party - 1]]
+        assert len(await second.boxes(party)) == 2
+    assert list(await store.rounds.erased(first.row.round_id)) == [1]
+    assert list(await store.rounds.erased(later.round_id)) == []
+    assert await first.give(clients[0], rows(7))
+    assert await first.boxes(1) == [rows(1)[0], rows(7)[0]]
+    with pytest.raises(RoundUnknown):
+        await store.rounds.take_back(bytes(16), one)
+    await store.delete_account(one)
+    with pytest.raises(AccountAbsent):
+        await store.rounds.take_back(first.row.round_id, one)
+
+
 def files_of(folder: Path) -> list[Path]:
     """The database that the test made there, with its log."""
     return list(folder.glob("deleted.db*"))

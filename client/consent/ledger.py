@@ -159,6 +159,11 @@ class ConsentLedger:
             f"its purpose is not allowed: `rookery device consent grant {task.purpose}` allows it",
         )
 
+    def opening(self, purpose: str, *, now_ms: int) -> None:
+        """The service is about to learn which purpose a tag stands for: a withdrawal may say it,
+        too, and have what was contributed taken back."""
+        self.records.open(purpose, now_ms=now_ms)
+
     def proof(self, purpose: str) -> Proof | None:
         """What a contribution for this purpose carries; None if it is off."""
         state, key = self.state(purpose), self.device.aggregation_key

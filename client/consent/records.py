@@ -25,6 +25,8 @@ RECEIPTS: Final = ".rookery/receipts"
 """By seq: `[entry, sig, device_id, receipt, answers, [text, benefit]]`."""
 WITHDRAWN: Final = ".rookery/withdrawn"
 """By device id: `{purpose: [id, at_ms]}`, what was last withdrawn there."""
+OPENED: Final = ".rookery/opened"
+"""By purpose: true once something was contributed for it."""
 PAUSED: Final = Name(".rookery/paused", "all")
 ID_BYTES: Final = 16
 
@@ -179,6 +181,17 @@ class Records:
         mine[purpose] = Withdrawal(purpose, id_, max(0, now_ms))
         value: Value = {one.purpose: [one.id, one.at_ms] for one in mine.values()}
         self._device.put_reserved(name, value, now_ms=now_ms)
+
+    # -- what was contributed for ------------------------------------------------------
+
+    def is_opened(self, purpose: str) -> bool:
+        """Whether a device of the account contributed for it, or was about to."""
+        return self._device.get(OPENED, purpose) is True
+
+    def open(self, purpose: str, *, now_ms: int) -> None:
+        """A contribution is about to tell the service which purpose it is for."""
+        if not self.is_opened(purpose):
+            self._device.put_reserved(Name(OPENED, purpose), True, now_ms=now_ms)
 
     # -- pause --------------------------------------------------------------------------
 

@@ -25,10 +25,13 @@ class ConsentCalls:
         self._transport = transport
         self._signer = signer
 
-    async def record(self, raw: bytes, sig: bytes, signed_by: DeviceId) -> bool:
-        """Appends an entry. False: another one stands there (CONSENT_CONFLICT). RemoteError."""
+    async def record(
+        self, raw: bytes, sig: bytes, signed_by: DeviceId, *, salt: bytes = b""
+    ) -> bool:
+        """Appends an entry. False: another one stands there (CONSENT_CONFLICT). `salt`: of a
+        withdrawal, has what was contributed for its purpose erased. RemoteError."""
         message = policy_pb2.RecordConsentRequest(
-            entry=policy_pb2.ConsentEntry(entry=raw, sig=sig, device_id=signed_by)
+            entry=policy_pb2.ConsentEntry(entry=raw, sig=sig, device_id=signed_by), salt=salt
         )
         try:
             await self._transport.call(RECORD, message, self._signer)

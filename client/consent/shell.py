@@ -181,7 +181,7 @@ class Consenting:
         """The service's list, judged. What it lost is uploaded again; what was sent by a run that
         was cut off is taken up, if it arrived."""
         listed = await self._calls.list()
-        self._take_pending([one.raw for one in listed])
+        await self._take_pending([one.raw for one in listed])
         found = compare(self.synced.core, self.records.chain(), listed)
         self._tell(found)
         for one in found.lost:
@@ -191,12 +191,14 @@ class Consenting:
             found.head = one.entry
         return found
 
-    def _take_pending(self, listed: list[bytes]) -> None:
+    async def _take_pending(self, listed: list[bytes]) -> None:
         row = self.synced.kept.get(PENDING_ROW)
         if row is None:
             return
         one = Recorded.of(values.decode(row), self.synced.core)
         if one is not None and one.entry.encode() in listed:
+            if not one.entry.granted:
+                await self._say(one)  # its answer was lost, and maybe what follows on it
             self._keep(one)
         else:
             self.synced.save({PENDING_ROW: None})
@@ -260,11 +262,21 @@ class Consenting:
             sig = consent.sign(core.identity, entry)
             one = Recorded(entry, sig, core.identity.device_id, receipt, answers, words)
             self.synced.save({PENDING_ROW: values.encode(one.as_value())})
-            if await self._calls.record(entry.encode(), sig, core.identity.device_id):
+            if await self._say(one):
                 self._keep(one)
                 return one
             compared = await self._compare()
         raise UserError("other devices keep changing what is agreed to: try again in a moment")
+
+    async def _say(self, one: Recorded) -> bool:
+        """To the service. With a withdrawal of what it knows the purpose of goes the salt: what
+        was contributed to rounds that are not settled is taken back."""
+        salt, purpose = b"", one.receipt.purpose
+        key = self.synced.core.aggregation_key
+        if not one.entry.granted and key is not None and self.records.is_opened(purpose):
+            salt = consent.salt(key, purpose)
+        raw = one.entry.encode()
+        return await self._calls.record(raw, one.sig, one.device_id, salt=salt)
 
     def _keep(self, one: Recorded) -> None:
         """The service has the entry: receipt and switch are stored in one write."""

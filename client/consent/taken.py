@@ -47,9 +47,9 @@ def before_withdrawing(measuring: Measuring, purpose: str) -> str:
     """One sentence or two: what can't be taken back."""
     count = _count(measuring, purpose)
     return (
-        f"For {purpose} this device took part in {count} round{'s' * (count != 1)}. Results that"
-        " came out, or will come out of these, stay as they are: nobody can tell your part from"
-        " the rest. What was recorded for nothing else is deleted, on all devices, for good."
+        f"For {purpose} this device took part in {count} round{'s' * (count != 1)}. What you gave"
+        " to rounds that are not settled is taken back. Results that came out stay as they are:"
+        " nobody can tell your part from the rest. What was recorded for nothing else is deleted, on all devices, for good."
     )
 
 

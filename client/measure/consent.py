@@ -37,6 +37,10 @@ class Consent(Protocol):
         """What a contribution for this purpose carries; None: nothing."""
         ...
 
+    def opening(self, purpose: str, *, now_ms: int) -> None:
+        """A contribution for this purpose is about to be sent. To be stored before it is."""
+        ...
+
 
 class ConsentSettings:
     """Consent as settings of the profile: of a device that is under no policy."""
@@ -61,6 +65,10 @@ class ConsentSettings:
         """There are no receipts without a policy."""
         del purpose
         return None
+
+    def opening(self, purpose: str, *, now_ms: int) -> None:
+        """Without receipts there is nothing to remember."""
+        del purpose, now_ms
 
     @property
     def allowed(self) -> tuple[str, ...]:

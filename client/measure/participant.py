@@ -253,6 +253,8 @@ class Participant:
         task_id, round_id = answered.task.task_id, answered.shown.manifest.round_id
         try:
             proof = self.consent.proof(answered.task.purpose)
+            self.consent.opening(answered.task.purpose, now_ms=self.synced.now_ms())
+            self.save()
             await self.rounds.contribute(round_id, made.header, made.boxes, proof)
         except RemoteError as error:
             if error.reason == reasons.CONSENT_MISSING:

@@ -6,6 +6,7 @@ are all that it judges (docs/protocol.md, 11).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from crypto import consent
@@ -16,19 +17,25 @@ from crypto.ids import DeviceId
 from rookery.v1 import policy_pb2
 from services.call import Lane, Route, SignedCall, SignedUnary
 from services.errors import ConsentInvalid, ConsentMissing, Malformed
+from services.rounds.desk import RoundDesk
+from services.store.errors import RoundUnknown
 from services.store.governance import ConsentRow, GovernanceStore
 from services.sync.desk import Desk, parse
 
 _POLICY = "/rookery.v1.Policy/"
 ENTRIES_PER_ANSWER_MAX = 256
+SALT_BYTES = 32
 
 
 class Consents:
     """Handlers for the accounts' chains of consent."""
 
-    def __init__(self, desk: Desk, recorded: Callable[[bool], None]) -> None:
+    def __init__(
+        self, desk: Desk, rounds: RoundDesk, recorded: Callable[[bool], None]
+    ) -> None:  # fmt: skip
         """`recorded`: told of each new entry whether it is a grant."""
         self._desk = desk
+        self._rounds = rounds
         self._recorded = recorded
 
     def routes(self) -> list[Route]:
@@ -43,11 +50,26 @@ class Consents:
         signed it: so a chain that this service lost comes back as it was."""
         request = parse(policy_pb2.RecordConsentRequest.FromString, raw)
         row = _read(request.entry, call)
+        opens = Proof(request.salt, row.seq) if request.salt else None
+        if opens is not None and (row.granted or len(request.salt) != SALT_BYTES):
+            raise Malformed("salt")
         call.check_live()
         if await self._desk.store.governance.append_consent(call.account, row):
             self._recorded(row.granted)
-        answer = policy_pb2.RecordConsentResponse(seq=row.seq, hash=row.hash)
+        # Behind it nothing more is taken. Who is cut off here sends the same once more.
+        taken = 0 if opens is None else await self._take_back(call, opens, row.tag)
+        answer = policy_pb2.RecordConsentResponse(seq=row.seq, hash=row.hash, taken_back=taken)
         return self._desk.info_field(call.tip.chain.seq) + answer.SerializeToString()
+
+    async def _take_back(self, call: SignedCall, opens: Proof, tag: bytes) -> int:
+        """Erases what the account gave to rounds of the purpose that the tag stands for."""
+        store, taken = self._rounds.store, 0
+        for round_id in await store.given_by(call.account):
+            with contextlib.suppress(RoundUnknown):  # it is over since
+                round_ = await self._rounds.round(round_id)
+                if opens.tag(call.account, round_.purpose) == tag:
+                    taken += await store.take_back(round_id, call.account)
+        return taken
 
     async def list(self, raw: bytes, call: SignedCall) -> bytes:
         """ListReceipts: of the calling device's own account, and of no other."""

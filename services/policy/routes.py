@@ -10,6 +10,7 @@ from services.policy.bundles import Bundles
 from services.policy.consents import Consents
 from services.policy.current import CurrentPolicy
 from services.policy.watch import WatchPolicy
+from services.rounds.desk import RoundDesk
 from services.sync.desk import Desk
 
 _POLICY = "/rookery.v1.Policy/"
@@ -21,7 +22,7 @@ def policy_routes(
     """Bundles, and consent. `hub`: of those who watch them. `recorded`: see `Consents`."""
     bundles = Bundles(desk, current)
     return [
-        *Consents(desk, recorded).routes(),
+        *Consents(desk, RoundDesk(desk, current), recorded).routes(),
         OpenUnary(_POLICY + "GetPolicy", bundles.get),
         SignedStream(_POLICY + "WatchPolicy", WatchPolicy(desk, hub, current), Lane.WATCH),
         KeyUnary(_POLICY + "PublishPolicy", bundles.publish, KeyRole.POLICY),

@@ -155,6 +155,19 @@ redis.call('HINCRBY', KEYS[1], 'held', -1)
 return 1
 """)
 
+TAKE_BACK = Script("""
+-- KEYS: 1 state, 2 contributions, then the parties' boxes. ARGV: 1 who. Who may give another one.
+local over = redis.call('HGET', KEYS[1], 'over')
+if not over then return -1 end
+local held = redis.call('HGET', KEYS[2], ARGV[1])
+if over == '1' or not held then return 0 end
+local place = struct.unpack('>I4', held, 33) - 1
+for n = 3, #KEYS do redis.call('LSET', KEYS[n], string.format('%.0f', place), '') end
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HINCRBY', KEYS[1], 'held', -1)
+return 1
+""")
+
 SEAL = Script("""
 -- KEYS: 1 state. How many contributions are held.
 local state = redis.call('HMGET', KEYS[1], 'over', 'held')

@@ -307,6 +307,26 @@ class RedisRounds:
         held = await self._link.call("HEXISTS", RoundKeys(round_id).given, account_id + incarnation)
         return bool(held)
 
+    async def given_by(self, account_id: AccountId) -> Sequence[bytes]:
+        """See `RoundStore.given_by`."""
+        found: list[bytes] = await self._link.call("ZRANGE", AccountKeys(account_id).given, 0, -1)
+        return found
+
+    async def take_back(self, round_id: bytes, account_id: AccountId) -> bool:
+        """See `RoundStore.take_back`."""
+        row = await self._known_row(round_id)
+        incarnation = await self._link.call("HGET", AccountKeys(account_id).state, "i")
+        if incarnation is None:
+            raise AccountAbsent("no such account")
+        round_keys = RoundKeys(round_id)
+        taken = await self._run_made(
+            row,
+            scripts.TAKE_BACK,
+            (round_keys.state, round_keys.given, *round_keys.all_boxes(len(row.parties))),
+            (account_id + incarnation,),
+        )
+        return bool(taken)
+
     async def forget_account(self, account_id: AccountId, incarnation: bytes) -> None:
         """Drops what a deleted account gave to rounds whose boxes are held. Whoever is
         interrupted calls it again: what is to be done stays noted until it is."""

@@ -196,6 +196,15 @@ class RoundStore(Protocol):
         """Whether a contribution of the account is held."""
         ...
 
+    async def given_by(self, account_id: AccountId) -> Sequence[bytes]:
+        """Ids of the rounds that hold a contribution of the account, or may."""
+        ...
+
+    async def take_back(self, round_id: bytes, account_id: AccountId) -> bool:
+        """Erases the account's contribution to a round; False if none is held. It can give
+        another one. RoundUnknown, AccountAbsent."""
+        ...
+
     async def seal_round(self, round_id: bytes) -> int:
         """No contribution is taken from now on; how many are held. RoundUnknown, RoundOver."""
         ...

@@ -208,6 +208,21 @@ class SqliteRounds:
             ).fetchone()
         return row is not None
 
+    async def given_by(self, account_id: AccountId) -> Sequence[bytes]:
+        """See `RoundStore.given_by`."""
+        with self._reads() as db:
+            rows = db.execute(
+                "SELECT round_id FROM account JOIN contribution USING (account_n)"
+                " JOIN round ON round_n = contribution_id >> ? WHERE account_id = ?",
+                (rounds.POSITION_BITS, account_id),
+            ).fetchall()
+        return [round_id for (round_id,) in rows]
+
+    async def take_back(self, round_id: bytes, account_id: AccountId) -> bool:
+        """See `RoundStore.take_back`."""
+        taken: bool = await self._submit(lambda tx: rounds.take_back(tx, round_id, account_id))
+        return taken
+
     async def seal_round(self, round_id: bytes) -> int:
         """See `RoundStore.seal_round`."""
         held: int = await self._submit(lambda tx: rounds.seal_round(tx, round_id))

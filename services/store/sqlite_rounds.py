@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Mapping
 from hashlib import blake2b
 
+from crypto.ids import AccountId
 from crypto.keys import device_id
 from crypto.primitives import SIG_BYTES
 from services.store.errors import (
@@ -229,19 +230,40 @@ def abandon(
 
 def forget_account(tx: Transaction, account_n: int) -> None:
     """Deletes every contribution of the account that is still held."""
-    rows = tx.db.execute(
-        "SELECT contribution_id, m FROM contribution"
+    for contribution_id, m, _ in _given(tx, account_n):
+        _erase(tx, contribution_id, m)
+
+
+def take_back(tx: Transaction, round_id: bytes, account_id: AccountId) -> bool:
+    """See `RoundStore.take_back`."""
+    there = tx.db.execute("SELECT 1 FROM round WHERE round_id = ?", (round_id,)).fetchone()
+    if there is None:
+        raise RoundUnknown("no such round")
+    given = _given(tx, tx.account(account_id).account_n)
+    mine = [row for row in given if row[2] == round_id]
+    for contribution_id, m, _ in mine:
+        _erase(tx, contribution_id, m)
+        tx.deleted = True
+    return bool(mine)
+
+
+def _given(tx: Transaction, account_n: int) -> list[tuple[int, int, bytes]]:
+    return tx.db.execute(
+        "SELECT contribution_id, m, round_id FROM contribution"
         " JOIN round ON round_n = contribution_id >> ? WHERE account_n = ?",
         (POSITION_BITS, account_n),
     ).fetchall()
-    for contribution_id, m in rows:
-        round_n, position = divmod(contribution_id, 1 << POSITION_BITS)
-        tx.db.executemany(
-            "DELETE FROM box WHERE box_id = ?",
-            [(box_base(round_n, party) + position,) for party in range(1, m + 1)],
-        )
-        tx.db.execute("UPDATE round SET held = held - 1 WHERE round_n = ?", (round_n,))
-    tx.db.execute("DELETE FROM contribution WHERE account_n = ?", (account_n,))
+
+
+def _erase(tx: Transaction, contribution_id: int, m: int) -> None:
+    """Its position stays empty: that is how parties hear of it."""
+    round_n, position = divmod(contribution_id, 1 << POSITION_BITS)
+    tx.db.executemany(
+        "DELETE FROM box WHERE box_id = ?",
+        [(box_base(round_n, party) + position,) for party in range(1, m + 1)],
+    )
+    tx.db.execute("UPDATE round SET held = held - 1 WHERE round_n = ?", (round_n,))
+    tx.db.execute("DELETE FROM contribution WHERE contribution_id = ?", (contribution_id,))
 
 
 def end_rounds(tx: Transaction, now_ms: int, retention: Retention) -> None:

@@ -93,8 +93,9 @@ class StreamBoxesResponse(_message.Message):
     @_builtins.property
     def erased(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """In the last frame, and in frames without boxes right before it if they are many: positions
-        of all contributions of this round whose accounts were deleted since. A party destroys what
-        it holds of them, as long as it has told no other party which reports it has.
+        of all contributions of this round that were erased, for an account was deleted or consent
+        withdrawn. A party destroys what it holds of them, as long as it has told no other party
+        which reports it has.
         """
 
     def __init__(

@@ -276,16 +276,23 @@ class RecordConsentRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRY_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    salt: _builtins.bytes
+    """With a withdrawal of a purpose that something was contributed for: opens the entry's tag, as
+    a contribution did. What is held of the account for rounds of that purpose is erased before
+    the answer, at the parties too (StreamBoxesResponse.erased). Else empty.
+    """
     @_builtins.property
     def entry(self) -> Global___ConsentEntry: ...
     def __init__(
         self,
         *,
         entry: Global___ConsentEntry | None = ...,
+        salt: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "salt", b"salt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -298,10 +305,13 @@ class RecordConsentResponse(_message.Message):
     INFO_FIELD_NUMBER: _builtins.int
     SEQ_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
+    TAKEN_BACK_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Of the newest entry, which is this one."""
     hash: _builtins.bytes
     """Its hash, 32 bytes: what the next one names as `prev`."""
+    taken_back: _builtins.int
+    """How many contributions were erased."""
     @_builtins.property
     def info(self) -> _common_pb2.ServerInfo: ...
     def __init__(
@@ -310,10 +320,11 @@ class RecordConsentResponse(_message.Message):
         info: _common_pb2.ServerInfo | None = ...,
         seq: _builtins.int = ...,
         hash: _builtins.bytes = ...,
+        taken_back: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "info", b"info", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "info", b"info", "seq", b"seq", "taken_back", b"taken_back"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
