@@ -49,7 +49,8 @@ def before_withdrawing(measuring: Measuring, purpose: str) -> str:
     return (
         f"For {purpose} this device took part in {count} round{'s' * (count != 1)}. What you gave"
         " to rounds that are not settled is taken back. Results that came out stay as they are:"
-        " nobody can tell your part from the rest. What was recorded for nothing else is deleted, on all devices, for good."
+        " nobody can tell your part from the rest. What was recorded for nothing else is deleted,"
+        " on all devices, for good."
     )
 
 
