@@ -42,10 +42,12 @@ class Mark:
 
     def forms(self) -> Iterator[tuple[str, bytes]]:
         """Name and bytes of each."""
-        start = self.raw if self.whole else self.raw[:START_BYTES]
-        yield from _spelt(start)
+        raw = bytes(self.raw)
+        yield from _spelt(raw if self.whole else raw[:START_BYTES])
+        if len(raw) > START_BYTES:
+            yield from _shown(raw)
         for name, made in HASHES.items():
-            for spelling, form in _written(made(self.raw)[:START_BYTES]):
+            for spelling, form in _written(made(raw)[:START_BYTES]):
                 yield (name if spelling == "raw" else f"{name}, {spelling}"), form
 
 
@@ -59,19 +61,25 @@ class Hit:
 
 
 def _spelt(raw: bytes) -> Iterator[tuple[str, bytes]]:
-    """As bytes, and as a program puts bytes into a text."""
+    """As bytes, and as programs put bytes into a text, which is then escaped or not."""
     yield from _written(raw)
-    text = raw.decode("latin-1")
     seen = {raw}
-    for name, form in (
-        ("repr", repr(raw)[2:-1].encode()),
-        ("latin-1", text.encode()),
-        ("json", json.dumps(text)[1:-1].encode()),
-        ("label", text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"').encode()),
-    ):
-        if form not in seen:
-            seen.add(form)
-            yield name, form
+    for name, text in (("repr", repr(raw)[2:-1]), ("latin-1", raw.decode("latin-1"))):
+        for where, form in (
+            ("", text),
+            (" in JSON", json.dumps(text)[1:-1]),
+            (" in a label", text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')),
+        ):
+            if form.encode() not in seen:
+                seen.add(form.encode())
+                yield name + where, form.encode()
+
+
+def _shown(raw: bytes) -> Iterator[tuple[str, bytes]]:
+    """As an id of ours shows itself (`crypto.ids`)."""
+    short = f"{raw[:4].hex()}\N{HORIZONTAL ELLIPSIS}"
+    yield "short", short.encode()
+    yield "short in JSON", json.dumps(short)[1:-1].encode()
 
 
 def _written(raw: bytes) -> Iterator[tuple[str, bytes]]:

@@ -5,10 +5,8 @@ pass by; and the search for what they must not say. A helper.
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from client.remoteerrors import RemoteError
 from client.steps import Push
 from client.tracing import Tracing
 from client.transport import Signer, Transport
+from crypto.marks import Finder, Mark
 from mpc.keys import PublisherKey
 from mpc.manifest import Manifest
 from mpc.task import Task
@@ -37,45 +36,11 @@ from tests.worlds import World
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 NAME, VALUE = "secret-setting-name", b"secret-setting-value"
 TASK_NAME = "favourite-cuisine-of-everybody"
-_PREFIX_BYTES = 9
-"""So much of something is it: three whole groups of base64."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hidden:
-    """Something that nobody may say. `what` is for the test's own message."""
-
-    what: str
-    raw: bytes
-
-    def texts(self) -> list[str]:
-        """It, and its beginning, as a program might put them into a text."""
-        raws = (self.raw, self.raw[:_PREFIX_BYTES])
-        return [text for raw in raws for text in _texts(raw)]
-
-    def spellings(self) -> Iterator[bytes]:
-        """Those texts, as each place where they could stand escapes them; and the bytes."""
-        yield self.raw[:_PREFIX_BYTES]
-        for text in self.texts():
-            yield text.encode()
-            yield json.dumps(text)[1:-1].encode()
-            yield text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"').encode()
-
-
-def _texts(raw: bytes) -> tuple[str, ...]:
-    return (
-        raw.hex(),
-        raw.hex().upper(),
-        base64.b64encode(raw).decode().rstrip("="),
-        base64.urlsafe_b64encode(raw).decode().rstrip("="),
-        repr(raw)[2:-1],
-        raw.decode("latin-1"),
-    )
-
-
-def leaks(said: bytes, hidden: Sequence[Hidden]) -> set[str]:
+def leaks(said: bytes, hidden: Sequence[Mark]) -> set[str]:
     """What of it stands in what was said."""
-    return {one.what for one in hidden for text in one.spellings() if text in said}
+    return {hit.mark.sort for hit in Finder(hidden).find(said)}
 
 
 @dataclass(slots=True)
@@ -85,11 +50,11 @@ class Said:
     pages: dict[str, bytes] = field(default_factory=dict)
     lines: dict[str, bytes] = field(default_factory=dict)
     collector: Collector = field(default_factory=Collector)
-    hidden: list[Hidden] = field(default_factory=list)
+    hidden: list[Mark] = field(default_factory=list)
 
     def hide(self, what: str, *raws: bytes) -> None:
         """Must not be said."""
-        self.hidden += [Hidden(what, raw) for raw in raws if raw]
+        self.hidden += [Mark(what, raw) for raw in raws if raw]
 
 
 def watched(folder: Path) -> Said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 
@@ -9,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from crypto.marks import HASHES, START_BYTES, Mark
 from services.metrics import REASONS
 from services.otlp import Otlp
 from services.spans import Part, Tracer
@@ -51,15 +53,32 @@ def test_no_span_has_anything_of_anybody(said: Said) -> None:
 
 
 def test_a_leak_that_is_planted_is_found(said: Said) -> None:
-    """In a metric, a line and a span, in each spelling, whole or its beginning."""
-    for planted in {one.what: one for one in said.hidden}.values():
-        for text in planted.texts():
+    """In a metric, a line and a span, in each spelling, whole, its beginning or a hash of it."""
+    for planted in {one.sort: one for one in said.hidden}.values():
+        for text in texts(planted):
             assert leaks(_metric(text), [planted]), planted
             assert leaks(_line(text), [planted]), planted
-    planted = next(one for one in said.hidden if one.what == "account id")
-    for text in planted.texts():
+    planted = next(one for one in said.hidden if one.sort == "account id")
+    for text in texts(planted):
         assert leaks(_span(text), [planted]), planted
     assert not leaks(_metric("x") + _line("x") + _span("x"), said.hidden)
+
+
+def texts(mark: Mark) -> list[str]:
+    """It, its beginning, and a hash, as a program might put them into a text."""
+    raws = (bytes(mark.raw), mark.raw[:START_BYTES])
+    hashes = (made(mark.raw) for made in HASHES.values())
+    spelt = [text for raw in raws for text in (repr(raw)[2:-1], raw.decode("latin-1"))]
+    return spelt + [text for raw in (*raws, *hashes) for text in _encoded(raw)]
+
+
+def _encoded(raw: bytes) -> tuple[str, ...]:
+    return (
+        raw.hex(),
+        raw.hex().upper(),
+        base64.b64encode(raw).decode().rstrip("="),
+        base64.urlsafe_b64encode(raw).decode().rstrip("="),
+    )
 
 
 def _metric(text: str) -> bytes:
