@@ -46,7 +46,7 @@ from tests.service_process import ServiceProcess
 
 KEY = PublisherKey(b"\x07" * 32)
 PURPOSE = "personalisation"
-PEOPLE, WINDOW_MS = 20, 7_000
+PEOPLE, WINDOW_MS = 20, 6_000
 SPEC = replace(PLAIN, judges_permille=400, rate_milli=6000)
 RHO = 900_000_000
 """Of twenty people noise that protects them would hide everything: here it is the machinery that

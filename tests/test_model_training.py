@@ -177,6 +177,17 @@ def test_a_task_names_its_model_and_costs_what_it_may() -> None:
     assert federated.round_id(other) != federated.round_id(made)
 
 
+def test_a_round_that_may_cost_nothing_is_refused() -> None:
+    """No noise is that much."""
+    with pytest.raises(FormatError, match="1 micro-rho or more"):
+        federated.task(Model.genesis(SPEC), Part.TRAIN, 1, replace(TERMS, micro_rho=0))
+
+
+def test_what_is_trained_on_is_in_no_repr() -> None:
+    """It ends up in logs."""
+    assert repr(Examples.of(SPEC, people(3, "repr"))) == "Examples(3 people, content hidden)"
+
+
 def test_a_task_that_is_not_of_this_model_is_refused() -> None:
     """By name, by bounds, by the model's hash; each says which."""
     model = Model.genesis(SPEC)

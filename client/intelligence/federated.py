@@ -137,7 +137,10 @@ def task(model: Model, part: Part, number: int, terms: Terms) -> Task:
 
 
 def least_noise(kind: Kind, micro_rho: int, *, m: int, t: int) -> Law:
-    """The least discrete Gaussian with which opening the kind's sums costs no more than so much."""
+    """The least discrete Gaussian with which opening the kind's sums costs no more than so much;
+    FormatError if there is none."""
+    if micro_rho < 1:
+        raise FormatError("noise", "a round costs 1 micro-rho or more")
     least = GAUSSIAN_SHARE_VARIANCE_MIN * (m - t) * MILLI**2
     asked = ceil(kind.l2_squared * privacy.MICRO * MILLI**2 / (2 * micro_rho))
     sigma_milli = isqrt(max(least, asked) - 1) + 1

@@ -56,6 +56,9 @@ class Examples:
     def __len__(self) -> int:
         return len(self.x)
 
+    def __repr__(self) -> str:
+        return f"Examples({len(self)} people, content hidden)"
+
 
 def gradient(
     spec: ModelSpec, weights: Floats, examples: Examples, context: Floats
