@@ -19,11 +19,13 @@ from client.transport import Signer
 from crypto import contribution, wake
 from crypto.keys import Recipient
 from mpc.manifest import Manifest
+from rookery.v1 import accounts_pb2
 from services import keys
+from services.party.states import State
 from tests.consent_worlds import COUNTING, favourites, policy, record
 from tests.governed_service import Governed
 from tests.governed_worlds import KEY, shown
-from tests.party_process import PUBLISHER, Parties, until
+from tests.party_process import PUBLISHER, Parties, Town, task, town, until
 from tests.redis_process import RedisServer
 from tests.relay_worlds import attached
 from tests.served import AUDIENCE
@@ -32,7 +34,7 @@ from tests.shell_worlds import Fleet, fleet
 from tests.wake_worlds import GATEWAY_AUDIENCE, KEY as GATEWAY, SERVICE_SEED, token_of
 
 pytestmark = pytest.mark.timeout(300)
-WINDOW_MS = 12_000
+WINDOW_MS = 10_000
 
 
 @dataclass
@@ -253,3 +255,26 @@ async def test_a_person_who_asks_to_be_forgotten_is_nowhere(
             answer = await there.parties.finished(round_)
             assert answer.result
             assert hits(there.stored(), names) == []
+
+
+def test_parties_that_wait_for_another_one_still_hear_of_it(tmp_path: Path) -> None:
+    """The window is over and a party is down: until they have told it what they have, the others
+    ask the relay, and destroy what was erased since."""
+    with town(tmp_path, 3, 3) as made:
+        asyncio.run(_wait_and_forget(made))
+
+
+async def _wait_and_forget(made: Town) -> None:
+    asked = task("waiting", window_ms=4_000)
+    there = Place(made.process, made.parties, None)
+    round_ = await made.parties.collect(asked)
+    await made.vote(asked, round_, [1, 2, 2])
+    await until(lambda: all(len(one) == 3 for one in reports(there, round_)))
+    made.parties.all[2].kill()
+    waiting = made.parties.all[:2]
+    await until(lambda: all(one.state(round_) is State.CLOSED for one in waiting))
+    async with attached(made.process) as relay:
+        delete = accounts_pb2.DeleteAccountRequest(account_id=made.people[0].account_id)
+        await relay.call(made.people[0], "/rookery.v1.Accounts/DeleteAccount", delete)
+    await until(lambda: all(len(one) == 2 for one in reports(there, round_)[:2]))
+    assert all(one.state(round_) is State.CLOSED for one in waiting)
