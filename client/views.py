@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from client.core import Core
 from client.errors import BadName, BadValue, Revoked, ValueTooLong
+from client.local import Kept
 from client.outbox import Edit
 from client.profile import Name, Order, part_of
 from client.values import Part, Value, decode, encode
@@ -24,8 +25,14 @@ def shown(core: Core, name: Name) -> bytes | None:
     not be read now."""
     if hidden(core, name):
         return None
-    kept = core.local.value(name)
+    kept = _local_value(core, name)
     return kept.value if kept is not None else synced(core, name)
+
+
+def _local_value(core: Core, name: Name) -> Kept | None:
+    """A setting or a member that stays here. While a task is answered there is none: what was
+    recorded to stay stays, also if a later policy lets tasks read what is recorded by it."""
+    return core.local.value(name) if core.only is None else None
 
 
 def hidden(core: Core, name: Name) -> bool:
@@ -56,8 +63,9 @@ def names_in(core: Core, collection: str) -> list[str]:
 def collections(core: Core) -> tuple[str, ...]:
     """Collections with something in them; the protocol's own are left out."""
     found = set(core.profile.collections()) | {name.collection for name in core.outbox.edits}
-    own = (name for name, _ in (*core.local.values(), *core.local.scores()))
-    here = {name.collection for name in own if not hidden(core, name)}
+    here: set[str] = set()
+    if core.only is None:
+        here = {name.collection for name, _ in (*core.local.values(), *core.local.scores())}
     filled = {name for name in found - here if names_in(core, name)}
     return tuple(sorted(name for name in filled | here if not name.startswith(".")))
 
@@ -104,9 +112,7 @@ def shares(core: Core, collection: str, key: str) -> dict[int | None, Part]:
         part = None if data is None else Part.decode(data)
         if part is not None:
             found[index] = part
-    kept = core.local.score(Name(collection, key))
-    if hidden(core, Name(collection, key)):
-        return found
+    kept = core.local.score(Name(collection, key)) if core.only is None else None
     return found if kept is None else {**found, None: kept}
 
 
@@ -114,8 +120,8 @@ def scores(core: Core, collection: str, now_ms: int | None = None) -> list[str]:
     """Keys of all scores of a collection; of those that count, if it is said for when."""
     found = (part_of(key) for key in names_in(core, collection))
     keys = {part[0] for part in found if part is not None}
-    own = (name for name, _ in core.local.scores() if name.collection == collection)
-    keys |= {name.key for name in own if not hidden(core, name)}
+    if core.only is None:
+        keys |= {name.key for name, _ in core.local.scores() if name.collection == collection}
     return sorted(
         key
         for key in keys
@@ -128,7 +134,9 @@ def scores(core: Core, collection: str, now_ms: int | None = None) -> list[str]:
 def written_ms(core: Core, name: Name) -> int:
     """When the value that counts was written, by the clock of the device that wrote it; 0 if
     there is none."""
-    kept = core.local.value(name)
+    if hidden(core, name):
+        return 0
+    kept = _local_value(core, name)
     return kept.at_ms if kept is not None else synced_ms(core, name)
 
 

@@ -173,6 +173,30 @@ def test_what_stays_on_the_device_is_not_read_for_a_task_either(one: Meter) -> N
         assert one.device.scores("notes", now_ms=one.now_ms) == {}
 
 
+def test_what_was_recorded_to_stay_on_the_device_stays_though_a_later_policy_lets_it_go(
+    one: Meter,
+) -> None:
+    """A setting and a score of reach `device`: under a bundle that a task reads them by, the task
+    gets what the account's devices share, and nothing of what was kept here."""
+    names = {"cuisine": Name("food", "cuisine"), "rating": Name("rating", "thai")}
+    core, now_ms = one.device._core, one.now_ms
+    one.device.add_score("rating", "thai", 1, now_ms=now_ms)
+    core.local.put(names["cuisine"], encode("lao"), now_ms, core.journal)
+    core.local.put_score(names["rating"], Part(2, now_ms), core.journal)
+    under(one, policy(replace(RULE, signals=("cuisine", "rating"))))
+    assert one.device.get("food", "cuisine") == "lao"
+    assert one.device.score("rating", "thai", now_ms=now_ms) == 3
+    with one.measuring.reading(cuisine()):
+        assert one.device.get("food", "cuisine") is None
+        assert one.device.list("food") == {}
+        assert one.device.members("food") == frozenset()
+        assert one.device.score("rating", "thai", now_ms=now_ms) == 1
+        assert one.device.shares("rating", "thai").keys() == {0}
+        assert one.device.collections() == ("rating",)
+        assert one.measures.of(cuisine(), one.device, now_ms=now_ms) is None
+    assert one.device.get("food", "cuisine") == "lao"
+
+
 async def test_a_governed_device_answers_out_of_what_the_policy_declares(
     relay: Relay, devices: Fleet
 ) -> None:
