@@ -212,7 +212,7 @@ class SyncedDevice:
             await self._drain(also_pull=True)
             self._tidy()
             await self._drain(also_pull=True)
-            if self.governed and await self._settle_consent():
+            if self.governed and not self.core.status.revoked and await self._settle_consent():
                 await self._drain(also_pull=True)
 
     async def _settle_consent(self) -> bool:
@@ -221,8 +221,10 @@ class SyncedDevice:
         try:
             await self.consenting.settle()
         except RemoteError as error:
-            if error.transient or error.reason == reasons.UNAUTHENTICATED:
+            if error.transient:
                 raise
+            if error.reason == reasons.UNAUTHENTICATED:
+                self.lose_account()
             if error.reason != reasons.UNSUPPORTED:
                 self.core.alarm(
                     "consent-refused",

@@ -15,7 +15,7 @@ from client import remoteerrors as reasons, values
 from client.consent.ledger import Standing
 from client.consent.records import RECEIPTS
 from client.consent.shell import PENDING_ROW, UNKNOWN_MS, UNKNOWN_ROW
-from client.errors import NothingThere, UserError
+from client.errors import AccountGone, NothingThere, UserError
 from client.gate import SignalRefused
 from client.measure.participant import Outcome
 from client.profile import Name
@@ -24,6 +24,7 @@ from client.resetting import UNDO_ROW
 from client.sync import SyncedDevice
 from client.vault import MemoryVault
 from crypto import consent
+from crypto.policy.access import Access, Grant
 from mpc.manifest import Manifest
 from tests.consent_worlds import (
     ADVICE,
@@ -419,6 +420,37 @@ async def test_an_account_that_is_made_again_has_its_consent_again(tmp_path: Pat
         await again.sync_once()
         assert await listed(again) == before
         assert standing(again) is Standing.GRANTED
+
+
+async def test_a_device_that_was_removed_syncs_no_consent_and_says_so_as_ever(
+    home: House,
+) -> None:
+    """Under a policy it learns of its end in the same words as without one."""
+    await home.a.consenting.grant(COUNTING)
+    await home.both()
+    gone = home.b.core.identity.device_id
+    home.a.edit(lambda core, _: core.rotate([gone]))
+    await home.a.sync_once()
+    with pytest.raises(AccountGone):
+        await home.b.sync_once()
+    assert standing(home.a) is Standing.GRANTED
+    await home.a.consenting.grant(ADVICE)
+    assert rules(home.a) == []
+
+
+async def test_a_service_that_takes_no_consent_keeps_nobody_from_syncing(home: House) -> None:
+    """Its policy does not let devices call it: an alarm, and everything else goes on."""
+    grants = tuple(
+        Grant("anyone", f"/rookery.v1.{name}/*", ("*",))
+        for name in ("Accounts", "Sync", "Rounds", "Parties")
+    )
+    open_policy = Grant("anyone", "/rookery.v1.Policy/GetPolicy", ("*",))
+    closed = Access((), (*grants, open_policy))
+    await home.publish(policy(home.held, access=closed))
+    for synced in (home.a, home.b):
+        await synced.sync_once()
+        assert rules(synced) == ["consent-refused"]
+    assert home.a.holding.sequence == 2
 
 
 # --- starting anew ---
