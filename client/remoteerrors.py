@@ -98,7 +98,10 @@ _ADVICE: Final[Mapping[str, str]] = {
     ),
     TASK_UNDECLARED: "the policy in force does not declare the task, or stops it",
     CONSENT_CONFLICT: "another device said something at the same moment: try again",
-    CONSENT_MISSING: "the service holds no consent for the purpose of this task",
+    CONSENT_MISSING: (
+        "the service holds no consent for the purpose of this task: `rookery device consent` shows"
+        " what was said to it (a device under no policy needs `rookery device trust --policy` first)"
+    ),
     UNREACHABLE: "the service can't be reached: check the network and --server, then try again",
     UNSUPPORTED: "there is no rookery service at this address: check --server",
 }
