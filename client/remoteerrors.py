@@ -100,7 +100,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     CONSENT_CONFLICT: "another device said something at the same moment: try again",
     CONSENT_MISSING: (
         "the service holds no consent for the purpose of this task: `rookery device consent` shows"
-        " what was said to it (a device under no policy needs `rookery device trust --policy` first)"
+        " what was said to it (under no policy yet? `rookery device trust --policy KEY` first)"
     ),
     UNREACHABLE: "the service can't be reached: check the network and --server, then try again",
     UNSUPPORTED: "there is no rookery service at this address: check --server",
