@@ -100,6 +100,17 @@ async def test_who_is_no_operator_is_told_what_makes_one(office: Office, tmp_pat
     assert "role operator" in made.out
 
 
+async def test_a_log_with_a_hole_does_not_reach_its_head(office: Office) -> None:
+    """Whatever was taken out: the reader is told where the log ends for it."""
+    for _ in range(3):
+        await office.json("health")
+    with closing(sqlite3.connect(office.relay.service.path / "rookery.db")) as db, db:
+        db.execute("DELETE FROM audit WHERE seq BETWEEN 3 AND 4")
+    broken = await office.json("audit", code=1)
+    assert (broken["holds"], len(broken["entries"])) == (False, 2)
+    assert "ends at entry 2" in broken["why"]
+
+
 def test_the_reader_s_chain_is_the_service_s() -> None:
     """Both sides hash alike; anything else is refused with its place."""
     first = following(Head(0, ZEROS), 0, b"one", 5)

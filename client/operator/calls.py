@@ -103,15 +103,22 @@ class Operations:
         self, noted: ChainHead | None = None
     ) -> AsyncGenerator[tuple[AuditEntry, ...], None]:
         """The log from its start, each page verified before it is given out. LogBroken: it is
-        no chain, or the head that was noted earlier is not in it."""
+        no chain, does not reach the head that the service names, or the head that was noted
+        earlier is not in it."""
         page = await self.audit()
         head = page.anchor
         met = noted is None or noted == head
         for _ in range(PAGES_MAX):
+            before = head
             head = follow(head, page.entries)
-            met = met or any((one.seq, one.hash) == noted for one in page.entries)
+            heads = {before, *(ChainHead(one.seq, one.hash) for one in page.entries)}
+            met = met or noted in heads
             yield page.entries
             if not page.more:
+                if page.head not in heads:
+                    raise LogBroken(
+                        f"the log ends at entry {head.seq}, and its head is entry {page.head.seq}"
+                    )
                 if not met:
                     raise LogBroken("the head that was noted is not in the log")
                 return

@@ -10,7 +10,7 @@ from typing import Any
 
 from services.audit.local import reading
 from services.audit.record import Record
-from services.audit.walk import Verdict, pages, parse_head, show_head, verify
+from services.audit.walk import EntryMissing, Verdict, pages, parse_head, show_head, verify
 from services.config import Config, ConfigError, of_arguments
 from services.keeping.errors import KeepingError
 from services.keeping.foreseen import FORESEEN
@@ -60,10 +60,16 @@ async def _verify(config: Config, noted: Head | None) -> Verdict:
 
 async def _show(config: Config, after: int, *, as_json: bool) -> None:
     async with reading(config) as store:
-        async for rows in pages(store.governance, after):
-            for row in rows:
-                data = as_data(row)
-                print(json.dumps(data) if as_json else line(data))
+        try:
+            async for rows in pages(store.governance, after):
+                for row in rows:
+                    data = as_data(row)
+                    print(json.dumps(data) if as_json else line(data))
+        except EntryMissing as missing:
+            raise KeepingError(
+                f"the audit log does not hold: {missing}; `--after {missing.seq}` shows what is"
+                " behind it"
+            ) from None
 
 
 def _report(verdict: Verdict, *, as_json: bool) -> None:

@@ -48,38 +48,80 @@ class Verdict:
         return not self.why
 
 
+class EntryMissing(Exception):
+    """The log goes on behind an entry that is not there."""
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(f"entry {seq} is missing")
+        self.seq = seq
+
+
 async def pages(log: Log, after: int = 0) -> AsyncIterator[Sequence[AuditEntry]]:
-    """All entries behind a seq."""
-    while rows := await log.read_audit(after, rows_max=ROWS_MAX):
+    """All entries behind a seq, up to the head. EntryMissing."""
+    while True:
+        rows = await log.read_audit(after, rows_max=ROWS_MAX)
+        if not rows:
+            if (await log.audit_head()).seq <= after:
+                return
+            # It may have grown since, or been trimmed. Otherwise there is a hole.
+            rows = await log.read_audit(after, rows_max=ROWS_MAX)
+            if not rows:
+                raise EntryMissing(max(after, (await log.audit_anchor()).seq) + 1)
         yield rows
         after = rows[-1].seq
 
 
 async def verify(log: Log, noted: Head | None = None) -> Verdict:
-    """The log against itself, and against a head that was noted earlier (seq 0: only its hash
-    was)."""
-    anchor = end = await log.audit_anchor()
-    count, met = 0, noted is None or _is(noted, anchor)
-    async for rows in pages(log):
-        broken = first_broken(rows, end)
-        if broken is not None:
-            why = f"entry {broken} is altered, missing or not in its place"
-            return Verdict(count, anchor, Head(broken - 1, end.hash), broken, why)
-        for row in rows:
-            try:
-                Record.decode(row.body)
-            except FormatError as error:
-                return Verdict(count, anchor, end, row.seq, f"entry {row.seq}: {error.message}")
-            end = Head(row.seq, row.hash)
-            count += 1
-            met = met or (noted is not None and _is(noted, end))
+    """The log against itself, from its anchor to its head, and against a head that was noted
+    earlier (seq 0: only its hash was)."""
+    while True:
+        anchor = await log.audit_anchor()
+        verdict = await _walk(log, anchor, noted)
+        # What was trimmed meanwhile is not missing.
+        if verdict.holds or await log.audit_anchor() == anchor:
+            return verdict
+
+
+async def _walk(log: Log, anchor: Head, noted: Head | None) -> Verdict:
+    end, count, met = anchor, 0, noted is None or _is(noted, anchor)
+
+    def broken(why: str, at: int | None = None) -> Verdict:
+        return Verdict(count, anchor, end, at, why)
+
+    try:
+        async for rows in pages(log):
+            seq = first_broken(rows, end)
+            if seq is not None:
+                return broken(f"entry {seq} is altered, missing or not in its place", seq)
+            for row in rows:
+                try:
+                    Record.decode(row.body)
+                except FormatError as error:
+                    return broken(f"entry {row.seq}: {error.message}", row.seq)
+                end = Head(row.seq, row.hash)
+                count += 1
+                met = met or (noted is not None and _is(noted, end))
+    except EntryMissing as missing:
+        return broken(str(missing), missing.seq)
+    if not await _ends_at(log, end):
+        return broken("the head that the store names is not the last entry")
     if met or noted is None:
-        return Verdict(count, anchor, end)
+        return broken("")
     if 0 < noted.seq < anchor.seq:
-        why = f"entry {noted.seq} was trimmed: note a head newer than entry {anchor.seq}"
-        return Verdict(count, anchor, end, None, why)
-    return Verdict(count, anchor, end, None, "the head that was noted is not in the log: entries "
-                   "behind it are gone, or it was written anew")  # fmt: skip
+        return broken(f"entry {noted.seq} was trimmed: note a head newer than entry {anchor.seq}")
+    return broken(
+        "the head that was noted is not in the log: entries behind it are gone, or it was"
+        " written anew"
+    )
+
+
+async def _ends_at(log: Log, end: Head) -> bool:
+    """Whether the store's head is this one, or follows on it if the log has grown since."""
+    head = await log.audit_head()
+    if head.seq <= end.seq:
+        return head == end
+    rows = await log.read_audit(end.seq, rows_max=1)
+    return bool(rows) and first_broken(rows, end) is None
 
 
 def _is(noted: Head, found: Head) -> bool:

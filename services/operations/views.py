@@ -81,11 +81,11 @@ class Views:
         if request.after > _COUNT_MAX:
             raise Malformed("after")
         store = self._desk.store.governance
+        # Before the entries: the last page then has the head that it names.
+        anchor, head = await store.audit_anchor(), await store.audit_head()
         rows = await store.read_audit(request.after, rows_max=ENTRIES_MAX + 1)
         answer = operations_pb2.ListAuditResponse(
-            more=len(rows) > ENTRIES_MAX,
-            anchor=chain_head(await store.audit_anchor()),
-            head=chain_head(await store.audit_head()),
+            more=len(rows) > ENTRIES_MAX, anchor=chain_head(anchor), head=chain_head(head)
         )
         for row in rows[:ENTRIES_MAX]:
             answer.entries.add(

@@ -105,6 +105,14 @@ def first_broken(entries: Sequence[AuditEntry], after: Head) -> int | None:
     return None
 
 
+def without_gap(entries: Sequence[AuditEntry], first: int) -> Sequence[AuditEntry]:
+    """Entries from `first` on, up to where one is missing."""
+    for place, entry in enumerate(entries):
+        if entry.seq != first + place:
+            return entries[:place]
+    return entries
+
+
 class GovernanceStore(Protocol):
     """The part of a store for governance."""
 
@@ -159,7 +167,8 @@ class GovernanceStore(Protocol):
         ...
 
     async def read_audit(self, after: int, *, rows_max: int) -> Sequence[AuditEntry]:
-        """Entries with a greater seq, ascending; those that were trimmed are left out."""
+        """Entries with a greater seq, ascending; those that were trimmed are left out. They end
+        before one that is missing: with the head further on, none means that the next one is."""
         ...
 
     async def audit_head(self) -> Head:
@@ -180,4 +189,5 @@ class GovernanceStore(Protocol):
 __all__ = [
     "AUDIT_BODY_BYTES_MAX", "NOTHING", "ZEROS", "AuditEntry", "ConsentRow", "ConsentState",
     "GovernanceStore", "Head", "PolicyRow", "audit_hash", "first_broken", "following",
+    "without_gap",
 ]  # fmt: skip

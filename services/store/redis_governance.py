@@ -40,6 +40,7 @@ from services.store.governance import (
     Head,
     PolicyRow,
     following,
+    without_gap,
 )
 from services.store.redis_governance_rows import (
     AUDIT_ANCHOR,
@@ -291,7 +292,7 @@ class RedisGovernance:
             return ()
         rows = await self._link.call("HMGET", AUDIT_ENTRIES, *map(seq_name, seqs))
         found = zip(seqs, rows, strict=True)
-        return [unpack_entry(seq, raw) for seq, raw in found if raw is not None]
+        return without_gap([unpack_entry(seq, raw) for seq, raw in found if raw is not None], first)
 
     async def audit_head(self) -> Head:
         """See `GovernanceStore.audit_head`."""

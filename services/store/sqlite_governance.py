@@ -19,6 +19,7 @@ from services.store.governance import (
     Head,
     PolicyRow,
     following,
+    without_gap,
 )
 from services.store.sqlite_schema import one_moment
 from services.store.sqlite_state import Entry
@@ -107,7 +108,7 @@ def _audit_end(db: sqlite3.Connection) -> tuple[Head, int]:
 
 
 def read_audit(db: sqlite3.Connection, after: int, rows_max: int) -> list[AuditEntry]:
-    """See `GovernanceStore.read_audit`."""
+    """See `GovernanceStore.read_audit`; here, what is missing is left out."""
     rows = db.execute(
         f"SELECT {_AUDIT} FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
         (after, rows_max),
@@ -263,7 +264,8 @@ class SqliteGovernance:
     async def read_audit(self, after: int, *, rows_max: int) -> Sequence[AuditEntry]:
         """See `GovernanceStore.read_audit`."""
         with self._reads() as db:
-            return read_audit(db, after, rows_max)
+            first = max(after, audit_anchor(db).seq) + 1
+            return without_gap(read_audit(db, after, rows_max), first)
 
     async def audit_head(self) -> Head:
         """See `GovernanceStore.audit_head`."""
