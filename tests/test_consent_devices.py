@@ -14,7 +14,9 @@ import pytest
 from client import remoteerrors as reasons, values
 from client.consent.ledger import Standing
 from client.consent.records import RECEIPTS
-from client.consent.shell import PENDING_ROW, UNKNOWN_MS, UNKNOWN_ROW
+from client.consent.remote import ConsentCalls
+from client.consent.shell import UNKNOWN_MS, UNKNOWN_ROW, Consenting
+from client.consent.underway import ROW as PENDING_ROW
 from client.errors import AccountGone, NothingThere, UserError
 from client.gate import SignalRefused
 from client.measure.participant import Outcome
@@ -38,6 +40,7 @@ from tests.consent_worlds import (
     record,
     taking_part,
 )
+from tests.governed_worlds import KEY, shown as signed
 from tests.relay_worlds import report
 from tests.shell_worlds import DAY_MS, Clock, Watching, rules, shown
 
@@ -136,18 +139,188 @@ async def test_a_grant_needs_the_service(home: House) -> None:
 
 
 async def test_a_grant_that_was_cut_off_behind_the_service_is_taken_up(home: House) -> None:
-    """The next sync finds that it arrived, and keeps its receipt; one that did not is dropped."""
+    """The next sync finds that it arrived, and keeps its receipt."""
     await home.a.consenting.grant(ADVICE)
     row = home.a.core.get(RECEIPTS, f"{1:012d}")
     assert isinstance(row, list)
     home.a.core.put_reserved(Name(RECEIPTS, f"{1:012d}"), None, now_ms=home.a.now_ms())
-    home.a.save({PENDING_ROW: values.encode(row)})
+    home.a.save({PENDING_ROW: values.encode([row])})
     again = home.devices.again(home.a)
     assert standing(again, ADVICE) is Standing.NEVER
     await again.sync_once()
     assert standing(again, ADVICE) is Standing.GRANTED
     assert PENDING_ROW not in again.vault.load()
     assert rules(again) == []
+
+
+class Late:
+    """The next entries are sent, and their callers give up before they arrive."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.patch = monkeypatch
+        self.sent: list[Any] = []
+
+    def __enter__(self) -> Late:
+        async def given_up(calls: Any, *args: Any, **kwargs: Any) -> bool:
+            self.sent.append((calls, args, kwargs))
+            raise RemoteError(reasons.UNREACHABLE, status="DEADLINE_EXCEEDED")
+
+        self.patch.setattr(ConsentCalls, "record", given_up)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.patch.undo()
+
+    async def arrive(self) -> None:
+        for calls, args, kwargs in self.sent:
+            await calls.record(*args, **kwargs)
+
+
+async def test_a_grant_that_arrives_after_its_call_was_given_up_is_taken_up(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many syncs later: it is noted until something stands in its place."""
+    with Late(monkeypatch) as late, pytest.raises(RemoteError):
+        await home.b.consenting.grant(COUNTING)
+    await home.b.sync_once()
+    assert standing(home.b) is Standing.NEVER
+    await late.arrive()
+    await home.both()
+    for synced in (home.a, home.b):
+        assert standing(synced) is Standing.GRANTED
+    assert PENDING_ROW not in home.b.vault.load()
+    assert [entry.granted for entry in await listed(home.b)] == [True]
+
+
+async def test_a_grant_that_is_given_again_sends_the_same_entry(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So whichever of the two calls arrives, its receipt is known."""
+    with Late(monkeypatch) as late:
+        for _ in range(2):
+            with pytest.raises(RemoteError):
+                await home.b.consenting.grant(COUNTING)
+    first, second = (args for _, args, _ in late.sent)
+    assert first == second
+    await home.b.consenting.grant(COUNTING)
+    await late.arrive()
+    await home.both()
+    assert standing(home.a) is Standing.GRANTED
+    assert len(await listed(home.b)) == 1
+
+
+async def test_a_grant_that_is_overtaken_is_dropped(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another entry stands in its place: it can't arrive any more."""
+    with Late(monkeypatch) as late, pytest.raises(RemoteError):
+        await home.b.consenting.grant(COUNTING)
+    await home.a.consenting.grant(ADVICE)
+    await home.b.sync_once()
+    assert PENDING_ROW not in home.b.vault.load()
+    await late.arrive()
+    await home.both()
+    assert standing(home.b) is Standing.NEVER
+    assert len(await listed(home.b)) == 1
+
+
+async def test_what_may_still_arrive_can_be_withdrawn(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grant whose answer did not come, taken back before it arrives, switches nothing on."""
+    with Late(monkeypatch) as late, pytest.raises(RemoteError):
+        await home.b.consenting.grant(COUNTING)
+    await home.b.consenting.withdraw(COUNTING)
+    await late.arrive()
+    await home.both()
+    for synced in (home.a, home.b):
+        assert standing(synced) is Standing.WITHDRAWN
+    assert [entry.granted for entry in await listed(home.b)] == [True, False]
+
+
+async def test_a_device_that_died_behind_the_service_stops_nobody(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its entry stands without a receipt: others build on it, in as many entries as they say
+    things, and all agree on what counts."""
+    await home.b.consenting.grant(ADVICE)
+    await home.both()
+    await dies_behind_the_service(home, monkeypatch, home.a.consenting.grant(COUNTING))
+    await home.b.consenting.grant(COUNTING)
+    assert standing(home.b) is Standing.GRANTED
+    record(home.b, "food/cuisine", "thai")
+    done = await home.b.consenting.withdraw(ADVICE)
+    assert done.receipt is not None
+    for _ in range(3):
+        await home.b.sync_once()
+    assert [entry.granted for entry in await listed(home.b)] == [True, True, True, False]
+    await home.a.sync_once()
+    for synced in (home.a, home.b):
+        assert (standing(synced), standing(synced, ADVICE)) == (
+            Standing.GRANTED, Standing.WITHDRAWN,
+        )  # fmt: skip
+        assert rules(synced) == []
+    other = await home.devices.another(home.b)
+    other.pin_policy(KEY.public)
+    other.on_policy(signed(home.held))
+    await other.sync_once()
+    assert standing(other) is Standing.GRANTED
+
+
+async def dies_behind_the_service(
+    home: House, monkeypatch: pytest.MonkeyPatch, saying: Any
+) -> bytes:
+    """A device is killed once the service has its entry, and its state is the one of before. What
+    it had noted, should it come back."""
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Consenting, "_keep", killed)
+        with pytest.raises(KilledError):
+            await saying
+    noted = home.a.kept[PENDING_ROW]
+    home.a.save({PENDING_ROW: None})
+    return noted
+
+
+class KilledError(Exception):
+    pass
+
+
+async def test_a_receipt_that_comes_after_it_was_built_on_says_what_it_says(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device that was slow, not dead: its grant counts once its receipt is here."""
+    row = await dies_behind_the_service(home, monkeypatch, home.a.consenting.grant(COUNTING))
+    await home.b.consenting.grant(ADVICE)
+    await home.both()
+    assert (standing(home.b), standing(home.b, ADVICE)) == (Standing.NEVER, Standing.GRANTED)
+    home.a.save({PENDING_ROW: row})
+    await home.both()
+    for synced in (home.a, home.b):
+        assert standing(synced) is Standing.GRANTED
+        assert [one.entry.seq for one in synced.ledger.records.chain()] == [1, 2]
+
+
+async def test_a_withdrawal_without_a_receipt_is_obeyed_once_it_is_built_on(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tag says which purpose, and to switch off needs no words; nobody appends another."""
+    await home.a.consenting.grant(COUNTING)
+    await home.both()
+    with Away(home.b):
+        await home.b.consenting.withdraw(COUNTING)
+    await dies_behind_the_service(home, monkeypatch, home.a.consenting.withdraw(COUNTING))
+    await home.b.sync_once()
+    await home.b.consenting.grant(ADVICE)
+    for _ in range(3):
+        await home.b.sync_once()
+    assert standing(home.b) is Standing.WITHDRAWN
+    assert [entry.granted for entry in await listed(home.b)] == [True, False, True]
+    await home.b.consenting.grant(COUNTING)
+    assert standing(home.b) is Standing.GRANTED
 
 
 async def test_other_words_need_consent_anew(home: House) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from client.consent.records import Recorded, opened_by
+from client.consent.records import Recorded, Stub, opened_by
 from client.device import Device
 from crypto import consent
 from crypto.consent import Entry
 from crypto.errors import CryptoError
+from crypto.ids import DeviceId
 
 
 class Listed(NamedTuple):
@@ -40,10 +41,12 @@ class Comparison:
     """What came out. `head` is the newest entry that holds at the service."""
 
     head: Entry | None = None
-    lost: list[Recorded] = field(default_factory=list)
+    lost: list[Recorded | Stub] = field(default_factory=list)
     """What the service no longer has, in order: to be uploaded again as it was signed."""
-    unknown: list[Entry] = field(default_factory=list)
+    unknown: list[Stub] = field(default_factory=list)
     """Entries of the account's devices whose receipts are not here (yet)."""
+    now: dict[bytes, Entry] = field(default_factory=dict)
+    """By tag: the newest entry at the service."""
     alarms: list[Alarm] = field(default_factory=list)
 
     @property
@@ -62,9 +65,11 @@ _FORGED = (
 )
 
 
-def compare(device: Device, chain: Sequence[Recorded], listed: Sequence[Listed]) -> Comparison:
-    """`chain`: the account's receipts, as far as they are here; `listed`: all that the service
-    gives."""
+def compare(
+    device: Device, chain: Sequence[Recorded | Stub], listed: Sequence[Listed]
+) -> Comparison:
+    """`chain`: the account's entries, as far as they are known here; `listed`: all that the
+    service gives."""
     found = Comparison()
     for at, row in enumerate(listed):
         entry = opened_by(device, row.device_id, row.raw, row.sig)
@@ -76,9 +81,9 @@ def compare(device: Device, chain: Sequence[Recorded], listed: Sequence[Listed])
             if mine.entry != entry:
                 found.alarms.append(_forged(row.raw, mine.entry.encode(), mine.sig))
                 return found
-        else:
-            found.unknown.append(entry)
-        found.head = entry
+        if at >= len(chain) or isinstance(chain[at], Stub):
+            found.unknown.append(Stub(entry, row.sig, DeviceId(row.device_id)))
+        found.now[entry.tag] = found.head = entry
     found.lost = list(chain[len(listed) :])
     if found.lost:
         first = found.lost[0]

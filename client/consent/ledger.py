@@ -120,6 +120,7 @@ class ConsentLedger:
         bundle = self.policy
         purpose = bundle.purpose(name) if bundle is not None else None
         is_off = bool(said - known) or self.device.get(COLLECTION, name) is not True
+        is_off |= newest is not None and self.records.withdrawn_behind(name, newest.entry.seq)
         standing = _standing(newest, purpose, is_off=is_off)
         return PurposeState(name, standing, purpose, newest, said - known)
 

@@ -25,6 +25,8 @@ RECEIPTS: Final = ".rookery/receipts"
 """By seq: `[entry, sig, device_id, receipt, answers, [text, benefit]]`."""
 WITHDRAWN: Final = ".rookery/withdrawn"
 """By device id: `{purpose: [id, at_ms]}`, what was last withdrawn there."""
+ENTRIES: Final = ".rookery/entries"
+"""By seq: `[entry, sig, device_id]`, entries that were built on before their receipts came."""
 OPENED: Final = ".rookery/opened"
 """By purpose: true once something was contributed for it."""
 PAUSED: Final = Name(".rookery/paused", "all")
@@ -77,6 +79,16 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
+class Stub:
+    """An entry that the service has and whose receipt is not here, if it ever comes: its place in
+    the chain is known, by its hash, and what it says is not."""
+
+    entry: Entry
+    sig: bytes
+    device_id: DeviceId
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawal:
     """A purpose that was switched off on one device."""
 
@@ -86,6 +98,10 @@ class Withdrawal:
 
     def __repr__(self) -> str:
         return "Withdrawal(purpose hidden)"
+
+
+def _place(seq: int) -> str:
+    return f"{seq:012d}"
 
 
 def opened_by(device: Device, signer: bytes, raw: bytes, sig: bytes) -> Entry | None:
@@ -123,36 +139,75 @@ class Records:
         self._device = device
         self._made_of: object = None
         self._chain: list[Recorded] = []
+        self._entries: list[Recorded | Stub] = []
 
     # -- receipts -----------------------------------------------------------------------
 
     def chain(self) -> list[Recorded]:
+        """The receipts among `entries`."""
+        self.entries()
+        return self._chain
+
+    def entries(self) -> list[Recorded | Stub]:
         """From the first on, as far as each follows on the one before: the rest is on its way,
         or nobody's. Every write of an app asks for it: it is made anew once something changed."""
         device = self._device
-        made_of = device.stored(RECEIPTS), device.chain.head, device.aggregation_key
+        made_of = (
+            device.stored(RECEIPTS), device.stored(ENTRIES),
+            device.chain.head, device.aggregation_key,
+        )  # fmt: skip
         if made_of != self._made_of:
-            self._chain, self._made_of = self._follow(), made_of
-        return self._chain
+            self._entries, self._made_of = self._follow(), made_of
+            self._chain = [one for one in self._entries if isinstance(one, Recorded)]
+        return self._entries
 
-    def _follow(self) -> list[Recorded]:
-        chain: list[Recorded] = []
-        for one in self._stored():
-            try:
-                consent.follow(one.entry, one.receipt, before=chain[-1].entry if chain else None)
-            except CryptoError:
-                break
-            if self._is_tagged(one):
-                chain.append(one)
-            else:
-                break
-        return chain
+    def _follow(self) -> list[Recorded | Stub]:
+        found: list[Recorded | Stub] = []
+        receipts = self._device.list(RECEIPTS)
+        stubs = self._device.list(ENTRIES)
+        while True:
+            name = _place(len(found) + 1)
+            before = found[-1].entry if found else None
+            one: Recorded | Stub | None = self._receipt_at(receipts.get(name), before)
+            if one is None:
+                one = self._stub_at(stubs.get(name), before)
+            if one is None:
+                return found
+            found.append(one)
 
-    def _stored(self) -> Iterator[Recorded]:
-        for _, value in sorted(self._device.list(RECEIPTS).items()):
-            one = Recorded.of(value, self._device)
-            if one is not None:
-                yield one
+    def _receipt_at(self, value: Value, before: Entry | None) -> Recorded | None:
+        one = Recorded.of(value, self._device)
+        try:
+            if one is None or not self._is_tagged(one):
+                return None
+            consent.follow(one.entry, one.receipt, before=before)
+        except CryptoError:
+            return None
+        return one
+
+    def _stub_at(self, value: Value, before: Entry | None) -> Stub | None:
+        match value:
+            case [bytes() as raw, bytes() as sig, bytes() as signer]:
+                entry = opened_by(self._device, signer, raw, sig)
+            case _:
+                return None
+        try:
+            if entry is None:
+                return None
+            consent.follow_entry(entry, before)
+        except CryptoError:
+            return None
+        return Stub(entry, sig, DeviceId(signer))
+
+    def withdrawn_behind(self, purpose: str, seq: int) -> bool:
+        """Whether an entry without a receipt takes the purpose back behind this seq: for that its
+        tag says enough. Of a grant it does not: nobody here knows the words."""
+        stubs = [one.entry for one in self.entries()[seq:] if isinstance(one, Stub)]
+        key = self._device.aggregation_key
+        if not stubs or key is None:
+            return False
+        tag = consent.tag(self._device.account_id, consent.salt(key, purpose), purpose)
+        return any(one.tag == tag and not one.granted for one in stubs)
 
     def _is_tagged(self, one: Recorded) -> bool:
         key = self._device.aggregation_key
@@ -164,8 +219,15 @@ class Records:
 
     def put(self, one: Recorded, *, now_ms: int) -> None:
         """Tells the other devices of a receipt."""
-        name = Name(RECEIPTS, f"{one.entry.seq:012d}")
+        name = Name(RECEIPTS, _place(one.entry.seq))
         self._device.put_reserved(name, one.as_value(), now_ms=now_ms)
+
+    def put_stub(self, one: Stub, *, now_ms: int) -> None:
+        """Tells them of an entry that is built on, should its receipt never come."""
+        name, signed = Name(ENTRIES, _place(one.entry.seq)), one.entry.encode()
+        if self._device.get(*name) is None and self._device.get(RECEIPTS, name.key) is None:
+            value: Value = [signed, one.sig, bytes(one.device_id)]
+            self._device.put_reserved(name, value, now_ms=now_ms)
 
     # -- withdrawals --------------------------------------------------------------------
 

@@ -10,12 +10,12 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from client import values
 from client.consent.comparing import Comparison, compare
 from client.consent.ledger import ConsentLedger, Standing
 from client.consent.purging import Purged, purge
 from client.consent.records import ID_BYTES, Recorded
 from client.consent.remote import ConsentCalls
+from client.consent.underway import Underway
 from client.errors import NotAllowed, NothingThere, UserError
 from client.intelligence import exposures
 from client.measure.consent import COLLECTION
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from client.sync import SyncedDevice
 
 ROWS: Final = "shell/consent/"
-PENDING_ROW: Final = ROWS + "pending"
-"""What was sent to the service and may have arrived: `Recorded`, as a value."""
 DOUBTED_ROW: Final = ROWS + "doubted"
 UNKNOWN_ROW: Final = ROWS + "unknown"
 """When an entry without a receipt was first seen, u64 milliseconds, and its hash."""
@@ -60,6 +58,7 @@ class Consenting:
         self.synced = synced
         self.ledger = ledger
         self.records = ledger.records
+        self.underway = Underway(synced)
         ledger.doubted = DOUBTED_ROW in synced.kept
 
     @property
@@ -103,7 +102,7 @@ class Consenting:
     async def withdraw(self, purpose: str, *, offline: bool = False) -> Withdrawn:
         """Switches a purpose off, at once and whether or not the service can be reached, and
         removes what nothing else needs. NothingThere for one that was never granted."""
-        if self.ledger.state(purpose).newest is None:
+        if self.ledger.state(purpose).newest is None and not self.underway.grants(purpose):
             raise NothingThere(f"{purpose} was never granted: it is off")
         now_ms = self.synced.now_ms()
         core = self.synced.core
@@ -112,8 +111,6 @@ class Consenting:
         purged = purge(self.ledger, now_ms=now_ms)
         self.synced.save()
         self.synced.woken.set()
-        newest = self.ledger.state(purpose).newest
-        assert newest is not None
         if not offline:
             await self._send_rest()
         after = self.ledger.state(purpose).newest
@@ -157,6 +154,9 @@ class Consenting:
         for state, withdrawal in self.ledger.unreceipted():
             assert state.newest is not None
             given = state.newest
+            newest = compared.now.get(given.entry.tag)
+            if newest is not None and not newest.granted:
+                continue  # it is off there, by a device whose receipt is on its way, or never comes
             said = self._receipt(
                 state.name,
                 policy_sequence=given.receipt.policy_sequence,
@@ -182,7 +182,7 @@ class Consenting:
         was cut off is taken up, if it arrived."""
         listed = await self._calls.list()
         await self._take_pending([one.raw for one in listed])
-        found = compare(self.synced.core, self.records.chain(), listed)
+        found = compare(self.synced.core, self.records.entries(), listed)
         self._tell(found)
         for one in found.lost:
             raw = one.entry.encode()
@@ -192,16 +192,13 @@ class Consenting:
         return found
 
     async def _take_pending(self, listed: list[bytes]) -> None:
-        row = self.synced.kept.get(PENDING_ROW)
-        if row is None:
-            return
-        one = Recorded.of(values.decode(row), self.synced.core)
-        if one is not None and one.entry.encode() in listed:
-            if not one.entry.granted:
-                await self._say(one)  # its answer was lost, and maybe what follows on it
-            self._keep(one)
-        else:
-            self.synced.save({PENDING_ROW: None})
+        for one in self.underway.all():
+            seq = one.entry.seq
+            if seq <= len(listed) and listed[seq - 1] == one.entry.encode():
+                if not one.entry.granted:
+                    await self._say(one)  # its answer was lost, and maybe what follows on it
+                self._keep(one)
+        self.underway.forget(len(listed))
 
     def _tell(self, found: Comparison) -> None:
         core, now_ms = self.synced.core, self.synced.now_ms()
@@ -211,7 +208,8 @@ class Consenting:
             )
         self.ledger.doubted = not found.sound
         rows: Changes = {DOUBTED_ROW: None if found.sound else b"1"}
-        rows[UNKNOWN_ROW] = self._unknown_since(found.unknown[0], now_ms) if found.unknown else None
+        last = found.unknown[-1].entry if found.unknown else None
+        rows[UNKNOWN_ROW] = self._unknown_since(last, now_ms) if last is not None else None
         self.synced.save(rows)
 
     def _unknown_since(self, entry: Entry, now_ms: int) -> bytes:
@@ -261,8 +259,10 @@ class Consenting:
             entry, receipt = consent.next_pair(said, aggregation_key=key, before=compared.head)
             sig = consent.sign(core.identity, entry)
             one = Recorded(entry, sig, core.identity.device_id, receipt, answers, words)
-            self.synced.save({PENDING_ROW: values.encode(one.as_value())})
+            one = self.underway.note(one)
             if await self._say(one):
+                for stub in compared.unknown:
+                    self.records.put_stub(stub, now_ms=self.synced.now_ms())
                 self._keep(one)
                 return one
             compared = await self._compare()
@@ -281,9 +281,13 @@ class Consenting:
     def _keep(self, one: Recorded) -> None:
         """The service has the entry: receipt and switch are stored in one write."""
         core, now_ms = self.synced.core, self.synced.now_ms()
+        purpose, seq = one.receipt.purpose, one.entry.seq
+        newest = self.ledger.state(purpose).newest
         self.records.put(one, now_ms=now_ms)
-        core.put_reserved(Name(COLLECTION, one.receipt.purpose), one.entry.granted, now_ms=now_ms)
-        self.synced.save({PENDING_ROW: None})
+        if newest is None or newest.entry.seq < seq:
+            core.put_reserved(Name(COLLECTION, purpose), one.entry.granted, now_ms=now_ms)
+        self.synced.save()
+        self.underway.forget(seq)
         self.synced.woken.set()
 
 
