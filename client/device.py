@@ -89,13 +89,17 @@ class Device:
         pin_seq: int,
         pin_head: LinkHash,
         also: tuple[tuple[int, LinkHash], ...] = (),
+        policy: Mapping[str, bytes] | None = None,
         now_ms: int,
     ) -> Device:
         """A device that an existing one has just added (see `client.pairing`). It reads the
-        chain from genesis and trusts it only if `pin_head` stands at `pin_seq`."""
+        chain from genesis and trusts it only if `pin_head` stands at `pin_seq`. `policy`: rows
+        by which it is governed, stored with its own (`client.governed.holding`)."""
         core = Core(identity, Pin(account_id, tuple({(pin_seq, pin_head), *also})))
         core.now_ms, core.made = now_ms, True
         core.save_identity()
+        for name, row in (policy or {}).items():
+            core.journal.set(name, row)
         return cls(core, Membership())
 
     @classmethod

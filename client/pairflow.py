@@ -42,7 +42,10 @@ class Invitation:
         self._synced = synced
         self._kept = False
         self._machine = Inviter(
-            synced.core, now_ms=synced.transport.server_ms(), rand=secrets.token_bytes
+            synced.core,
+            policy_keys=synced.holding.keys,
+            now_ms=synced.transport.server_ms(),
+            rand=secrets.token_bytes,
         )
         self.invite = self._machine.invite
         self.typed = TypedInvite(secrets.token_bytes(TYPED_BYTES))

@@ -8,11 +8,13 @@ Any wrong message, a wrong code or the end of five minutes ends it for good.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import NoReturn
 
 from client.device import Device
 from client.errors import CodeExpired, CodeWrong, NotAllowed, PairingError
+from client.governed.holding import pinned
 from client.steps import Rand
 from crypto import link
 from crypto.cert import DeviceCert, Role
@@ -59,7 +61,10 @@ class _Machine:
 class Inviter(_Machine):
     """The existing device. The code is typed here, and there is one attempt."""
 
-    def __init__(self, device: Device, *, now_ms: int, rand: Rand) -> None:
+    def __init__(
+        self, device: Device, *, policy_keys: Sequence[bytes] = (), now_ms: int, rand: Rand
+    ) -> None:
+        """`policy_keys`: whose policies this device is under, and the new one will be."""
         chain = device.chain
         super().__init__(
             Invite(
@@ -74,6 +79,7 @@ class Inviter(_Machine):
             Phase.SHOWING,
         )
         self._device = device
+        self._policy_keys = tuple(policy_keys)
         self._draft = SignedLink(b"", b"")
         self._code = ""
 
@@ -92,7 +98,12 @@ class Inviter(_Machine):
             self._fail(PairingError(str(error)))
         self._m1, self._e_nonce, self._added = message, rand(32), cert.device_id
         self.phase = Phase.GREETED
-        return self._keys.seal_m2(self._e_nonce, self._draft.raw, aead_nonce=rand(24))
+        return self._keys.seal_m2(
+            self._e_nonce,
+            self._draft.raw,
+            policy_keys=self._policy_keys,
+            aead_nonce=rand(24),
+        )
 
     def on_m3(self, message: bytes, *, now_ms: int) -> None:
         """The new device's second message. From now on the code can be typed. PairingError."""
@@ -101,7 +112,7 @@ class Inviter(_Machine):
             n_nonce, pop = self._keys.open_m3(message, self._committed)
         except CryptoError:
             self._fail(PairingError())
-        self._code = self._keys.code(self._m1, self._e_nonce, n_nonce)
+        self._code = self._keys.code(self._m1, self._e_nonce, n_nonce, self._policy_keys)
         self._draft = SignedLink(self._draft.raw, self._draft.sig, pop)
         self.phase = Phase.ASKING
 
@@ -134,6 +145,8 @@ class Joiner(_Machine):
     def __init__(self, invite: Invite, *, now_ms: int, rand: Rand) -> None:
         super().__init__(invite, Phase.READY)
         self.identity = Identity(rand(32), rand(32))
+        self.policy_keys: tuple[bytes, ...] = ()
+        """Whose policies the other device is under, and this one will be; once it has answered."""
         self._n_nonce = rand(32)
         self._m1 = b""
         self._code = ""
@@ -152,11 +165,11 @@ class Joiner(_Machine):
         """The existing device's answer; the last message to post. PairingError."""
         self._expect(Phase.ASKED, now_ms)
         try:
-            e_nonce, raw = self._keys.open_m2(message)
+            e_nonce, raw, self.policy_keys = self._keys.open_m2(message)
             self._check_link(raw)
         except CryptoError:
             self._fail(PairingError())
-        self._code = self._keys.code(self._m1, e_nonce, self._n_nonce)
+        self._code = self._keys.code(self._m1, e_nonce, self._n_nonce, self.policy_keys)
         pop = link.prove_possession(self.identity, raw)
         self.phase = Phase.ANSWERED
         return self._keys.seal_m3(self._n_nonce, pop, aead_nonce=rand(24))
@@ -199,7 +212,8 @@ class Joiner(_Machine):
 
     def join(self, *, now_ms: int) -> Device:
         """The device, once the other side has confirmed. It reads the chain signed as
-        itself, and takes no other chain than the one that the code and our own ADD link pin."""
+        itself, and takes no other chain than the one that the code and our own ADD link pin.
+        It is under the other device's policy from the moment that it is stored."""
         if self.phase is not Phase.ANSWERED:
             raise PairingError
         seq, head = self._pin
@@ -209,6 +223,7 @@ class Joiner(_Machine):
             pin_seq=seq,
             pin_head=head,
             also=((self.invite.chain_seq, self.invite.chain_head),),
+            policy=pinned(self.policy_keys) if self.policy_keys else None,
             now_ms=now_ms,
         )
 

@@ -64,6 +64,8 @@ class SyncedDevice:
     """One device of an account. `close` it to let go of its state."""
 
     def __init__(self, core: Device, vault: Vault, transport: Transport) -> None:
+        # First what a new device comes with: it may be under a policy from its first moment on.
+        vault.apply(core.take_changes())
         self.core = core
         self.vault = vault
         self.transport = transport

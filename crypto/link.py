@@ -26,6 +26,8 @@ _CERT_BODY = struct.Struct(f">{CERT_BYTES}sI32s")
 _ROTATE = struct.Struct(">I32s32sB")
 _CUT = struct.Struct(">16sQ32s")
 _REBOX = struct.Struct(">32sI")
+ADD_BYTES = _HEAD.size + _CERT_BODY.size
+"""Of a link that adds a device."""
 
 
 class LinkType(IntEnum):

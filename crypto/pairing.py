@@ -2,8 +2,8 @@
 
 The 256-bit secret in the QR authenticates both sides. The six digits, shown on N and typed
 on E, are bound by a commitment that N made before it saw E's nonce: who only stole the QR
-has one guess in 10^6. What this does not give: protection of somebody who types digits
-that a stranger reads out to them.
+has one guess in 10^6. They bind the policy that N is put under, too. What this does not give:
+protection of somebody who types digits that a stranger reads out to them.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from crypto import labels
 from crypto.cert import CERT_BYTES, DeviceCert
 from crypto.errors import FormatError, SignatureError
 from crypto.ids import AccountId, DeviceId, LinkHash
+from crypto.link import ADD_BYTES
 from crypto.primitives import (
     AEAD_NONCE_BYTES,
+    KEY_BYTES,
     aead_open,
     aead_seal,
     ds,
@@ -36,9 +40,11 @@ RENDEZVOUS_BYTES = 16
 SECRET_BYTES = 32
 TYPED_BYTES = 16
 TYPED_CHARS = 26
+POLICY_KEYS_MAX = 4
 _INVITE = struct.Struct(">4sB32s16s16s32sQQ32s")
 _U64 = struct.Struct(">Q")
 _MAGIC, _SUITE = b"PSP1", 1
+_POLICY = b"PSG1"
 _BASE45 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:"
 
 
@@ -97,6 +103,19 @@ class Invite:
             return cls.decode(base64url_decode(text))
 
 
+class M2(NamedTuple):
+    """What E answers N with. repr hides the nonce."""
+
+    e_nonce: bytes
+    link: bytes
+    """The ADD link that N proves possession over."""
+    policy_keys: tuple[bytes, ...]
+    """Whose policies E is under, and N from its first moment on; none: E is not governed."""
+
+    def __repr__(self) -> str:
+        return f"M2({len(self.policy_keys)} policy keys, nonce hidden)"
+
+
 class PairingKeys:
     """The keys of one pairing, one each way. repr hides them."""
 
@@ -144,17 +163,21 @@ class PairingKeys:
         need("message 1", plain, CERT_BYTES + 32)
         return DeviceCert.decode(plain[:CERT_BYTES]), plain[CERT_BYTES:]
 
-    def seal_m2(self, e_nonce: bytes, link: bytes, *, aead_nonce: bytes) -> bytes:
-        """E to N: my nonce, and the ADD link that N proves possession over."""
-        plain = need("nonce", e_nonce, 32) + link
+    def seal_m2(
+        self, e_nonce: bytes, link: bytes, *, policy_keys: Sequence[bytes] = (), aead_nonce: bytes
+    ) -> bytes:
+        """E to N: my nonce, the ADD link that N proves possession over, and whose policies N is
+        put under."""
+        plain = need("nonce", e_nonce, 32) + link + _encode_policy(policy_keys)
         return self._seal(self._k_en, labels.PAIR_2, aead_nonce, plain)
 
-    def open_m2(self, message: bytes) -> tuple[bytes, bytes]:
-        """(E's nonce, ADD link bytes)."""
+    def open_m2(self, message: bytes) -> M2:
+        """What E said; the link's bytes are still to be judged."""
         plain = self._open(self._k_en, labels.PAIR_2, message)
-        if len(plain) < 32:
+        end = 32 + ADD_BYTES
+        if len(plain) < end:
             raise FormatError("length", "message 2 is cut off")
-        return plain[:32], plain[32:]
+        return M2(plain[:32], plain[32:end], _decode_policy(plain[end:]))
 
     def seal_m3(self, n_nonce: bytes, pop: bytes, *, aead_nonce: bytes) -> bytes:
         """N to E: my nonce, opened, and the proof of possession."""
@@ -168,11 +191,44 @@ class PairingKeys:
             raise SignatureError("pair-commit", "the nonce is not the one committed to")
         return plain[:32], plain[32:]
 
-    def code(self, m1: bytes, e_nonce: bytes, n_nonce: bytes) -> str:
-        """Six digits, shown on N and typed on E, one attempt."""
+    def code(
+        self, m1: bytes, e_nonce: bytes, n_nonce: bytes, policy_keys: Sequence[bytes] = ()
+    ) -> str:
+        """Six digits, shown on N and typed on E, one attempt. Bound to the policy keys as well:
+        who stole the QR can't take N out of E's policy, or put it under another one."""
         seed = hash_(labels.PAIR_M1, m1) + need("nonce", e_nonce, 32) + need("nonce", n_nonce, 32)
+        if policy_keys:
+            seed += hash_(labels.PAIR_POLICY, _encode_policy(policy_keys))
         number = int.from_bytes(prf(self._secret, labels.PAIR_CODE, seed, 16)[:8], "big")
         return f"{number % 1_000_000:06d}"
+
+
+def _encode_policy(keys: Sequence[bytes]) -> bytes:
+    """Nothing if there is no key: M2 is then as it was before there were policies."""
+    if not keys:
+        return b""
+    _check_policy(keys)
+    return _POLICY + bytes((len(keys),)) + b"".join(keys)
+
+
+def _decode_policy(data: bytes) -> tuple[bytes, ...]:
+    """Strict; FormatError otherwise."""
+    if not data:
+        return ()
+    head, keys = data[: len(_POLICY)], data[len(_POLICY) + 1 :]
+    if head != _POLICY or len(data) <= len(_POLICY):
+        raise FormatError("pair-policy", "what follows the link is no list of policy keys")
+    need("policy keys", keys, data[len(_POLICY)] * KEY_BYTES)
+    found = tuple(keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES))
+    _check_policy(found)
+    return found
+
+
+def _check_policy(keys: Sequence[bytes]) -> None:
+    for key in keys:
+        need("policy key", key, KEY_BYTES)
+    if not 1 <= len(keys) <= POLICY_KEYS_MAX or len(set(keys)) < len(keys):
+        raise FormatError("pair-policy", f"there are 1 to {POLICY_KEYS_MAX} different policy keys")
 
 
 def commitment(n_nonce: bytes) -> bytes:

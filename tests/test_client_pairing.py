@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from client.errors import CodeExpired, CodeWrong, PairingError
+from client.governed.holding import Holding
 from client.pairing import Inviter, Joiner, Phase
 from crypto.cert import DeviceCert
-from crypto.pairing import LIFETIME_MS, Invite
+from crypto.pairing import LIFETIME_MS, Invite, PairingKeys
 from tests.client_worlds import Phone, Service, first_phone
 from tests.judge_worlds import NOW_MS, SeededRand, World, identity
 
@@ -127,6 +128,35 @@ def test_a_service_with_another_chain_is_not_believed(a: Phone) -> None:
     device.on_chain(other.service.items, lamport_max=0, more=False, now_ms=NOW_MS)
     assert [notice.rule for notice in device.notices] == ["chain-pin"]
     assert device.chain.seq == -1
+
+
+def test_the_new_device_is_under_the_policy_of_the_one_that_adds_it(a: Phone) -> None:
+    """From the write that makes it a device, with the keys in their order; of a device that is
+    not governed it learns none."""
+    for keys in ((b"k" * 32, b"l" * 32), ()):
+        inviter = Inviter(a.device, policy_keys=keys, now_ms=NOW_MS, rand=RAND)
+        joiner = Joiner(inviter.invite, now_ms=NOW_MS, rand=RAND)
+        to_code(inviter, joiner)
+        rows = joiner.join(now_ms=NOW_MS).take_changes()
+        stored = {name: row for name, row in rows.items() if row is not None}
+        assert Holding(stored).keys == joiner.policy_keys == keys
+        inviter.enter(joiner.code, now_ms=NOW_MS)
+        a.sync()
+
+
+def test_who_stole_the_qr_takes_nobody_out_of_a_policy(a: Phone) -> None:
+    """The thief can open and seal the message, and put in other keys or none; the digits are
+    others then."""
+    for told in ((), (b"t" * 32,)):
+        inviter = Inviter(a.device, policy_keys=(b"k" * 32,), now_ms=NOW_MS, rand=RAND)
+        joiner = Joiner(inviter.invite, now_ms=NOW_MS, rand=RAND)
+        m2 = inviter.on_m1(joiner.m1(now_ms=NOW_MS, rand=RAND), now_ms=NOW_MS, rand=RAND)
+        thief = PairingKeys(inviter.invite)
+        nonce, link, _ = thief.open_m2(m2)
+        forged = thief.seal_m2(nonce, link, policy_keys=told, aead_nonce=RAND(24))
+        inviter.on_m3(joiner.on_m2(forged, now_ms=NOW_MS, rand=RAND), now_ms=NOW_MS)
+        with pytest.raises(CodeWrong):
+            inviter.enter(joiner.code, now_ms=NOW_MS)
 
 
 def test_secrets_stay_out_of_reprs(a: Phone) -> None:

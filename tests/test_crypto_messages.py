@@ -18,6 +18,7 @@ from crypto.errors import CryptoError, FormatError, OpenError, SignatureError
 from crypto.heads import Head
 from crypto.ids import AccountId, DeviceId, LinkHash, OpHash, Tag
 from crypto.keys import Identity
+from crypto.link import ADD_BYTES
 from crypto.pairing import Invite, PairingKeys, TypedInvite, base45_decode, base45_encode
 from crypto.receipt import Receipt, ServerKey
 from crypto.request import CallKind, RequestAuth
@@ -173,7 +174,8 @@ def test_the_state_hash_knows_no_order() -> None:
 INVITE = Invite(
     ACCOUNT, DeviceId(b"\2" * 16), b"\3" * 16, b"\4" * 32, 300_000, 7, LinkHash(b"\5" * 32)
 )
-N_NONCE, E_NONCE, LINK, POP = b"\6" * 32, b"\7" * 32, b"link bytes", b"\x08" * 64
+N_NONCE, E_NONCE, LINK, POP = b"\6" * 32, b"\7" * 32, b"l" * ADD_BYTES, b"\x08" * 64
+POLICY_KEYS = (b"\x09" * 32, b"\x0a" * 32)
 
 
 def transcript(keys: PairingKeys) -> tuple[bytes, bytes, bytes]:
@@ -192,7 +194,7 @@ def test_pairing_goes_through() -> None:
     m1, m2, m3 = transcript(new)
     cert, committed = existing.open_m1(m1)
     assert cert == DeviceCert.of(own())
-    assert new.open_m2(m2) == (E_NONCE, LINK)
+    assert new.open_m2(m2) == (E_NONCE, LINK, ())
     assert existing.open_m3(m3, committed) == (N_NONCE, POP)
     code = new.code(m1, E_NONCE, N_NONCE)
     assert code == existing.code(m1, E_NONCE, N_NONCE)
@@ -251,6 +253,22 @@ def test_the_code_is_bound_to_everything() -> None:
         PairingKeys(replace(INVITE, secret=bytes(32))).code(m1, E_NONCE, N_NONCE),
     }
     assert len(codes) == 5
+
+
+def test_the_new_device_is_told_the_policy_and_the_code_is_bound_to_it() -> None:
+    """Other keys, or none, give other digits; what is no list of keys is refused. Without keys
+    the message is what it was before there were policies."""
+    keys = PairingKeys(INVITE)
+    m1, m2, _ = transcript(keys)
+    governed = keys.seal_m2(E_NONCE, LINK, policy_keys=POLICY_KEYS, aead_nonce=bytes((1,)) * 24)
+    assert keys.open_m2(governed) == (E_NONCE, LINK, POLICY_KEYS)
+    assert len(governed) == len(m2) + 5 + 64
+    said = ((), POLICY_KEYS, POLICY_KEYS[::-1], POLICY_KEYS[:1])
+    assert len({keys.code(m1, E_NONCE, N_NONCE, one) for one in said}) == 4
+    assert POLICY_KEYS[0].hex() not in repr(keys.open_m2(governed))
+    for bad in ([b"short"], [bytes(32)] * 2, [bytes((at,)) * 32 for at in range(5)]):
+        with pytest.raises(FormatError):
+            keys.seal_m2(E_NONCE, LINK, policy_keys=bad, aead_nonce=bytes(24))
 
 
 def test_a_nonce_that_was_not_committed_to_is_refused() -> None:

@@ -22,6 +22,7 @@ from crypto.policy.values import Text, Whole
 from mpc.keys import PublisherKey
 from rookery.v1 import sync_pb2
 from tests.consent_worlds import COUNTING, House, house, policy, rate, record
+from tests.governed_worlds import KEY
 from tests.policy_samples import signal
 from tests.shell_worlds import Clock, rules
 
@@ -151,10 +152,33 @@ async def test_retention_is_kept_by_every_sync_of_the_account(home: House) -> No
     assert rules(home.a) == rules(home.b) == []
 
 
+async def test_a_new_device_is_governed_from_its_first_moment_on(tmp_path: Path) -> None:
+    """By the policy of the one that adds it: before its first sync it records nothing, then what
+    the bundle declares; started again, it still is."""
+    async with house(tmp_path) as home:
+        early: list[str] = []
+
+        def spoil(digits: str) -> str:
+            [new] = [one for one in home.devices.open if one not in (home.a, home.b)]
+            with pytest.raises(SignalRefused) as refused:
+                record(new, "food/cuisine", "thai")
+            early.append(refused.value.rule)
+            return digits
+
+        c = await home.devices.another(home.a, spoil=spoil)
+        assert early == ["no-policy"]
+        assert c.policy == home.held
+        for one in (c, home.devices.again(c)):
+            assert one.holding.keys == home.a.holding.keys == (KEY.public,)
+            with pytest.raises(SignalRefused, match="rule undeclared"):
+                record(one, "food/secret", "thai")
+
+
 async def test_before_the_first_bundle_a_governed_device_records_nothing(tmp_path: Path) -> None:
     """Pinning the publisher is enough; letting go of it ends it."""
     async with house(tmp_path) as home:
         free = await home.devices.another(home.a)
+        assert free.unpin_policy(KEY.public)
         free.pin_policy(PublisherKey(bytes(32)).public)
         with pytest.raises(SignalRefused, match="rule no-policy"):
             record(free, "food/cuisine", "thai")

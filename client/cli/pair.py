@@ -44,5 +44,9 @@ async def pair(arguments: argparse.Namespace, out: Output) -> int:
             out.ask("the six digits: ")
             added = await invitation.enter(await _digits(out))
         name = added.hex()
-        out.result({"event": "added", "device": name}, f"Device {name[:8]} is added.")
+        governed = synced.governed
+        text = f"Device {name[:8]} is added."
+        if governed:
+            text += " It is governed by the policy of this one."
+        out.result({"event": "added", "device": name, "governed": governed}, text)
     return OK

@@ -117,11 +117,17 @@ async def join(arguments: argparse.Namespace, out: Output) -> int:
         vault.unmark()
         synced = settled[0]
         await synced.sync_once()
-        data = _identity(synced) | {"event": "joined"}
-        out.result(data, f"This is device {data['device'][:8]} of the account now.")
+        keys = [key.hex() for key in synced.holding.keys]
+        data = _identity(synced) | {"event": "joined", "policy_publishers": keys}
+        text = f"This is device {data['device'][:8]} of the account now."
+        out.result(data, "\n".join([text, *([_GOVERNED, *keys] if keys else [])]))
     return OK
 
 
+_GOVERNED = (
+    "It is governed, as the device that added it: it records and answers what a policy allows"
+    " that\none of these keys has signed (`rookery device policy`)."
+)
 _MAYBE_JOINED = (
     "Whether the other device added this one is not known; its keys are kept. `rookery device"
     " sync` finds out."

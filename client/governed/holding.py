@@ -10,7 +10,7 @@ alarm, with the bytes that prove it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -183,7 +183,7 @@ class Holding:
 
     def _set_keys(self, keys: tuple[bytes, ...]) -> None:
         before, self._keys = self.bundle, keys
-        self._changes[KEYS_ROW] = pack(list(keys)) if keys else None
+        self._changes |= pinned(keys) if keys else {KEYS_ROW: None}
         if self.bundle is not before:
             self._tell()
 
@@ -238,6 +238,11 @@ class Holding:
     def _tell(self) -> None:
         for told in self._listeners:
             told()
+
+
+def pinned(keys: Sequence[bytes]) -> dict[str, bytes]:
+    """The rows of a new device that is to take the bundles of these publishers alone."""
+    return {KEYS_ROW: pack(list(keys))}
 
 
 def _accuse(alarm: Alarm, rule: str, *evidence: bytes, about: bytes) -> None:

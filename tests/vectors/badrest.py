@@ -10,6 +10,7 @@ from crypto import labels, request
 from crypto.epoch import EpochKeys
 from crypto.ids import AccountId
 from crypto.keys import Identity
+from crypto.pairing import Invite, PairingKeys
 from crypto.primitives import sign, sign_keypair
 from crypto.request import CallKind
 from tests.vectors.story import Row, Story, grant_plain, seeded
@@ -324,6 +325,20 @@ def _pairing(true: Row) -> Iterator[Row]:
     other = {"invite": (invite[:69] + bytes(32) + invite[101:]).hex(), "message": "m1"}
     yield from _vary(other, "pairing", "pairing", "m1", {
         "m1 under another QR secret": bytes.fromhex(true["m1"]),
+    })  # fmt: skip
+    keys = PairingKeys(Invite.decode(invite))
+    add, good = bytes.fromhex(true["link"]), b"PSG1\2" + bytes(32) + bytes((1,)) * 32
+    yield from _vary(base | {"message": "m2"}, "pairing", "pairing", "m2", {
+        f"m2 {name}": keys.seal_m2(bytes(32), add + more, aead_nonce=bytes(24))
+        for name, more in {
+            "with policy keys of another magic": b"PSG2" + good[4:],
+            "with policy keys and no number": good[:4],
+            "with no policy key after all": b"PSG1\0",
+            "with five policy keys": b"PSG1\5" + b"".join(bytes((at,)) * 32 for at in range(5)),
+            "with one policy key twice": b"PSG1\2" + bytes(64),
+            "with policy keys cut off": good[:-1],
+            "with policy keys prolonged": good + b"\0",
+        }.items()
     })  # fmt: skip
     m3 = base | {"message": "m3", "m3": true["m3"]}
     yield from _vary(m3, "pairing", "pairing", "commitment", {

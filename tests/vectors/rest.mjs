@@ -78,10 +78,24 @@ export function readM1(invite, message) {
   return { cert: plain.slice(0, 76), commitment: plain.slice(76) };
 }
 
+const ADD_BYTES = 208;
+
+function readPolicyKeys(bytes) {
+  if (bytes.length === 0) return [];
+  const r = new Reader(bytes);
+  must(same(r.take(4), ascii("PSG1")), "magic");
+  const [count] = r.take(1);
+  must(count >= 1 && count <= 4 && bytes.length === 5 + 32 * count, "number");
+  const keys = Array.from({ length: count }, () => hex(r.take(32)));
+  must(new Set(keys).size === count, "twice");
+  return keys;
+}
+
 export function readM2(invite, message) {
   const plain = openMessage(invite, 2, message);
-  must(plain.length >= 32, "length");
-  return { nonce: plain.slice(0, 32), link: plain.slice(32) };
+  must(plain.length >= 32 + ADD_BYTES, "length");
+  const [link, policy] = [plain.slice(32, 32 + ADD_BYTES), plain.slice(32 + ADD_BYTES)];
+  return { nonce: plain.slice(0, 32), link, policy, keys: readPolicyKeys(policy) };
 }
 
 export function readM3(invite, message, commitment) {
@@ -96,8 +110,9 @@ export function sealMessage(invite, which, nonce, plain) {
   return join(nonce, aeadSeal(key, nonce, context(invite, which), plain));
 }
 
-export function code(invite, m1, eNonce, nNonce) {
-  const seed = join(H("pss1/pair-m1", m1), eNonce, nNonce);
+export function code(invite, m1, eNonce, nNonce, policy) {
+  const bound = policy.length ? H("pss1/pair-policy", policy) : [];
+  const seed = join(H("pss1/pair-m1", m1), eNonce, nNonce, bound);
   const out = PRF(invite.secret, "pss1/pair-code", seed, 16).slice(0, 8);
   return String(BigInt(`0x${hex(out)}`) % 1000000n).padStart(6, "0");
 }

@@ -20,7 +20,7 @@ def positives(story: Story) -> dict[str, list[Row]]:
     """All parts."""
     return {
         "recovery": [_recovery(story)],
-        "pairing": [_pairing(story)],
+        "pairing": [_pairing(story), _pairing(story, seeded("policy"), seeded("next policy"))],
         "receipts": [_receipt(story, deleted=False), _receipt(story, deleted=True)],
         "checkpoints": [_checkpoint(story), _empty_checkpoint()],
         "tokens": [_token(story)],
@@ -40,8 +40,8 @@ def _recovery(story: Story) -> Row:
     }
 
 
-def _pairing(story: Story) -> Row:
-    """How B, from a code that A showed, could have come to link 1."""
+def _pairing(story: Story, *policy_keys: bytes) -> Row:
+    """How B, from a code that A showed, could have come to link 1, and under its policy."""
     add = link.parse(story.signed[1].raw)
     assert isinstance(add.body, Add)
     invite = Invite(
@@ -56,9 +56,11 @@ def _pairing(story: Story) -> Row:
     keys, cert = PairingKeys(invite), DeviceCert.encode(add.body.cert)
     n_nonce, e_nonce = seeded("n nonce"), seeded("e nonce")
     m1 = keys.seal_m1(add.body.cert, n_nonce, aead_nonce=seeded("m1", 24))
-    m2 = keys.seal_m2(e_nonce, add.raw, aead_nonce=seeded("m2", 24))
+    m2_nonce = seeded("m2 governed" if policy_keys else "m2", 24)
+    m2 = keys.seal_m2(e_nonce, add.raw, policy_keys=policy_keys, aead_nonce=m2_nonce)
     m3 = keys.seal_m3(n_nonce, story.signed[1].pop, aead_nonce=seeded("m3", 24))
-    return {
+    governed = {"policy_keys": [key.hex() for key in policy_keys]} if policy_keys else {}
+    return governed | {
         "invite": invite.encode().hex(),
         "text": invite.text(),
         "cert": cert.hex(),
@@ -70,7 +72,7 @@ def _pairing(story: Story) -> Row:
         "m1": m1.hex(),
         "m2": m2.hex(),
         "m3": m3.hex(),
-        "code": keys.code(m1, e_nonce, n_nonce),
+        "code": keys.code(m1, e_nonce, n_nonce, policy_keys),
     }
 
 

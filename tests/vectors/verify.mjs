@@ -160,9 +160,10 @@ const parts = {
     const m3 = rest.readM3(invite, unhex(row.m3), m1.commitment);
     equal("cert", m1.cert, row.cert);
     equal("link", m2.link, row.link);
+    must(m2.keys.join() === (row.policy_keys ?? []).join(), "policy keys");
     equal("pop", m3.pop, row.pop);
-    must(rest.code(invite, unhex(row.m1), m2.nonce, m3.nonce) === row.code, "code");
-    const plains = [join(m1.cert, m1.commitment), join(m2.nonce, m2.link), join(m3.nonce, m3.pop)];
+    must(rest.code(invite, unhex(row.m1), m2.nonce, m3.nonce, m2.policy) === row.code, "code");
+    const plains = [join(m1.cert, m1.commitment), join(m2.nonce, m2.link, m2.policy), join(m3.nonce, m3.pop)];
     plains.forEach((plain, at) => {
       const stated = row[`m${at + 1}`];
       equal(`m${at + 1}`, rest.sealMessage(invite, at + 1, unhex(stated).slice(0, 24), plain), stated);
