@@ -50,8 +50,8 @@ class Shell:
 
     def run(self, script: str, *, typed: str = "", code: int = 0) -> Done:
         """Each line must do what it says; the last one ends with `code`."""
-        for word, meant in sorted(self.words.items(), key=lambda row: -len(row[0])):
-            script = re.sub(rf"(?<![\w-]){re.escape(word)}(?![\w-])", meant, script)
+        words = "|".join(map(re.escape, self.words)) or r"(?!)"
+        script = re.sub(rf"(?<![\w-])({words})(?![\w-])", lambda one: self.words[one[0]], script)
         path = os.pathsep.join([str(self.folder / "bin"), os.environ["PATH"]])
         ended = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
-import re
 import shutil
 import sqlite3
 import time
@@ -19,9 +19,12 @@ import pytest
 from client import keyfile
 from crypto import enrol
 from services import keys
+from tests.consent_worlds import COUNTING, policy
+from tests.governed_worlds import KEY
 from tests.party_process import Parties
 from tests.runbook_worlds import RUNBOOKS, Book, Shell, blocks
 from tests.service_process import ROOT, ServiceProcess
+from tests.test_policy_processes import governed_process, publish
 
 pytestmark = pytest.mark.timeout(240)
 AUDIENCE = "rookery.localhost"
@@ -40,37 +43,43 @@ def book(page: str, shell: Shell) -> Book:
 # --- one device and its service ---
 
 
-def test_a_stolen_device_is_out_by_the_run_book(tmp_path: Path) -> None:
+async def test_a_stolen_device_is_out_by_the_run_book(tmp_path: Path) -> None:
     """By another device, by the paper when there is none, and with the account in the end: each
     time the stolen one gets nothing more."""
-    with ServiceProcess(tmp_path) as service:
+    with governed_process(tmp_path) as service:
+        await publish(service, policy())
         shell = Shell(tmp_path, service.variables)
-        made = shell.json("rookery device init --state laptop.rookery")
-        account = shell.words["ACCOUNT"] = made["account"]
-        paper = made["recovery_key"]
-        shell.run("rookery device set ui/theme dark --state laptop.rookery")
-        recover = f"rookery device recover --account {account} --state"
-        shell.run(f"{recover} phone.rookery", typed=paper + "\n")
-        shell.run("rookery device sync --state laptop.rookery")
-        stolen = shell.json("rookery device status --state phone.rookery")["device"]
-        page = book("stolen-device.md", shell)
-        assert stolen[:8] in page.next("rookery device devices").out
-        shell.words["DEVICE"] = stolen
-        page.next("rookery device revoke")
-        refused = shell.run("rookery device sync --state phone.rookery || true").err
-        assert "removed" in refused
-        rows = shell.json("rookery device devices --state laptop.rookery")["devices"]
-        [shell.words["PAPER"]] = [row["device"] for row in rows if row["role"] == "recovery"]
-        kit = page_of(page, "rookery device recovery-key")
-        thief = shell.run(f"{recover} thief.rookery", typed=paper + "\n", code=1)
-        assert "no such account with this recovery key" in thief.err
-        [paper] = re.findall(r"recovery key +(\S+)", kit)
-        page.next("rookery device consent")
-        shown = page_of(page, "rookery device recover", typed=paper + "\n")
-        assert "ui/theme" in shown
-        assert "removed" in shell.run("rookery device sync --state laptop.rookery || true").err
-        page.next("rookery device forget-me")
-        page.finished()
+        await asyncio.to_thread(_stolen, shell)
+
+
+def _stolen(shell: Shell) -> None:
+    made = shell.json("rookery device init --state laptop.rookery")
+    account = shell.words["ACCOUNT"] = made["account"]
+    paper = made["recovery_key"]
+    shell.run(
+        f"rookery device trust --policy {KEY.public.hex()} --state laptop.rookery\n"
+        f"rookery device consent grant {COUNTING} --state laptop.rookery\n"
+        "rookery device set food/cuisine thai --state laptop.rookery\n"
+    )
+    recover = f"rookery device recover --account {account} --state"
+    shell.run(f"{recover} phone.rookery", typed=paper + "\n")
+    shell.run("rookery device sync --state laptop.rookery")
+    stolen = shell.json("rookery device status --state phone.rookery")["device"]
+    page = book("stolen-device.md", shell)
+    assert stolen[:8] in page.next("rookery device devices").out
+    shell.words["DEVICE"] = stolen
+    page.next("rookery device revoke")
+    refused = shell.run("rookery device sync --state phone.rookery || true").err
+    assert "removed" in refused
+    page.next("rookery device consent")
+    shown = page_of(page, "rookery device recover", typed=paper + "\n")
+    assert "food/cuisine" in shown
+    assert "removed" in shell.run("rookery device sync --state laptop.rookery || true").err
+    page.next("rookery device export")
+    assert "thai" in (shell.folder / "everything.json").read_text()
+    thief = shell.run(f"{recover} thief.rookery", typed=paper + "\n", code=1)
+    assert "no such account with this recovery key" in thief.err
+    page.finished()
 
 
 def page_of(page: Book, expected: str, **more: Any) -> str:
@@ -294,7 +303,7 @@ def _complaint(there: Deployment) -> None:
     assert "alarm" not in page_of(page, "rookery device sync")
     assert "statistics  granted" in page_of(page, "rookery device consent")
     exported = json.loads((there.shell.folder / "export.json").read_text())
-    assert [one["task_id"] for one in exported["contributions"]] == [TASK]
+    assert [one["task"] for one in exported["contributions"]] == [TASK]
     assert page_of(page, "python3") == "1 statistics granted\n"
     assert exported["receipts"][0]["text"] in " ".join(page_of(page, "rookery policy show").split())
     page.next("rookery device consent withdraw", typed="withdraw\n")
@@ -312,8 +321,8 @@ def _wrong(there: Deployment) -> None:
     there.number += 1
     shown = page_of(page, "rookery operator health")
     assert f"stopped   task {TASK}" in shown
-    refused = page.next("rookery task collect", code=4)
-    assert "policy" in refused.err
+    refused = page.next("rookery task collect", code=1)
+    assert "task-killed" in refused.err
     assert "GetResult" in page_of(page, "rookery operator audit")
     page.finished()
 
