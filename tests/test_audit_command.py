@@ -100,6 +100,29 @@ def test_what_was_altered_removed_or_reordered_is_found(
     assert main(["check", "--deep"]) == 1
 
 
+def test_a_start_that_was_cut_off_is_found(
+    kept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though it looks as if it were trimmed; an anchor that was noted is taken instead."""
+    folder, noted = kept
+    tamper(
+        folder,
+        "INSERT INTO audit_anchor SELECT 1, seq, hash, at_ms FROM audit WHERE seq = 5",
+        "DELETE FROM audit WHERE seq <= 5",
+    )
+    assert run(folder, monkeypatch, "--verify") == 1
+    assert "no policy let them go" in capsys.readouterr().err
+    assert main(["keys", "init"]) == 0
+    assert main(["check", "--deep"]) == 1
+    assert "no policy let them go" in capsys.readouterr().out
+    assert run(folder, monkeypatch, "--health") == 0
+    assert "DOES NOT HOLD" in capsys.readouterr().out
+    assert run(folder, monkeypatch, "--verify", "--anchor", noted) == 0
+    assert f"Note the anchor elsewhere: {noted}" in capsys.readouterr().out
+    assert run(folder, monkeypatch, "--anchor", noted) != 0
+    assert run(folder, monkeypatch, "--verify", "--anchor", "x") != 0
+
+
 def test_a_cut_off_end_is_found_against_a_noted_head(
     kept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,10 +160,10 @@ async def test_what_is_trimmed_leaves_a_chain(tmp_path: Path) -> None:
         with relay.later(60_000):
             await store.trim_audit(before_ms=relay.now_ms)
             await relay.call(ANALYST, LIST, rounds_pb2.ListTasksRequest())
-            found = await verify(store)
+            found = await verify(store, gone_before_ms=relay.now_ms)
             assert found.holds
-            assert (found.anchor.seq, found.entries) == (3, 1)
-            assert (await verify(store, found.anchor)).holds
+            assert (found.anchor.seq, found.entries) == (2, 2)
+            assert (await verify(store, found.anchor, gone_before_ms=relay.now_ms)).holds
             assert "was trimmed" in (await verify(store, old)).why
 
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 
+from crypto.policy import Bundle, open_
 from services.audit import walk
 from services.audit.record import DONE, Record
+from services.audit.trimming import CLOCKS_MS, gone_before, gone_before_by
 from services.audit.walk import EntryMissing, pages, verify
-from services.store.base import Store
-from services.store.governance import AuditEntry, Head
+from services.policy.retention import DAY_MS, retention_of
+from services.store.base import Limits, Store
+from services.store.governance import AuditEntry, Head, PolicyRow
 from services.store.redis import RedisStore
-from services.store.redis_governance_rows import AUDIT_ENTRIES, seq_name
+from services.store.redis_governance_rows import AUDIT_ANCHOR, AUDIT_ENTRIES, pack_end, seq_name
 from services.store.sqlite import SqliteStore
 from services.store.sqlite_governance import SqliteGovernance
+from tests import governed_worlds
+from tests.governed_worlds import KEY
 from tests.store_worlds import NOW_MS
 
 BODY = Record("local:0", "rookery-server backup", DONE).encode()
@@ -97,3 +103,81 @@ async def test_a_log_that_ends_before_its_head_is_broken(store: Store) -> None:
     assert (found.holds, found.broken_at) == (False, 4)
     await remove(store, range(1, 4))
     assert not (await verify(store.governance)).holds
+
+
+# --- what is gone from the start ---
+
+
+def policy(
+    days: int, before: Bundle | None = None, *, issued_ms: int = NOW_MS, at_ms: int = NOW_MS
+) -> tuple[Bundle, PolicyRow]:
+    """A bundle that keeps the log so long, and how it is stored."""
+    base = governed_worlds.bundle(before, issued_ms=issued_ms)
+    made = replace(base, retention=replace(base.retention, audit_days=days))
+    row = PolicyRow(
+        made.sequence, made.previous, made.hash, made.encoded, made.sign(KEY), KEY.public, at_ms
+    )
+    return made, row
+
+
+async def cut(store: Store, last: AuditEntry) -> None:
+    """The start of the log up to this one, as if it had been trimmed."""
+    await remove(store, range(1, last.seq + 1))
+    if isinstance(store, RedisStore):
+        await store._link.call("SET", AUDIT_ANCHOR, pack_end(head_of(last), last.at_ms))
+        return
+    row = last.seq, last.hash, last.at_ms
+    await _sqlite(
+        store, lambda db: db.execute("INSERT OR REPLACE INTO audit_anchor VALUES (1, ?, ?, ?)", row)
+    )
+
+
+async def test_only_what_the_policy_lets_go_may_be_gone(store: Store) -> None:
+    """Trimmed by it, the log holds. Cut off further on it does not, whatever head was noted,
+    unless its anchor was noted, too."""
+    made = await written(store, 10, step_ms=DAY_MS)
+    _, row = policy(days=5)
+    await store.governance.put_policy(row)
+    now_ms = NOW_MS + 9 * DAY_MS + 1
+    kept = retention_of(Limits(), open_(row.data, row.sig, row.key))
+    await store.sweep(now_ms=now_ms, retention=kept)
+    bound_ms = await gone_before(store.governance, {KEY.public}, now_ms=now_ms)
+    found = await verify(store.governance, head_of(made[-1]), gone_before_ms=bound_ms)
+    assert (found.holds, found.anchor.seq, found.entries) == (True, 4, 6)
+    await cut(store, made[5])
+    found = await verify(store.governance, head_of(made[-1]), gone_before_ms=bound_ms)
+    assert not found.holds
+    assert "the entries up to 6 are gone" in found.why
+    for noted, holds in ((made[5], True), (made[4], False)):
+        found = await verify(store.governance, noted_anchor=head_of(noted), gone_before_ms=bound_ms)
+        assert found.holds is holds
+
+
+async def test_without_a_policy_nothing_may_be_gone(store: Store) -> None:
+    """Nor by one that no listed key signed, whoever put it into the store."""
+    made = await written(store, 4)
+    await cut(store, made[1])
+    late_ms = NOW_MS + 10_000 * DAY_MS
+    assert await gone_before(store.governance, {KEY.public}, now_ms=late_ms) is None
+    assert not (await verify(store.governance)).holds
+    await store.governance.put_policy(policy(days=1)[1])
+    assert await gone_before(store.governance, {b"k" * 32}, now_ms=late_ms) is None
+    bound_ms = await gone_before(store.governance, {KEY.public}, now_ms=late_ms)
+    assert (await verify(store.governance, gone_before_ms=bound_ms)).holds
+
+
+def test_what_an_earlier_policy_let_go_is_not_missed_by_the_next() -> None:
+    """Up to when the next took its place: by the store's word, but no later than a month after
+    that one was issued."""
+    late_ms = NOW_MS + 400 * DAY_MS
+    first, short = policy(days=10)
+    issued_ms = NOW_MS + 100 * DAY_MS
+    rows = [short, policy(730, first, issued_ms=issued_ms, at_ms=issued_ms + DAY_MS)[1]]
+    bound_ms = gone_before_by(rows, {KEY.public}, now_ms=late_ms)
+    assert bound_ms == issued_ms + (1 - 10) * DAY_MS + CLOCKS_MS
+    rows[1] = replace(rows[1], at_ms=late_ms)
+    bound_ms = gone_before_by(rows, {KEY.public}, now_ms=late_ms)
+    assert bound_ms == issued_ms + (30 - 10) * DAY_MS + CLOCKS_MS
+    assert (
+        gone_before_by([short], {KEY.public}, now_ms=late_ms) == late_ms - 10 * DAY_MS + CLOCKS_MS
+    )

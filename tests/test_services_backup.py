@@ -198,7 +198,7 @@ async def test_a_backup_has_the_policy_the_consent_and_the_audit_log(
     policies = await put_policies(store, 2)
     consents = await append_consents(store, account, [("dishes", True), ("dishes", False)])
     log = [await store.governance.append_audit(b"done", now_ms=at) for at in (1, 2)]
-    await store.governance.trim_audit(before_ms=2)
+    await store.governance.trim_audit(before_ms=3)
     backup(database, target, key_files, silent)
     await append_consents(store, account, [("dishes", True)])
     await store.close()

@@ -94,7 +94,7 @@ class Lives:
             await append_consents(store, client.world.account_id, said)
         for at in range(4):
             await store.governance.append_audit(b"done", now_ms=NOW_MS + at)
-        await store.governance.trim_audit(before_ms=NOW_MS + 2)
+        await store.governance.trim_audit(before_ms=NOW_MS + 3)
 
     def clients(self) -> list[Client]:
         """All that are still there."""

@@ -197,32 +197,35 @@ async def test_those_who_append_at_once_make_one_chain(store: Store) -> None:
 
 
 async def test_what_is_trimmed_leaves_an_anchor(store: Store) -> None:
-    """The rest still verifies, and so does what is appended after all was trimmed."""
+    """Of what is older, the newest stays: the rest follows on it, and it shows how old what is
+    gone was. So does what is appended after all that is left was older."""
     audit = store.governance
     made = [await audit.append_audit(b"body", now_ms=NOW_MS + at) for at in range(5)]
     assert await audit.trim_audit(before_ms=NOW_MS) == 0
     assert await audit.audit_anchor() == NOTHING
-    assert await audit.trim_audit(before_ms=NOW_MS + 3) == 3
+    assert await audit.trim_audit(before_ms=NOW_MS + 1) == 0
+    assert await audit.trim_audit(before_ms=NOW_MS + 3) == 2
     assert await audit.trim_audit(before_ms=NOW_MS + 3) == 0
     anchor = await audit.audit_anchor()
-    assert anchor == (3, made[2].hash)
+    assert anchor == (2, made[1].hash)
     left = list(await audit.read_audit(0, rows_max=9))
-    assert left == made[3:]
+    assert left == made[2:]
     assert first_broken(left, anchor) is None
     assert await audit.trim_audit(before_ms=NOW_MS + 9) == 2
-    assert await audit.audit_head() == await audit.audit_anchor() == (5, made[4].hash)
+    assert await audit.read_audit(0, rows_max=9) == made[4:]
+    assert await audit.audit_head() == (5, made[4].hash)
     after = await audit.append_audit(b"after", now_ms=NOW_MS)
     assert (after.seq, after.prev, after.at_ms) == (6, made[4].hash, NOW_MS + 4)
 
 
 async def test_a_long_log_is_trimmed_some_at_a_time(store: Store) -> None:
-    """Until nothing is left that is older."""
+    """Until no more than one is left that is older."""
     made = [await store.governance.append_audit(b"b", now_ms=NOW_MS) for _ in range(520)]
     gone: list[int] = []
     while not gone or gone[-1]:
         gone.append(await store.governance.trim_audit(before_ms=NOW_MS + 1))
-    assert gone == [512, 8, 0]
-    assert await store.governance.audit_anchor() == (520, made[-1].hash)
+    assert gone == [512, 7, 0]
+    assert await store.governance.audit_anchor() == (519, made[-2].hash)
 
 
 async def test_an_entry_has_a_bound(store: Store) -> None:

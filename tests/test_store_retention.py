@@ -133,19 +133,20 @@ async def test_without_a_policy_the_settings_count(held: Round) -> None:
 
 
 async def test_the_audit_log_is_trimmed_by_the_policy_and_still_verifies(store: Store) -> None:
-    """Without one it is kept for good."""
-    for at in range(3):
+    """Without one it is kept for good. Of what is past its time, one entry stays as a witness,
+    and is not overdue."""
+    for at in range(4):
         await store.governance.append_audit(b"%d" % at, now_ms=NOW_MS + at * DAY_MS)
     days = 5
     kept = retention_of(LIMITS, policy(audit_days=days))
     now_ms = NOW_MS + (days + 1) * DAY_MS + 1
     await store.sweep(now_ms=now_ms + 10_000 * DAY_MS)
-    assert len(await store.governance.read_audit(0, rows_max=9)) == 3
+    assert len(await store.governance.read_audit(0, rows_max=9)) == 4
     assert await overdue(store, now_ms, kept) == {"audit": 1}
     await store.sweep(now_ms=now_ms, retention=kept)
     assert await overdue(store, now_ms, kept) == {}
     left = await store.governance.read_audit(0, rows_max=9)
-    assert [entry.body for entry in left] == [b"2"]
+    assert [entry.body for entry in left] == [b"1", b"2", b"3"]
     assert (await store.governance.audit_anchor()).hash == left[0].prev
 
 

@@ -8,7 +8,7 @@ import json
 import time
 from typing import Any
 
-from services.audit.local import reading
+from services.audit.local import gone_before_now, reading
 from services.audit.record import Record
 from services.audit.walk import EntryMissing, Verdict, pages, parse_head, show_head, verify
 from services.config import Config, ConfigError, of_arguments
@@ -30,6 +30,8 @@ def audit(arguments: argparse.Namespace) -> None:
     config = of_arguments(arguments)
     if arguments.head is not None and not arguments.verify:
         raise ConfigError("--head: goes with --verify")
+    if arguments.anchor is not None and not arguments.verify:
+        raise ConfigError("--anchor: goes with --verify")
     if arguments.health:
         # Here: it imports what tasks are made of, and numpy with it.
         from services.operations.local import health
@@ -37,25 +39,31 @@ def audit(arguments: argparse.Namespace) -> None:
         asyncio.run(health(config, as_json=arguments.json))
         return
     if arguments.verify:
-        _report(asyncio.run(_verify(config, _head(arguments.head))), as_json=arguments.json)
+        noted = _head("--head", arguments.head), _head("--anchor", arguments.anchor)
+        _report(asyncio.run(_verify(config, *noted)), as_json=arguments.json)
         return
     asyncio.run(_show(config, arguments.after, as_json=arguments.json))
 
 
-def _head(text: str | None) -> Head | None:
+def _head(option: str, text: str | None) -> Head | None:
     if text is None:
         return None
     try:
         return parse_head(text)
     except ValueError:
         raise ConfigError(
-            "--head: is SEQ:HASH as `audit --verify` shows it, or the hash alone"
+            f"{option}: is SEQ:HASH as `audit --verify` shows it, or the hash alone"
         ) from None
 
 
-async def _verify(config: Config, noted: Head | None) -> Verdict:
+async def _verify(config: Config, noted: Head | None, noted_anchor: Head | None) -> Verdict:
     async with reading(config) as store:
-        return await verify(store.governance, noted)
+        return await verify(
+            store.governance,
+            noted,
+            noted_anchor=noted_anchor,
+            gone_before_ms=await gone_before_now(config, store.governance),
+        )
 
 
 async def _show(config: Config, after: int, *, as_json: bool) -> None:
@@ -88,8 +96,11 @@ def _report(verdict: Verdict, *, as_json: bool) -> None:
     if not verdict.holds:
         raise KeepingError(f"the audit log does not hold: {verdict.why}")
     if not as_json:
-        trimmed = f", those up to {verdict.anchor.seq} were trimmed" if verdict.anchor.seq else ""
-        print(f"ok: {verdict.entries} entries{trimmed}. Note the head elsewhere: {head}")
+        trimmed, note = "", "Note the head elsewhere"
+        if verdict.anchor.seq:
+            trimmed = f", those up to {verdict.anchor.seq} were trimmed"
+            note = f"Note the anchor elsewhere: {show_head(verdict.anchor)} and the head"
+        print(f"ok: {verdict.entries} entries{trimmed}. {note}: {head}")
 
 
 def as_data(entry: AuditEntry) -> dict[str, Any]:

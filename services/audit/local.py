@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
 from services.audit.record import BEGUN, DONE, Record
+from services.audit.trimming import gone_before
 from services.config import Config
 from services.keeping import copying
+from services.keeping.current import Trusted
 from services.keeping.errors import KeepingError
 from services.store.errors import StoreUnavailable
 from services.store.governance import GovernanceStore
@@ -78,6 +80,16 @@ async def reading(config: Config) -> AsyncIterator[Readable]:
         raise KeepingError(f"{path}: is of before the audit log; the next start brings it up")
     with copying.reported(path), closing(copying.connect(path, "ro")) as connection:
         yield SqliteFile(connection)
+
+
+async def gone_before_now(config: Config, store: GovernanceStore) -> int | None:
+    """What may be trimmed by now (`trimming.gone_before`), by the keys of the configuration."""
+    return await gone_before(store, _policy_keys(config), now_ms=time.time_ns() // 1_000_000)
+
+
+def _policy_keys(config: Config) -> frozenset[bytes]:
+    """Those that have ended, too: what they published was in force."""
+    return frozenset(one.key for one in Trusted.of(config).policy)
 
 
 @contextmanager

@@ -24,6 +24,12 @@ def add(commands: Commands[argparse.ArgumentParser], command: MakeCommand) -> No
         help="with --verify: a head that was noted earlier (SEQ:HASH) must be in the log",
     )
     audit.add_argument(
+        "--anchor",
+        metavar="ANCHOR",
+        help="with --verify: an anchor that was noted earlier (SEQ:HASH); the log may begin there"
+        " whatever the policy says",
+    )
+    audit.add_argument(
         "--health", action="store_true", help="show how well the store keeps to the policy instead"
     )
     audit.add_argument(

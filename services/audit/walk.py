@@ -1,14 +1,15 @@
 """Walks the audit log from its start and says whether it is the chain that it claims to be.
 
-The hashes show whatever was altered, taken out of the middle, put in or reordered. Whoever can
-write the store can still cut the end off, or write all of it anew: that shows against a head
-that was noted somewhere else before.
+The hashes show whatever was altered, taken out of the middle, put in or reordered. What is gone
+from the start must be older than the policy keeps it, or be gone up to an anchor that was noted
+before. Whoever can write the store can still cut the end off, or write all of it anew: that
+shows against a head that was noted somewhere else before.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from crypto.errors import FormatError
@@ -71,12 +72,22 @@ async def pages(log: Log, after: int = 0) -> AsyncIterator[Sequence[AuditEntry]]
         after = rows[-1].seq
 
 
-async def verify(log: Log, noted: Head | None = None) -> Verdict:
+async def verify(
+    log: Log,
+    noted: Head | None = None,
+    *,
+    noted_anchor: Head | None = None,
+    gone_before_ms: int | None = None,
+) -> Verdict:
     """The log against itself, from its anchor to its head, and against a head that was noted
-    earlier (seq 0: only its hash was)."""
+    earlier (seq 0: only its hash was). Entries from before `gone_before_ms` may be trimmed
+    (`services.audit.trimming`; None: no entry may), and those up to an anchor that was noted."""
     while True:
         anchor = await log.audit_anchor()
         verdict = await _walk(log, anchor, noted)
+        if verdict.holds and anchor.seq and not (noted_anchor and _is(noted_anchor, anchor)):
+            first = await log.read_audit(anchor.seq, rows_max=1)
+            verdict = replace(verdict, why=untimely(anchor, first, gone_before_ms))
         # What was trimmed meanwhile is not missing.
         if verdict.holds or await log.audit_anchor() == anchor:
             return verdict
@@ -112,6 +123,17 @@ async def _walk(log: Log, anchor: Head, noted: Head | None) -> Verdict:
     return broken(
         "the head that was noted is not in the log: entries behind it are gone, or it was"
         " written anew"
+    )
+
+
+def untimely(anchor: Head, first: Sequence[AuditEntry], gone_before_ms: int | None) -> str:
+    """Why the log may not begin behind this anchor, by the first entry that is there; empty: it
+    may."""
+    if first and gone_before_ms is not None and first[0].at_ms < gone_before_ms:
+        return ""
+    return (
+        f"the entries up to {anchor.seq} are gone, and no policy let them go: what follows on them"
+        " is younger than it keeps the log (an anchor that was noted earlier would vouch for it)"
     )
 
 

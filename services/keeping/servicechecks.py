@@ -17,6 +17,8 @@ from grpc import RpcError
 
 from rookery.v1 import accounts_pb2
 from services.access.hop import LOOPBACK
+from services.audit.trimming import gone_before_by
+from services.audit.walk import untimely
 from services.config import Config
 from services.keeping import checks, copying, ring
 from services.keeping.checks import DAY_MS
@@ -27,7 +29,7 @@ from services.listed import valid
 from services.store.governance import Head, first_broken
 from services.store.mark import BEAT_S, Mark
 from services.store.opening import look_at_redis
-from services.store.sqlite_governance import audit_anchor, read_audit
+from services.store.sqlite_governance import audit_anchor, policies, read_audit
 from services.store.sqlite_schema import AUDIT_SCHEMA, MIGRATIONS, check_stays
 from services.wake import waking
 
@@ -99,23 +101,30 @@ def _store(config: Config, newest: list[int], *, deep: bool) -> Iterator[Finding
         if deep:
             copying.check_sound(moment, path)
             yield ok("store", "every page of it is sound")
-            yield from _audit(moment)
+            yield from _audit(moment, config)
     yield from checks.private("store", path)
     yield checks.free_space(path, path.stat().st_size)
 
 
-def _audit(moment: sqlite3.Connection) -> Iterator[Finding]:
+def _audit(moment: sqlite3.Connection, config: Config) -> Iterator[Finding]:
     """Whether the audit log is the chain that it claims to be."""
     (version,) = moment.execute("PRAGMA user_version").fetchone()
     if version < AUDIT_SCHEMA:
         return
-    head = audit_anchor(moment)
+    head = anchor = audit_anchor(moment)
     while rows := read_audit(moment, head.seq, _AUDIT_ROWS):
         broken = first_broken(rows, head)
         if broken is not None:
             yield failed("audit", f"entry {broken} is altered, missing or not in its place")
             return
         head = Head(rows[-1].seq, rows[-1].hash)
+    if anchor.seq:
+        listed = frozenset(one.key for one in Trusted.of(config).policy)
+        bound_ms = gone_before_by(policies(moment), listed, now_ms=checks.wall_ms())
+        why = untimely(anchor, read_audit(moment, anchor.seq, 1), bound_ms)
+        if why:
+            yield failed("audit", why)
+            return
     yield ok("audit", f"the log is one chain up to entry {head.seq}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rookery.v1 import operations_pb2
-from services.audit.local import reading
+from services.audit.local import gone_before_now, reading
 from services.audit.walk import Verdict, show_head, verify
 from services.config import Config
 from services.operations import facts
@@ -26,7 +26,9 @@ async def health(config: Config, *, as_json: bool) -> None:
     found = None if config.redis_url else facts.of_file(Path(config.database))
     async with reading(config) as store:
         answer = await gather(store, config, Counted(), found, now_ms)
-        log = await verify(store.governance)
+        log = await verify(
+            store.governance, gone_before_ms=await gone_before_now(config, store.governance)
+        )
     if as_json:
         print(json.dumps(_data(answer, found, log)))
         return

@@ -172,7 +172,7 @@ class GovernanceStore(Protocol):
         ...
 
     async def audit_head(self) -> Head:
-        """The newest entry; the anchor if all were trimmed."""
+        """The newest entry."""
         ...
 
     async def audit_anchor(self) -> Head:
@@ -181,8 +181,9 @@ class GovernanceStore(Protocol):
         ...
 
     async def trim_audit(self, *, before_ms: int) -> int:
-        """Removes the entries at the start of the log that are older, all in one step with
-        the anchor, some at a time; how many. Call again until it is 0."""
+        """Removes the entries at the start of the log that are older, but for the newest of
+        them: it is chained, and shows by its own time that those before were older. All in one
+        step with the anchor, some at a time; how many. Call again until it is 0."""
         ...
 
 

@@ -308,9 +308,10 @@ class RedisGovernance:
         """See `GovernanceStore.trim_audit`. Of several replicas that trim at once, one does."""
         self._check_open()
         anchor = await self._link.call("GET", AUDIT_ANCHOR) or b""
-        rows = await self.read_audit(unpack_end(anchor)[0].seq, rows_max=TRIMMED_AT_ONCE)
-        # Times never go back along the log.
-        going = [entry for entry in rows if entry.at_ms < before_ms]
+        rows = await self.read_audit(unpack_end(anchor)[0].seq, rows_max=TRIMMED_AT_ONCE + 1)
+        # Times never go back along the log. The newest of them stays, whether or not there are
+        # more behind it.
+        going = [entry for entry in rows if entry.at_ms < before_ms][:-1]
         if not going:
             return 0
         last = going[-1]

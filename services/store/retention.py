@@ -78,9 +78,9 @@ async def trim_audit(store: GovernanceStore, retention: Retention, *, now_ms: in
 
 
 async def audit_overdue(store: GovernanceStore, retention: Retention, *, now_ms: int) -> int:
-    """1 if the oldest entry of the audit log is past its time."""
+    """1 if an entry of the audit log is past its time, beside the one that trimming leaves."""
     if retention.audit_ms is None:
         return 0
     anchor = await store.audit_anchor()
-    oldest = await store.read_audit(anchor.seq, rows_max=1)
-    return int(bool(oldest) and oldest[0].at_ms < now_ms - retention.audit_ms)
+    oldest = await store.read_audit(anchor.seq, rows_max=2)
+    return int(len(oldest) == 2 and oldest[1].at_ms < now_ms - retention.audit_ms)

@@ -38,6 +38,12 @@ def _newest_policy(db: sqlite3.Connection) -> PolicyRow | None:
     return None if row is None else PolicyRow(*row)
 
 
+def policies(db: sqlite3.Connection) -> list[PolicyRow]:
+    """All bundles, oldest first."""
+    rows = db.execute(f"SELECT {_POLICY} FROM policy ORDER BY sequence")  # noqa: S608
+    return [PolicyRow(*row) for row in rows]
+
+
 def put_policy(tx: Transaction, row: PolicyRow) -> bool:
     """See `GovernanceStore.put_policy`."""
     newest = _newest_policy(tx.db)
@@ -149,8 +155,10 @@ def trim_audit(tx: Transaction, before_ms: int) -> int:
     is its start."""
     rows = tx.db.execute(
         "SELECT seq, hash, at_ms FROM audit WHERE at_ms < ? ORDER BY seq LIMIT ?",
-        (before_ms, TRIMMED_AT_ONCE),
+        (before_ms, TRIMMED_AT_ONCE + 1),
     ).fetchall()
+    # The newest of them stays, whether or not there are more behind it.
+    del rows[-1:]
     if rows:
         tx.db.execute("DELETE FROM audit WHERE seq <= ?", (rows[-1][0],))
         tx.db.execute("INSERT OR REPLACE INTO audit_anchor VALUES (1, ?, ?, ?)", rows[-1])
