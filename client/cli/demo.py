@@ -15,6 +15,11 @@ from client.demo.run import run as run_demo
 from client.demo.stage import StageError
 
 PEOPLE = 120
+PEOPLE_MIN = 8
+TOO_FEW = (
+    f"the demo needs {PEOPLE_MIN} people at least: two of them leave, and a joint aggregate is over"
+    " more than a few"
+)
 MUST_HOLD = (
     "all_devices_converged",
     "late_device_converged",
@@ -43,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(arguments: argparse.Namespace, out: Output) -> int:
     """Runs it; fails if anything that it shows does not hold."""
-    if arguments.people is not None and arguments.people < 2:
-        out.failure("USAGE", "--people is at least 2: a joint aggregate is over more than one")
+    if arguments.people is not None and arguments.people < PEOPLE_MIN:
+        out.failure("USAGE", TOO_FEW)
         return FAILED
     try:
         population = (
@@ -52,6 +57,8 @@ async def run(arguments: argparse.Namespace, out: Output) -> int:
             if arguments.ratings
             else ratings.synthesise(arguments.people or PEOPLE, arguments.seed)
         )
+        if len(population.people) < PEOPLE_MIN:
+            raise ratings.RatingsError(TOO_FEW)
         console = Console(file=sys.stderr if out.as_json else sys.stdout, highlight=False)
         report = await run_demo(population, seed=arguments.seed, console=console)
     except (ratings.RatingsError, RoundsError, StageError) as error:
@@ -59,9 +66,13 @@ async def run(arguments: argparse.Namespace, out: Output) -> int:
         return FAILED
     if out.as_json:
         out.result(report, "")
-    holds = all(report[name] for name in MUST_HOLD) and all(
-        round_["valid"] == round_["reports"] - round_["cheaters"]
-        and round_["max_error_in_sigmas"] <= SIGMAS_MAX
-        for round_ in report["aggregate"]["rounds"]
+    holds = (
+        report["governance"]["holds"]
+        and all(report[name] for name in MUST_HOLD)
+        and all(
+            round_["valid"] == round_["reports"] - round_["cheaters"]
+            and round_["max_error_in_sigmas"] <= SIGMAS_MAX
+            for round_ in report["aggregate"]["rounds"]
+        )
     )
     return OK if holds and not report["plaintext_hits_in_store_and_logs"] else FAILED

@@ -16,6 +16,7 @@ from client.demo.people import ABOUT, RATINGS, REGION
 from client.demo.ratings import Person, Population
 from client.device import Device
 from crypto.field import FIELD61
+from crypto.policy.tasks import source_of
 from crypto.primitives import hash_
 from mpc import kinds, privacy
 from mpc.kinds import Kind
@@ -112,10 +113,11 @@ class Answer:
     catalogue: Catalogue
 
     def of(self, task_id: str, region: str, ratings: Mapping[str, int], account: bytes) -> Any:
-        """The value for a task of the demo."""
-        if task_id == CUISINES:
+        """The value for a task of the demo, whatever its version."""
+        source = source_of(task_id)
+        if source == CUISINES:
             return self.catalogue.bin_of(region, favourite(ratings))
-        if task_id == RATING:
+        if source == RATING:
             return mean_tenths(ratings)
         return trial(ratings, account)
 
@@ -128,11 +130,12 @@ class Answer:
         ratings = {
             item: value for item, value in device.list(RATINGS).items() if type(value) is int
         }
-        region = device.get(ABOUT, REGION)
+        # The policy says which task reads what: of the others the region can't even be read.
+        region = device.get(ABOUT, REGION) if source_of(task.task_id) == CUISINES else ""
         if not ratings or not isinstance(region, str):
             return None
         said = self.of(task.task_id, region, ratings, device.account_id)
-        if task.task_id != EXPERIMENT:
+        if source_of(task.task_id) != EXPERIMENT:
             return said
         variant, stars = said
         return {"variant": variant, "value": stars}
@@ -143,14 +146,19 @@ def rho_micro(people: int) -> int:
     return RHO_MICRO if people >= FEW else RHO_MICRO_FEW
 
 
+def k_min(people: int) -> int:
+    """How many answers a round of the demo needs at least."""
+    return max(2, min(K_MIN_MAX, people // 2))
+
+
 def tasks(catalogue: Catalogue, *, people: int, window_ms: int, now_ms: int) -> tuple[Task, ...]:
     """Favourite cuisine by region, mean rating with variance, an experiment with a planted
     effect: each with the noise that makes a round cost what `rho_micro` says."""
-    k_min, rho = max(2, min(K_MIN_MAX, people // 2)), rho_micro(people)
+    rho = rho_micro(people)
     bins = len(catalogue.labels)
     return tuple(
         _task(
-            task_id, title, params, rho=rho, window_ms=window_ms, now_ms=now_ms, k_min=k_min
+            task_id, title, params, rho=rho, window_ms=window_ms, now_ms=now_ms, k_min=k_min(people)
         )
         for task_id, title, params in (
             (

@@ -19,7 +19,13 @@ class Member(Program):
     """A running party."""
 
     def __init__(
-        self, folder: Path, seed: bytes, peers: dict[bytes, str], relay: Address, publisher: bytes
+        self,
+        folder: Path,
+        seed: bytes,
+        peers: dict[bytes, str],
+        relay: Address,
+        publisher: bytes,
+        policy: bytes | None = None,
     ) -> None:
         folder.mkdir()
         keyfile.create(folder / "party.key", seed)
@@ -32,6 +38,8 @@ class Member(Program):
             "ROOKERY_PARTY_TICK_S": "0.2",
             "ROOKERY_PARTY_POLL_S": "1",
             "ROOKERY_PARTY_LOG_LEVEL": "debug",
+            "ROOKERY_PARTY_POLICY_KEYS": policy.hex() if policy is not None else "",
+            "ROOKERY_PARTY_METRICS_LISTEN": "127.0.0.1:0",
         }
         super().__init__(folder, folder.name, ["party"], settings)
         self.ik = PartyKey(seed).public
@@ -40,7 +48,12 @@ class Member(Program):
 
 @contextmanager
 def panel(
-    folder: Path, count: int, relay: Address, publisher: bytes, rand: Rand
+    folder: Path,
+    count: int,
+    relay: Address,
+    publisher: bytes,
+    rand: Rand,
+    policy: bytes | None = None,
 ) -> Iterator[tuple[Member, ...]]:
     """So many parties, ended when the block is left."""
     seeds = {PartyKey(seed).public: seed for seed in (rand(32) for _ in range(count))}
@@ -49,7 +62,7 @@ def panel(
     with ExitStack() as running:
         for number, ik in enumerate(sorted(seeds, reverse=True), 1):
             peers = {other: at for other, at in addresses.items() if other != ik}
-            member = Member(folder / f"party{number}", seeds[ik], peers, relay, publisher)
+            member = Member(folder / f"party{number}", seeds[ik], peers, relay, publisher, policy)
             members.append(running.enter_context(member))
             addresses[ik] = member.target
         yield tuple(members)

@@ -72,6 +72,10 @@ class Town:
 
     endpoint: Endpoint
     seed: int
+    policy: bytes | None = None
+    """The key of the policy's publisher, which every device pins; None: none does."""
+    purposes: tuple[str, ...] = ()
+    """What every account says yes to."""
     on_op: Callable[[int], None] = field(default=lambda count: None)
 
     def transport(self) -> Transport:
@@ -98,7 +102,7 @@ class Town:
         return household
 
     async def enrol(self) -> SyncedDevice:
-        """A new account and its first device."""
+        """A new account and its first device, whose person has said yes to the purposes."""
         transport = self.transport()
         core = Device.create(
             recovery_secret=secrets.token_bytes(20),
@@ -106,8 +110,15 @@ class Town:
             rand=secrets.token_bytes,
         )
         device = SyncedDevice(core, MemoryVault(), transport)
+        self._govern(device)
         await device.sync_once()
+        for purpose in self.purposes:
+            await device.consenting.grant(purpose)
         return device
+
+    def _govern(self, device: SyncedDevice) -> None:
+        if self.policy is not None:
+            device.pin_policy(self.policy)
 
     async def pair(self, existing: SyncedDevice) -> SyncedDevice:
         """One more device: the invitation, the six digits, the ADD link, the first pull."""
@@ -121,6 +132,7 @@ class Town:
         )
         await invitation.enter(digits)
         await admission.wait()
+        self._govern(made[0])
         await made[0].sync_once()
         return made[0]
 

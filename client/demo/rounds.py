@@ -24,8 +24,7 @@ from client.demo.measures import Answer, Catalogue
 from client.demo.panel import Member
 from client.demo.people import Household, Town
 from client.endpoint import Endpoint
-from client.measure.consent import ConsentSettings
-from client.measure.participant import Outcome, Participant
+from client.measure.participant import Outcome, Participant, Report
 from client.measure.policy import Panel, Policy
 from client.measure.values import Measures
 from client.remoteerrors import RemoteError
@@ -38,7 +37,7 @@ from mpc.manifest import Manifest
 from mpc.result import RoundResult, Sums
 from mpc.task import Task
 
-POLL_S: Final = 0.1
+POLL_S: Final = 0.25
 LATE_S: Final = 120.0
 """How long after its close a result is waited for."""
 AT_ONCE: Final = 8
@@ -172,6 +171,11 @@ class Turnout:
     values: dict[str, list[Any]]
     cheated: dict[str, int]
 
+    @classmethod
+    def of(cls, tasks: Sequence[Task]) -> Turnout:
+        """Nobody's yet."""
+        return cls({task.task_id: [] for task in tasks}, {task.task_id: 0 for task in tasks})
+
 
 async def run(
     catalogue: Catalogue,
@@ -191,14 +195,12 @@ async def run(
     )
     manifests = await organiser.open(tasks)
     answer = Answer(catalogue)
-    turnout = Turnout(
-        {task.task_id: [] for task in tasks}, dict.fromkeys((task.task_id for task in tasks), 0)
-    )
+    turnout = Turnout.of(tasks)
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(household: Household) -> None:
         async with gate:
-            await _contribute(household, organiser.policy(len(households)), answer, turnout)
+            await contribute(household, organiser.policy(len(households)), answer, turnout)
             on_step()
 
     async with asyncio.TaskGroup() as group:
@@ -207,25 +209,26 @@ async def run(
         for household in households:
             group.create_task(one(household))
     return [
-        await _measured(organiser, task, manifest, turnout)
+        await measured(organiser, task, manifest, turnout)
         for task, manifest in zip(tasks, manifests, strict=True)
     ]
 
 
-async def _contribute(
+async def contribute(
     household: Household, policy: Policy, answer: Answer, turnout: Turnout
-) -> None:
+) -> list[Report]:
     """One of the person's devices answers; what the service took is the truth's."""
     device = household.first
     by_task = dict.fromkeys(turnout.values, answer.measure)
     participant = Participant(device, measures=Measures(by_task))
     participant.core.set_policy(policy)
-    device.edit(lambda core, now: ConsentSettings(core).allow(measures.PURPOSE, now_ms=now))
     participant.save()
-    for report in await participant.contribute_once():
+    reports = await participant.contribute_once()
+    for report in reports:
         if report.outcome is Outcome.CONTRIBUTED:
             value = answer.of_person(report.task_id, household.person, device.core.account_id)
             turnout.values[report.task_id].append(value)
+    return reports
 
 
 async def _cheat(
@@ -242,7 +245,8 @@ async def _cheat(
     for task, manifest in zip(tasks, manifests, strict=True):
         honest = task.kind.encode(_ANY[task.task_id])
         made = cheats.report(name, task, manifest, honest)
-        await rounds.contribute(manifest.round_id, made.header, made.boxes)
+        proof = device.ledger.proof(task.purpose)
+        await rounds.contribute(manifest.round_id, made.header, made.boxes, proof)
         turnout.cheated[task.task_id] += 1
     await device.close()
 
@@ -255,9 +259,10 @@ _ANY: Final[Mapping[str, Any]] = {
 """What a cheating device begins with."""
 
 
-async def _measured(
+async def measured(
     organiser: Organiser, task: Task, manifest: Manifest, turnout: Turnout
 ) -> Measured:
+    """A round of which so much is known, once its result is there. RoundsError."""
     result, signers, seconds = await organiser.result(manifest)
     values = turnout.values[task.task_id]
     exact = oracle.aggregate(task.kind, values)

@@ -7,14 +7,15 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from client.demo import rounds, show, showrounds
+from client.demo import governance, policy, rounds, show, showgovernance, showrounds
+from client.demo.governance import Scene
 from client.demo.measures import PARTIES, Catalogue
 from client.demo.panel import panel
 from client.demo.people import (
@@ -25,17 +26,21 @@ from client.demo.people import (
     Town,
     refused_after_revocation,
 )
+from client.demo.policy import Governor
 from client.demo.ratings import Person, Population
-from client.demo.rounds import Organiser
+from client.demo.rounds import Measured, Organiser
 from client.demo.stage import Service
 from client.demo.traces import Search, record_pattern, search
 from client.endpoint import Endpoint
 from client.values import encode
 from mpc.keys import PublisherKey
 
+KEPT = 2
+"""People all of whose devices are kept."""
 AT_ONCE = 16
 """People that are looked after at the same time."""
 WINDOW_MS_MIN = 8_000
+AGAIN_MS_MIN = 6_000
 WINDOW_SHARE = 0.7
 """Rounds are open for so much of the time that settling took. To answer takes less of it; who
 is late all the same is missing from reports and from the truth beside them."""
@@ -60,13 +65,19 @@ async def run(population: Population, *, seed: int, console: Console) -> dict[st
         f"{sum(len(person.ratings) for person in population.people):,} ratings, "
         f"{where} {seed if population.synthetic else population.source}"
     )
-    publisher = PublisherKey(secrets.token_bytes(32))
+    publisher, governor_key = (PublisherKey(secrets.token_bytes(32)) for _ in range(2))
+    older_files: list[Path] = []
     with tempfile.TemporaryDirectory(prefix="rookery-demo-") as name:
         folder = Path(name)
         with (
-            Service(folder, publisher.public) as service,
+            Service(folder, publisher.public, governor_key.public) as service,
             panel(
-                folder, PARTIES, service.address, publisher.public, secrets.token_bytes
+                folder,
+                PARTIES,
+                service.address,
+                publisher.public,
+                secrets.token_bytes,
+                governor_key.public,
             ) as members,
         ):
             console.print(
@@ -75,11 +86,28 @@ async def run(population: Population, *, seed: int, console: Console) -> dict[st
             )
             address = service.address
             endpoint = Endpoint.parse(address.target, address.audience, address.server_key)
-            organiser = Organiser(endpoint, publisher, members)
-            report = await _acts(population, service, organiser, seed, console)
-            files = [file for one in (service, *members) for file in one.files]
-            running = search(files, population.words, _records(population))
-        stopped = search(files, population.words, _records(population))
+            governor = Governor(
+                endpoint, governor_key, operator=PublisherKey(secrets.token_bytes(32))
+            )
+            held = await governor.begin(population)
+            console.print(
+                f"all of it under policy {held.sequence}, {held.title!r}: {len(held.signals)}"
+                f" signals, {len(held.purposes)} purposes, {len(held.tasks)} tasks; every device"
+                " pins its publisher"
+            )
+            scene = Scene(
+                folder,
+                service,
+                governor,
+                Organiser(endpoint, publisher, members),
+                Catalogue.of(population),
+                older_files,
+            )
+            report = await _acts(population, scene, seed, console)
+            files = [file for one in (service, *members) for file in one.files] + older_files
+            public = [one.encoded for one in governor.published]
+            running = search(files, population.words, _records(population), public)
+        stopped = search(files, population.words, _records(population), public)
     report |= _found(running, stopped)
     report["seconds"] = round(time.monotonic() - start, 1)
     show.summary(console, report)
@@ -105,18 +133,24 @@ def _found(running: Search, stopped: Search) -> dict[str, Any]:
 
 
 async def _acts(
-    population: Population, service: Service, organiser: Organiser, seed: int, console: Console
+    population: Population, scene: Scene, seed: int, console: Console
 ) -> dict[str, Any]:
-    town = Town(organiser.endpoint, seed)
+    town = Town(
+        scene.organiser.endpoint,
+        seed,
+        policy=scene.governor.key.public,
+        purposes=policy.PURPOSES,
+    )
     totals = Totals()
     settled = await _everybody(population, town, totals, console)
-    spotlight = max(settled, key=lambda household: len(household.person.ratings))
+    # Of two people all devices are here: one loses a device, the other takes everything back.
+    spotlight, leaver = sorted(settled, key=lambda one: -len(one.person.ratings))[:KEPT]
     # A third device at least, so that one can be lost and two can agree.
     late = await town.pair(spotlight.first)
     totals.devices += 1
     late_converged = spotlight.agrees([late])
     spotlight.devices.append(late)
-    show.side_by_side(console, late, service.database)
+    show.side_by_side(console, late, scene.service.database)
     lost = spotlight.devices.pop(1)
     refused = await refused_after_revocation(spotlight.first, lost)
     await lost.close()
@@ -134,30 +168,39 @@ async def _acts(
         "rotated_and_converged": rotated,
         "epoch_after_rotation": spotlight.first.core.chain.epoch,
     }
-    report["aggregate"] = await _aggregate(population, settled, town, organiser, totals, console)
+    window_ms = max(WINDOW_MS_MIN, int(totals.settling_s * 1000 * WINDOW_SHARE))
+    measured = await _aggregate(settled, town, scene, window_ms, console)
+    report["aggregate"] = rounds.report(measured)
+    # A third of the answers, and devices that are connected already.
+    rating = measured[1].task
+    again = replace(
+        rating,
+        task_id=f"{rating.task_id}/v2",
+        window_ms=max(AGAIN_MS_MIN, window_ms // 2),
+    )
+    seen = await governance.play(scene, settled, leaver, again)
+    showgovernance.table(console, seen)
+    report["governance"] = seen.data()
     for household in settled:
         await household.close()
     return report
 
 
 async def _aggregate(
-    population: Population,
     settled: Sequence[Household],
     town: Town,
-    organiser: Organiser,
-    totals: Totals,
+    scene: Scene,
+    window_ms: int,
     console: Console,
-) -> dict[str, Any]:
+) -> list[Measured]:
     """Three rounds in which one device of each person answers."""
-    window_ms = max(WINDOW_MS_MIN, int(totals.settling_s * 1000 * WINDOW_SHARE))
-    catalogue = Catalogue.of(population)
     with _progress("three joint aggregates", console) as progress:
         bar = progress.add_task("people", total=len(settled))
         measured = await rounds.run(
-            catalogue,
+            scene.catalogue,
             settled,
             town,
-            organiser,
+            scene.organiser,
             window_ms=window_ms,
             on_step=lambda: progress.advance(bar),
         )
@@ -166,8 +209,8 @@ async def _aggregate(
         " known to this demo alone: it made these people or read their file.\n"
     )
     for one in measured:
-        showrounds.one(console, one, catalogue.labels)
-    return rounds.report(measured)
+        showrounds.one(console, one, scene.catalogue.labels)
+    return measured
 
 
 def _progress(text: str, console: Console) -> Progress:
@@ -196,8 +239,9 @@ async def _rotate(household: Household) -> bool:
 async def _everybody(
     population: Population, town: Town, totals: Totals, console: Console
 ) -> list[Household]:
-    """Settles all people, some at a time. Of each one device is kept, of who rated most all."""
-    star = max(population.people, key=lambda person: len(person.ratings))
+    """Settles all people, some at a time, in their order. Of each one device is kept, of who
+    rated most all."""
+    stars = sorted(population.people, key=lambda person: -len(person.ratings))[:KEPT]
     settled: list[Household] = []
     gate = asyncio.Semaphore(AT_ONCE)
     start = time.monotonic()
@@ -210,7 +254,7 @@ async def _everybody(
                 totals.devices += len(household.devices)
                 totals.ops += household.ops
                 totals.converged += household.converged
-                if person is not star:
+                if person not in stars:
                     await household.keep_one()
                 settled.append(household)
                 progress.advance(task)
@@ -219,4 +263,4 @@ async def _everybody(
             for person in population.people:
                 group.create_task(one(person))
     totals.settling_s = time.monotonic() - start
-    return settled
+    return sorted(settled, key=lambda household: household.person.number)

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from client.demo import showgovernance
 from client.demo.people import ABOUT, RATED, RATINGS, REGION, TASTE
 from client.sync import SyncedDevice
 from crypto import names, op
@@ -96,6 +97,8 @@ def summary(console: Console, report: dict[str, Any]) -> None:
         f"  {report['patterns_searched']:,} patterns looked for in",
         f"{report['bytes_searched'] / 1e6:.1f} MB: {', '.join(report['files_searched'])}",
     )
+    for label, said in showgovernance.summary_rows(report["governance"]):
+        table.add_row(label, said)
     table.add_row("seconds", f"{report['seconds']:.1f}")
     console.print(table)
 

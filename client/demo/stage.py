@@ -95,9 +95,12 @@ class Program:
 
 
 class Service(Program):
-    """The service that devices sync with; it relays the rounds of this publisher."""
+    """The service that devices sync with; it relays the rounds of this publisher, and with a
+    `policy` key it stands under the policy of who has that one."""
 
-    def __init__(self, folder: Path, publisher: bytes) -> None:
+    def __init__(
+        self, folder: Path, publisher: bytes, policy: bytes | None = None, name: str = "service"
+    ) -> None:
         settings = {
             "ROOKERY_POW_BITS": str(PROOF_BITS),
             # One address enrols everybody here; a deployment keeps its rates.
@@ -107,10 +110,26 @@ class Service(Program):
             "ROOKERY_ACCESS_LOG_SHARE": "1",
             "ROOKERY_LOG_LEVEL": "debug",
             "ROOKERY_PUBLISHERS": publisher.hex(),
+            "ROOKERY_POLICY_KEYS": policy.hex() if policy is not None else "",
+            "ROOKERY_METRICS_LISTEN": "127.0.0.1:0",
         }
-        super().__init__(folder, "service", ["serve", "--dev"], settings)
+        super().__init__(folder, name, ["serve", "--dev"], settings)
         ready = self.ready
         self.address = Address(ready["listening"], ready["audience"], ready["server_key"])
+
+
+def keep(folder: Path, database: Path, *arguments: str) -> None:
+    """`rookery-server backup` or `restore`, for a service of this folder; StageError."""
+    done = subprocess.run(  # noqa: S603 - our own program, no shell
+        [*_command(), *arguments],
+        cwd=folder,
+        env=os.environ | {"ROOKERY_DATABASE": str(database)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise StageError(f"{arguments[0]} failed: {done.stderr.strip()}")
 
 
 def _command() -> list[str]:
