@@ -16,7 +16,7 @@ JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test soak bench load observability lint format types contracts proto proto-check \
-	proto-baseline policy-check policy-baseline policy-page vectors settings wheel lock image-locks venv node programs clean
+	proto-baseline policy-check policy-baseline policy-demo policy-page vectors settings wheel lock image-locks venv node programs clean
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
@@ -103,6 +103,9 @@ proto-baseline: venv ## Make today's API the one not to break (docs/releasing.md
 policy-baseline: venv ## Make the shipped policy the one that its changes are judged against
 	@$(BIN)/rookery policy build deploy/policy --unsigned --issued-ms 1 \
 		-o deploy/policy/baseline.policy
+
+policy-demo: venv ## Compile the shipped policy into client/demo, which has no deploy/ in a wheel
+	@$(BIN)/rookery policy build deploy/policy --unsigned --issued-ms 1 -o client/demo/shipped.policy
 
 policy-page: venv ## Write summary and diagram of the shipped policy in docs/policy.md anew
 	@$(BIN)/python .ci/policy_page.py

@@ -13,7 +13,7 @@ import pytest
 from services.config import Config
 
 pytestmark = pytest.mark.timeout(300)
-PEOPLE = 50
+PEOPLE, FEW = 40, 8
 DISHES = ("thailand", "cuba", "ethiopia")
 
 
@@ -38,7 +38,7 @@ class Shown:
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
-    """The demo on a file of fifty people."""
+    """The demo on a file of forty people."""
     rows = [
         f"p{number},new england,{dish},{(number + at) % 5 + 1}"
         for number in range(PEOPLE)
@@ -54,7 +54,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
 def test_the_demo_shows_what_it_claims_on_ratings_from_a_file(shown: Shown) -> None:
     """Devices converge, the late one too, the revoked one is refused, nothing leaks."""
     report = shown.report
-    assert (report["people"], report["ratings"], report["synthetic"]) == (50, 150, False)
+    assert (report["people"], report["ratings"], report["synthetic"]) == (PEOPLE, 3 * PEOPLE, False)
     assert report["ops_pushed"] > report["ratings"]
     assert report["all_devices_converged"] is True
     assert report["late_device_converged"] is True
@@ -94,15 +94,46 @@ def test_the_demo_sets_joint_aggregates_beside_the_truth_and_catches_who_cheats(
     assert "4 cheated, and 4 were caught" in shown.text
 
 
+def test_the_demo_shows_that_the_policy_stops_what_it_stops(shown: Shown) -> None:
+    """Every connected device obeys a switch, an older policy is not taken, and what is not
+    declared is not recorded."""
+    seen = shown.report["governance"]
+    assert seen["holds"] is True
+    assert seen["clients"] > PEOPLE
+    assert seen["clients_that_obeyed_the_kill_switch"] == seen["clients"]
+    assert seen["clients_that_went_on_after_it"] == seen["clients"]
+    assert 0 < seen["kill_switch_seconds_median"] <= seen["kill_switch_seconds_last"]
+    assert seen["task_over_killed_signal_refused_by"] == "task-killed"
+    assert seen["older_policy_refused"] is True
+    assert set(seen["refused_by_rule"].values()) == {"undeclared", "range"}
+    assert seen["policy_sequence"] == 3
+    assert "refused, with an alarm" in " ".join(shown.text.split())
+
+
+def test_the_demo_shows_that_what_is_taken_back_is_gone(shown: Shown) -> None:
+    """One withdraws, one is forgotten, the next round has neither; nothing is kept too long."""
+    seen = shown.report["governance"]
+    assert seen["withdrawal_deleted"] == {"dishes-rated": 1, "region": 1, "rating": len(DISHES)}
+    assert seen["withdrawal_other_device_seconds"] > 0
+    assert seen["withdrawal_service_seconds"] > 0
+    assert seen["withdrawn_device_refuses_by"] == "consent"
+    assert PEOPLE // 2 < seen["next_round"]["valid"] <= PEOPLE - 2
+    assert seen["next_round"]["rejected"] == 0
+    assert seen["forgotten_rows_before"] > 0
+    assert seen["forgotten_rows_after"] == 0
+    assert seen["retention_overdue"] == 0
+    assert seen["audit_entries_verified"] > 10
+
+
 def test_without_a_file_the_demo_says_that_its_people_are_made_up() -> None:
     """A synthetic population is called synthetic, and both sides of a profile are shown."""
-    ended = run("--people", "2")
+    ended = run("--people", str(FEW))
     assert ended.returncode == 0, ended.stderr
     assert "synthetic" in ended.stdout
     assert "ciphertext" in ended.stdout
 
 
-@pytest.mark.parametrize("arguments", [("--ratings", "/nonexistent.csv"), ("--people", "0")])
+@pytest.mark.parametrize("arguments", [("--ratings", "/nonexistent.csv"), ("--people", "7")])
 def test_what_the_demo_cannot_use_is_refused_in_a_sentence(arguments: tuple[str, ...]) -> None:
     """No traceback; the sentence says what is wrong."""
     ended = run(*arguments)
