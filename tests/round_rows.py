@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from services.store.base import Store
+from services.store.governance import ConsentClaim
 from services.store.rounds import Contribution, RoundRow, TaskRow
 from tests.store_worlds import NOW_MS, Client
 
@@ -43,10 +44,18 @@ class Round:
         self.store = store
         self.row = row
 
-    async def give(self, client: Client, data: tuple[bytes, ...], now_ms: int = OPEN_MS) -> bool:
+    async def give(
+        self,
+        client: Client,
+        data: tuple[bytes, ...],
+        now_ms: int = OPEN_MS,
+        *,
+        consent: ConsentClaim | None = None,
+    ) -> bool:
         """One contribution."""
+        account_id = client.world.account_id
         return await self.store.rounds.contribute(
-            Contribution(self.row.round_id, client.world.account_id, data, now_ms)
+            Contribution(self.row.round_id, account_id, data, now_ms, consent=consent)
         )
 
     async def boxes(self, party: int, after: int = 0, bytes_max: int = 1 << 18) -> list[bytes]:

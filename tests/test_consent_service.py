@@ -15,6 +15,9 @@ from crypto.consent import Entry, Proof, Receipt
 from crypto.keys import Identity
 from mpc.manifest import Manifest
 from rookery.v1 import accounts_pb2, policy_pb2, rounds_pb2
+from services.policy.consents import check_proof
+from services.rounds import contribute
+from services.store.governance import ConsentClaim
 from tests.governed_service import KEYS, Governed
 from tests.governed_worlds import bundle
 from tests.relay_worlds import PARTIES, Relay, manifest, people, refused, relaying, report, task
@@ -232,6 +235,29 @@ async def test_with_consent_a_contribution_is_taken(relay: Relay) -> None:
     await one.say()
     await one.contribute(message, one.proof(4))
     assert (await relay.round(one.world, round_.round_id)).contributed
+
+
+async def test_a_withdrawal_that_overtakes_a_contribution_stops_it(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded after the proof was looked at and before anything was stored: nothing is."""
+    one = await person(relay)
+    round_ = await opened(relay)
+    await one.say()
+    no = one.entry(granted=False)
+    looked = check_proof
+
+    async def overtaken(*args: Any) -> ConsentClaim:
+        claim = await looked(*args)
+        assert await withdrawn(one, no, consent.salt(KEY, PURPOSE)) == 0
+        return claim
+
+    monkeypatch.setattr(contribute, "check_proof", overtaken)
+    failed = await refused(one.contribute(report(round_, 1), one.proof(1)))
+    assert failed == ("FAILED_PRECONDITION", "CONSENT_MISSING", {})
+    assert not (await relay.round(one.world, round_.round_id)).contributed
+    fetched = await relay.fetch(PARTIES[0], round_.round_id)
+    assert (list(fetched.last.erased), len(fetched.boxes)) == ([], 0)
 
 
 async def test_a_withdrawal_takes_back_what_is_held(relay: Relay) -> None:

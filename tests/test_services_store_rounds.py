@@ -12,6 +12,7 @@ from crypto.keys import device_id
 from services.store.base import Limits, Store
 from services.store.errors import (
     AccountAbsent,
+    ConsentStale,
     ContributedAlready,
     QuotaExceeded,
     ResultConflict,
@@ -24,8 +25,10 @@ from services.store.errors import (
     TaskConflict,
     TaskUnknown,
 )
+from services.store.governance import ConsentClaim
 from services.store.rounds import Phase, RoundRow, TaskRow
 from services.store.sqlite import SqliteStore
+from tests.governance_rows import append_consents
 from tests.round_rows import (
     CLOSE_MS,
     OPEN_MS,
@@ -281,8 +284,8 @@ async def test_what_was_given_is_taken_back_from_one_round(store: Store) -> None
     one = clients[0].world.account_id
     given = await store.rounds.given_by(one)
     assert sorted(given) == sorted([first.row.round_id, later.round_id])
-    assert await store.rounds.take_back(first.row.round_id, one)
-    assert not await store.rounds.take_back(first.row.round_id, one)
+    assert await store.rounds.take_back(first.row.round_id, one, behind=1)
+    assert not await store.rounds.take_back(first.row.round_id, one, behind=1)
     assert not await store.rounds.has_contributed(first.row.round_id, one)
     for party in (1, 2, 3):
         assert await first.boxes(party) == [rows(1)[party - 1]]
@@ -292,10 +295,37 @@ async def test_what_was_given_is_taken_back_from_one_round(store: Store) -> None
     assert await first.give(clients[0], rows(7))
     assert await first.boxes(1) == [rows(1)[0], rows(7)[0]]
     with pytest.raises(RoundUnknown):
-        await store.rounds.take_back(bytes(16), one)
+        await store.rounds.take_back(bytes(16), one, behind=1)
     await store.delete_account(one)
     with pytest.raises(AccountAbsent):
-        await store.rounds.take_back(first.row.round_id, one)
+        await store.rounds.take_back(first.row.round_id, one, behind=1)
+
+
+async def test_a_contribution_is_taken_while_its_consent_stands(store: Store) -> None:
+    """Not before there is one, not by another entry, and not behind a withdrawal."""
+    held = await collected(store)
+    [client] = await people(store, 1)
+    one = client.world.account_id
+    [first] = await append_consents(store, one, [("dishes", True)])
+    for claim in (
+        ConsentClaim(first.tag, 2),
+        ConsentClaim(bytes(32), 1),
+        ConsentClaim(bytes(32), 0),
+    ):
+        with pytest.raises(ConsentStale):
+            await held.give(client, rows(0), consent=claim)
+    claim = ConsentClaim(first.tag, 1)
+    assert await held.give(client, rows(0), consent=claim)
+    assert not await held.give(client, rows(0), consent=claim)
+    await append_consents(store, one, [("dishes", False)])
+    assert await store.rounds.take_back(held.row.round_id, one, behind=2)
+    for stale in (claim, ConsentClaim(first.tag, 2)):
+        with pytest.raises(ConsentStale):
+            await held.give(client, rows(1), consent=stale)
+    assert await held.boxes(1) == []
+    await append_consents(store, one, [("dishes", True)])
+    assert await held.give(client, rows(1), consent=ConsentClaim(first.tag, 3))
+    assert await held.boxes(1) == [rows(1)[0]]
 
 
 def files_of(folder: Path) -> list[Path]:

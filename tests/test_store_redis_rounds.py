@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from services.store.base import Limits
-from services.store.errors import AccountAbsent, RoundClosed, RoundOver
+from services.store.errors import AccountAbsent, ConsentStale, RoundClosed, RoundOver
+from services.store.governance import ConsentClaim
 from services.store.redis import RedisStore
 from services.store.redis_chains import _INTENT
 from services.store.redis_keys import AccountKeys, gone, shard
 from services.store.redis_link import Link
 from services.store.redis_round_keys import FORGOTTEN, RoundKeys
+from services.store.redis_round_scripts import CONTRIBUTE, STALE
+from tests.governance_rows import append_consents
 from tests.redis_process import RedisServer
 from tests.round_rows import UNTIL_MS, Round, collected, people, round_, rows, task
 from tests.store_worlds import DAY_MS
@@ -95,6 +98,38 @@ async def test_a_contribution_that_comes_after_its_account_was_deleted_is_refuse
     with pytest.raises(AccountAbsent):
         await held.give(client, rows(0))
     assert await held.boxes(1) == []
+
+
+@pytest.mark.parametrize("says_of_what", [True, False])
+async def test_a_withdrawal_between_the_slots_of_account_and_round_is_obeyed(
+    held: Round, monkeypatch: pytest.MonkeyPatch, *, says_of_what: bool
+) -> None:
+    """The contribution was noted with the account and is not stored yet: the round takes it no
+    more, or what it took is erased before anybody is told that it was taken."""
+    [client] = await people(held.store, 1)
+    one = client.world.account_id
+    [first] = await append_consents(held.store, one, [("dishes", True)])
+    link = held.store.rounds._link  # type: ignore[attr-defined]
+    run = link.run
+
+    async def withdrawn(script: Any, *args: Any) -> Any:
+        if script is CONTRIBUTE:
+            await append_consents(held.store, one, [("dishes", False)])
+            if says_of_what:
+                assert await held.store.rounds.given_by(one) == [held.row.round_id]
+                await held.store.rounds.take_back(held.row.round_id, one, behind=2)
+        answer = await run(script, *args)
+        if script is CONTRIBUTE:
+            answers.append(answer)
+        return answer
+
+    answers: list[int] = []
+    monkeypatch.setattr(link, "run", withdrawn)
+    with pytest.raises(ConsentStale):
+        await held.give(client, rows(0), consent=ConsentClaim(first.tag, 1))
+    assert answers == [STALE if says_of_what else 1]
+    assert [box for box in await held.boxes(1) if box] == []
+    assert not await held.store.rounds.has_contributed(held.row.round_id, one)
 
 
 async def test_an_interrupted_deletion_is_finished_by_a_sweep(

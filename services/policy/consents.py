@@ -19,7 +19,7 @@ from services.call import Lane, Route, SignedCall, SignedUnary
 from services.errors import ConsentInvalid, ConsentMissing, Malformed
 from services.rounds.desk import RoundDesk
 from services.store.errors import RoundUnknown
-from services.store.governance import ConsentRow, GovernanceStore
+from services.store.governance import ConsentClaim, ConsentRow, GovernanceStore
 from services.sync.desk import Desk, parse
 
 _POLICY = "/rookery.v1.Policy/"
@@ -56,7 +56,8 @@ class Consents:
         call.check_live()
         if await self._desk.store.governance.append_consent(call.account, row):
             self._recorded(row.granted)
-        # Behind it nothing more is taken. Who is cut off here sends the same once more.
+        # Behind it nothing more is taken, not even what is on its way. Who is cut off here sends
+        # the same once more.
         taken = 0 if opens is None else await self._take_back(call, opens, row.tag)
         answer = policy_pb2.RecordConsentResponse(seq=row.seq, hash=row.hash, taken_back=taken)
         return self._desk.info_field(call.tip.chain.seq) + answer.SerializeToString()
@@ -68,7 +69,7 @@ class Consents:
             with contextlib.suppress(RoundUnknown):  # it is over since
                 round_ = await self._rounds.round(round_id)
                 if opens.tag(call.account, round_.purpose) == tag:
-                    taken += await store.take_back(round_id, call.account)
+                    taken += await store.take_back(round_id, call.account, behind=opens.seq)
         return taken
 
     async def list(self, raw: bytes, call: SignedCall) -> bytes:
@@ -127,9 +128,10 @@ def _shown(row: ConsentRow) -> policy_pb2.ConsentEntry:
 
 async def check_proof(
     store: GovernanceStore, call: SignedCall, given: policy_pb2.ConsentProof, purpose: str
-) -> None:
+) -> ConsentClaim:
     """ConsentMissing unless the proof opens the tag for this purpose of the calling account, and
-    the newest entry under it is the grant that the proof names."""
+    the newest entry under it is the grant that the proof names. What must still hold when the
+    contribution is stored."""
     try:
         tag = Proof(given.salt, given.seq).tag(call.account, purpose)
     except CryptoError:
@@ -137,6 +139,7 @@ async def check_proof(
     state = await store.consent_state(call.account, tag)
     if state is None or not state.granted or state.seq != given.seq:
         raise ConsentMissing
+    return ConsentClaim(tag, given.seq)
 
 
 __all__ = ["Consents", "check_proof"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from rookery.v1 import rounds_pb2
-from rookery.v1.policy_pb2 import ConsentProof
 from services import wire
 from services.call import SignedCall
 from services.errors import ConsentMissing
 from services.policy.consents import check_proof
 from services.rounds.desk import RoundDesk
-from services.rounds.forms import Round, check_contribution
+from services.rounds.forms import check_contribution
+from services.store.errors import ConsentStale
 from services.store.rounds import Contribution
 from services.sync.desk import parse
 
@@ -27,26 +27,24 @@ class Contribute:
         call.check_purpose(round_.purpose)
         boxes = request.boxes
         check_contribution(round_, request.header, boxes)
-        proof = request.consent if self._desk.policy.governed else None
-        if proof is not None:
-            await self._check(call, proof, round_)
+        claim = None
+        if self._desk.policy.governed:
+            consents = self._desk.desk.store.governance
+            claim = await check_proof(consents, call, request.consent, round_.purpose)
         header = wire.data(1, request.header)
         rows = tuple(wire.data(1, header + wire.data(2, sealed)) for sealed in boxes)
         given = Contribution(
-            round_.round_id, call.account, rows, call.now_ms, reports_max=round_.reports_max
+            round_.round_id,
+            call.account,
+            rows,
+            call.now_ms,
+            reports_max=round_.reports_max,
+            consent=claim,
         )
         del request, boxes
         call.check_live()
-        await self._desk.store.contribute(given)
-        if proof is not None:
-            try:
-                await self._check(call, proof, round_)
-            except ConsentMissing:
-                # It was withdrawn while this was on its way to the store.
-                await self._desk.store.take_back(round_.round_id, call.account)
-                raise
+        try:
+            await self._desk.store.contribute(given)
+        except ConsentStale:
+            raise ConsentMissing from None  # withdrawn while this was on its way to the store
         return self._desk.info_field(call)
-
-    async def _check(self, call: SignedCall, proof: ConsentProof, round_: Round) -> None:
-        store = self._desk.desk.store.governance
-        await check_proof(store, call, proof, round_.purpose)

@@ -163,6 +163,10 @@ class ConsentConflict(StoreError):
         self.hash = hash_
 
 
+class ConsentStale(StoreError):
+    """What was claimed is not the newest entry under its tag, or it is no grant."""
+
+
 class MailboxAbsent(StoreError):
     """No such pairing mailbox, or its five minutes are over."""
 

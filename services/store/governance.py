@@ -71,6 +71,16 @@ class ConsentState(NamedTuple):
     granted: bool
 
 
+class ConsentClaim(NamedTuple):
+    """That the newest entry under a tag is a grant, with this seq."""
+
+    tag: bytes
+    seq: int
+
+    def __repr__(self) -> str:
+        return f"ConsentClaim(seq {self.seq}, tag hidden)"
+
+
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
     """One entry of the audit log. `hash` is `audit_hash` of the other four; `at_ms` never goes
@@ -188,7 +198,8 @@ class GovernanceStore(Protocol):
 
 
 __all__ = [
-    "AUDIT_BODY_BYTES_MAX", "NOTHING", "ZEROS", "AuditEntry", "ConsentRow", "ConsentState",
+    "AUDIT_BODY_BYTES_MAX", "NOTHING", "ZEROS", "AuditEntry", "ConsentClaim", "ConsentRow",
+    "ConsentState",
     "GovernanceStore", "Head", "PolicyRow", "audit_hash", "first_broken", "following",
     "without_gap",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Final
 import cbor2
 
 from crypto.ids import DeviceId
-from services.store.governance import NOTHING, AuditEntry, ConsentRow, Head, PolicyRow
+from services.store.governance import NOTHING, AuditEntry, ConsentRow, ConsentState, Head, PolicyRow
 
 POLICY_HEAD: Final = b"{policy}h"
 POLICIES: Final = b"{policy}b"
@@ -78,7 +78,7 @@ def consent_of(seq: int, raw: bytes) -> ConsentRow:
     return ConsentRow(seq, prev, digest, tag, granted, DeviceId(device_id), entry, sig, at_ms)
 
 
-def pack_state(row: ConsentRow) -> bytes:
+def pack_state(row: ConsentRow | ConsentState) -> bytes:
     """What counts under the entry's tag."""
     return _STATE.pack(row.seq, row.granted)
 

@@ -19,7 +19,8 @@ Of a round, behind its own tag:
 
 | key | what | holds |
 |---|---|---|
-| s | hash | open, until, sealed, over, position, held; result, z<party> its signatures; a<party> |
+| s | hash | open, until, sealed, over, position, held; result, z<party> its signatures; a<party>; |
+|   |      | w<hash of who>: seq of a withdrawal, behind which nothing of before comes |
 | c | hash | account id and incarnation -> digest of the boxes, position u32 |
 | g | set | who must not contribute any more: hashes of account id and incarnation |
 | b<party> | list | boxes: the one at position n is at n - 1; empty if it was deleted |
@@ -85,6 +86,12 @@ class RoundKeys:
 def barred(who: bytes) -> bytes:
     """How a round knows who was deleted, without saying who it was."""
     return blake2b(who, digest_size=16).digest()
+
+
+def withdrawn(who: bytes) -> bytes:
+    """The field of a round's state that says by which entry of consent somebody took back last:
+    a contribution that was on its way with an older one is not taken."""
+    return b"w" + barred(who)
 
 
 def pack_task(row: TaskRow) -> bytes:

@@ -15,6 +15,7 @@ DELETED = -5
 FULL = -6
 NOT_OPEN = -7
 CLOSED = -8
+STALE = -9
 STANDS = 0
 DONE = 1
 
@@ -107,10 +108,11 @@ return {0, tonumber(state[1]), tonumber(state[2]), redis.call('HEXISTS', KEYS[1]
 )
 
 GIVE = Script("""
--- KEYS: 1 state of the account, 2 rounds it gave to. ARGV: 1 round, 2 when its boxes are gone,
--- 3 now. The account's incarnation.
+-- KEYS: 1 state of the account, 2 rounds it gave to, 3 tags of consent. ARGV: 1 round, 2 when its
+-- boxes are gone, 3 now, 4 tag or empty, 5 what must count under it. The account's incarnation.
 local incarnation = redis.call('HGET', KEYS[1], 'i')
 if not incarnation then return false end
+if ARGV[4] ~= '' and redis.call('HGET', KEYS[3], ARGV[4]) ~= ARGV[5] then return -9 end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[3])
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 return incarnation
@@ -118,10 +120,12 @@ return incarnation
 
 CONTRIBUTE = Script("""
 -- KEYS: 1 state, 2 contributions, 3 barred, then the parties' boxes. ARGV: 1 who, 2 the same as
--- it is barred, 3 digest, 4 now, 5 most, then boxes.
+-- it is barred, 3 digest, 4 now, 5 most, 6 seq of the consent, 7 where it is noted behind which
+-- one nothing comes any more; then boxes.
 local state = redis.call('HMGET', KEYS[1], 'open', 'until', 'sealed', 'over', 'position')
 if not state[1] then return -1 end
 if redis.call('SISMEMBER', KEYS[3], ARGV[2]) == 1 then return -5 end
+if tonumber(redis.call('HGET', KEYS[1], ARGV[7]) or 0) >= tonumber(ARGV[6]) then return -9 end
 local held = redis.call('HGET', KEYS[2], ARGV[1])
 if held then
   if string.sub(held, 1, 32) == ARGV[3] then return 0 end
@@ -135,7 +139,7 @@ if position > tonumber(ARGV[5]) then return -6 end
 redis.call('HSET', KEYS[1], 'position', string.format('%.0f', position))
 redis.call('HINCRBY', KEYS[1], 'held', 1)
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3] .. struct.pack('>I4', position))
-for n = 4, #KEYS do redis.call('RPUSH', KEYS[n], ARGV[n + 2]) end
+for n = 4, #KEYS do redis.call('RPUSH', KEYS[n], ARGV[n + 4]) end
 return 1
 """)
 
@@ -156,11 +160,16 @@ return 1
 """)
 
 TAKE_BACK = Script("""
--- KEYS: 1 state, 2 contributions, then the parties' boxes. ARGV: 1 who. Who may give another one.
+-- KEYS: 1 state, 2 contributions, then the parties' boxes. ARGV: 1 who, 2 seq of the withdrawal,
+-- 3 where that is noted. Who may give another one, by a later consent.
 local over = redis.call('HGET', KEYS[1], 'over')
 if not over then return -1 end
+if over == '1' then return 0 end
+if tonumber(redis.call('HGET', KEYS[1], ARGV[3]) or 0) < tonumber(ARGV[2]) then
+  redis.call('HSET', KEYS[1], ARGV[3], ARGV[2])
+end
 local held = redis.call('HGET', KEYS[2], ARGV[1])
-if over == '1' or not held then return 0 end
+if not held then return 0 end
 local place = struct.unpack('>I4', held, 33) - 1
 for n = 3, #KEYS do redis.call('LSET', KEYS[n], string.format('%.0f', place), '') end
 redis.call('HDEL', KEYS[2], ARGV[1])

@@ -26,6 +26,7 @@ from services.store.base import Limits
 from services.store.erased import SLICE_POSITIONS, ErasedOf
 from services.store.errors import (
     AccountAbsent,
+    ConsentStale,
     ContributedAlready,
     QuotaExceeded,
     ResultConflict,
@@ -38,6 +39,8 @@ from services.store.errors import (
     TaskConflict,
     TaskUnknown,
 )
+from services.store.governance import ConsentClaim, ConsentState
+from services.store.redis_governance_rows import pack_state
 from services.store.redis_keys import AccountKeys
 from services.store.redis_link import Link
 from services.store.redis_round_keys import RoundKeys
@@ -61,10 +64,13 @@ AT_ONCE = 64
 NOTED_MS = 30 * 86_400_000
 """How much longer it is noted what an account gave than boxes are kept, so that a retention may
 be made longer."""
+_ANY_SEQ = 1 << 53
+"""Of who claims no consent: no withdrawal bars it."""
 
 
 class RedisRounds:
-    """Every call is one exchange with Redis for a round in use, `contribute` two."""
+    """Every call is one exchange with Redis for a round in use, `contribute` two, and a third one
+    if it claims consent."""
 
     def __init__(self, link: Link, limits: Limits) -> None:
         self._link = link
@@ -268,13 +274,20 @@ class RedisRounds:
         row = await self._known_row(given.round_id)
         account = AccountKeys(given.account_id)
         gone_ms = row.until_ms + self._limits.boxes_ms + NOTED_MS
+        claim = given.consent
+        # In one step with the note: whoever withdraws later finds the round there.
         incarnation = await self._link.run(
             scripts.GIVE,
-            (account.state, account.given),
-            (given.round_id, gone_ms, given.now_ms),
-        )
+            (account.state, account.given, account.consent_tags),
+            (
+                given.round_id, gone_ms, given.now_ms,
+                b"" if claim is None else claim.tag, _granted(claim),
+            ),
+        )  # fmt: skip
         if incarnation is None:
             raise AccountAbsent("no such account")
+        if incarnation == scripts.STALE:
+            raise ConsentStale("no consent that stands")
         who = given.account_id + incarnation
         most = min(self._limits.contributions_max, given.reports_max)
         round_keys = RoundKeys(given.round_id)
@@ -285,10 +298,15 @@ class RedisRounds:
                 round_keys.state, round_keys.given, round_keys.barred,
                 *round_keys.all_boxes(len(given.rows)),
             ),
-            (who, keys.barred(who), _digest(given.rows), given.now_ms, most, *given.rows),
+            (
+                who, keys.barred(who), _digest(given.rows), given.now_ms, most,
+                _ANY_SEQ if claim is None else claim.seq, keys.withdrawn(who), *given.rows,
+            ),
         )  # fmt: skip
         if how == scripts.DELETED:
             raise AccountAbsent("no such account")
+        if how == scripts.STALE:
+            raise ConsentStale("no consent that stands")
         if how == scripts.CONFLICT:
             raise ContributedAlready("the account has given other bytes to this round")
         if how == scripts.NOT_OPEN:
@@ -297,7 +315,18 @@ class RedisRounds:
             raise RoundClosed(row.until_ms)
         if how == scripts.FULL:
             raise QuotaExceeded("contributions", most)
+        await self._check_still(given)
         return bool(how)
+
+    async def _check_still(self, given: Contribution) -> None:
+        """A withdrawal that does not say of what, since nobody told its device that something was
+        given, bars no round: so what it overtook is erased here."""
+        if given.consent is None:
+            return
+        tags = AccountKeys(given.account_id).consent_tags
+        if await self._link.call("HGET", tags, given.consent.tag) != _granted(given.consent):
+            await self.take_back(given.round_id, given.account_id, behind=given.consent.seq)
+            raise ConsentStale("no consent that stands")
 
     async def has_contributed(self, round_id: bytes, account_id: AccountId) -> bool:
         """See `RoundStore.has_contributed`."""
@@ -312,18 +341,18 @@ class RedisRounds:
         found: list[bytes] = await self._link.call("ZRANGE", AccountKeys(account_id).given, 0, -1)
         return found
 
-    async def take_back(self, round_id: bytes, account_id: AccountId) -> bool:
+    async def take_back(self, round_id: bytes, account_id: AccountId, *, behind: int) -> bool:
         """See `RoundStore.take_back`."""
         row = await self._known_row(round_id)
         incarnation = await self._link.call("HGET", AccountKeys(account_id).state, "i")
         if incarnation is None:
             raise AccountAbsent("no such account")
-        round_keys = RoundKeys(round_id)
+        round_keys, who = RoundKeys(round_id), account_id + incarnation
         taken = await self._run_made(
             row,
             scripts.TAKE_BACK,
             (round_keys.state, round_keys.given, *round_keys.all_boxes(len(row.parties))),
-            (account_id + incarnation,),
+            (who, behind, keys.withdrawn(who)),
         )
         return bool(taken)
 
@@ -531,6 +560,11 @@ class RedisRounds:
         round_keys = RoundKeys(round_id)
         await self._link.call("UNLINK", round_keys.state, *round_keys.content(parties))
         await self._link.call("HDEL", keys.FORGOTTEN, round_id)
+
+
+def _granted(claim: ConsentClaim | None) -> bytes:
+    """What counts under the claim's tag while it holds."""
+    return b"" if claim is None else pack_state(ConsentState(claim.seq, granted=True))
 
 
 def _digest(rows: Sequence[bytes]) -> bytes:

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
 from crypto.ids import AccountId, DeviceId
+from services.store.governance import ConsentClaim
 from services.store.retention import Retention
 
 
@@ -108,6 +109,8 @@ class Contribution:
     now_ms: int
     reports_max: int = 1 << 32
     """How many the task allows in a round."""
+    consent: ConsentClaim | None = None
+    """What must hold at the moment at which it is taken; None: nothing need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +192,9 @@ class RoundStore(Protocol):
 
     async def contribute(self, given: Contribution) -> bool:
         """False if the account has given the same bytes already. RoundUnknown, AccountAbsent,
-        ContributedAlready, RoundNotOpen, RoundClosed, QuotaExceeded("contributions")."""
+        ConsentStale, ContributedAlready, RoundNotOpen, RoundClosed,
+        QuotaExceeded("contributions"). What it claims of consent holds when it is taken: nothing
+        comes behind a withdrawal that was followed by `take_back`."""
         ...
 
     async def has_contributed(self, round_id: bytes, account_id: AccountId) -> bool:
@@ -200,9 +205,10 @@ class RoundStore(Protocol):
         """Ids of the rounds that hold a contribution of the account, or may."""
         ...
 
-    async def take_back(self, round_id: bytes, account_id: AccountId) -> bool:
+    async def take_back(self, round_id: bytes, account_id: AccountId, *, behind: int) -> bool:
         """Erases the account's contribution to a round; False if none is held. It can give
-        another one. RoundUnknown, AccountAbsent."""
+        another one, with an entry of consent that has a greater seq than `behind`.
+        RoundUnknown, AccountAbsent."""
         ...
 
     async def seal_round(self, round_id: bytes) -> int:

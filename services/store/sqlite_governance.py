@@ -79,6 +79,14 @@ def _newest_consent(db: sqlite3.Connection, account_n: int) -> ConsentRow | None
     return None if row is None else _consent_row(*row)
 
 
+def consent_state(db: sqlite3.Connection, account_n: int, tag: bytes) -> ConsentState | None:
+    """See `GovernanceStore.consent_state`."""
+    row = db.execute(
+        "SELECT seq, granted FROM consent_now WHERE account_n = ? AND tag = ?", (account_n, tag)
+    ).fetchone()
+    return None if row is None else ConsentState(row[0], bool(row[1]))
+
+
 def append_consent(tx: Transaction, account_id: AccountId, row: ConsentRow) -> bool:
     """See `GovernanceStore.append_consent`."""
     account_n = tx.account(account_id).account_n
@@ -254,11 +262,7 @@ class SqliteGovernance:
         if entry is None:
             return None
         with self._reads() as db:
-            row = db.execute(
-                "SELECT seq, granted FROM consent_now WHERE account_n = ? AND tag = ?",
-                (entry.account_n, tag),
-            ).fetchone()
-        return None if row is None else ConsentState(row[0], bool(row[1]))
+            return consent_state(db, entry.account_n, tag)
 
     # --- audit log ---
 

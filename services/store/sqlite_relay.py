@@ -218,8 +218,10 @@ class SqliteRounds:
             ).fetchall()
         return [round_id for (round_id,) in rows]
 
-    async def take_back(self, round_id: bytes, account_id: AccountId) -> bool:
-        """See `RoundStore.take_back`."""
+    async def take_back(self, round_id: bytes, account_id: AccountId, *, behind: int) -> bool:
+        """See `RoundStore.take_back`. Consent is asked in the step that stores: nothing is on its
+        way."""
+        del behind
         taken: bool = await self._submit(lambda tx: rounds.take_back(tx, round_id, account_id))
         return taken
 

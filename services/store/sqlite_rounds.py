@@ -14,6 +14,7 @@ from crypto.ids import AccountId
 from crypto.keys import device_id
 from crypto.primitives import SIG_BYTES
 from services.store.errors import (
+    ConsentStale,
     ContributedAlready,
     QuotaExceeded,
     ResultConflict,
@@ -26,8 +27,10 @@ from services.store.errors import (
     TaskConflict,
     TaskUnknown,
 )
+from services.store.governance import ConsentState
 from services.store.retention import BOXES, RESULTS, Retention, bounds_by_task
 from services.store.rounds import Contribution, RoundRow, TaskRow
+from services.store.sqlite_governance import consent_state
 from services.store.sqlite_transaction import Transaction
 
 POSITION_BITS = 32
@@ -114,6 +117,10 @@ def contribute(tx: Transaction, given: Contribution) -> bool:
     """See `RoundStore.contribute`. Judged in the writer's order: once a round is sealed,
     nothing comes after, however early it was sent."""
     account_n = tx.account(given.account_id).account_n
+    if given.consent is not None and consent_state(tx.db, account_n, given.consent.tag) != (
+        ConsentState(given.consent.seq, granted=True)
+    ):
+        raise ConsentStale("no consent that stands")
     row = tx.db.execute(
         "SELECT round_n, open_ms, until_ms, sealed, over, position FROM round WHERE round_id = ?",
         (given.round_id,),
