@@ -10,9 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from client.operator.auditlog import ZEROS, AuditEntry, ChainHead, LogBroken, follow, parse_head
+from client.operator.auditlog import (
+    ZEROS,
+    AuditEntry,
+    ChainHead,
+    LogBroken,
+    Start,
+    follow,
+    parse_head,
+)
 from services.store.governance import Head, following
 from tests.analyst_worlds import Desktop
+from tests.governed_worlds import KEY
 from tests.operator_worlds import Office, open_office
 from tests.relay_worlds import (
     ANALYST,
@@ -67,6 +76,47 @@ async def test_the_log_is_verified_against_a_noted_head(office: Office) -> None:
         db.execute("UPDATE audit SET at_ms = at_ms + 1 WHERE seq = 2")
     assert "entry 2" in (await office.json("audit", code=1))["why"]
     assert "SEQ:HASH" in (await office.desk.run("audit", "--head", "x", code=1)).err
+
+
+async def test_a_log_begins_where_the_policy_or_a_noted_anchor_lets_it(office: Office) -> None:
+    """Anything else that is gone from its start shows. Without either, that is not judged, and
+    said."""
+    for _ in range(3):
+        await office.json("health")
+    assert (await office.json("audit", "--policy", KEY.public.hex()))["anchor"] == f"0:{'00' * 32}"
+    with closing(sqlite3.connect(office.relay.service.path / "rookery.db")) as db, db:
+        db.execute("INSERT INTO audit_anchor SELECT 1, seq, hash, at_ms FROM audit WHERE seq = 2")
+        db.execute("DELETE FROM audit WHERE seq <= 2")
+    found = await office.json("audit")
+    assert (found["holds"], found["anchor"].partition(":")[0]) == (True, "2")
+    assert "NOT CHECKED" in (await office.desk.run("audit")).out
+    for judged, code in (
+        (("--policy", KEY.public.hex()), 1),
+        (("--anchor", found["head"]), 1),
+        (("--anchor", found["anchor"]), 0),
+        (("--policy", KEY.public.hex(), "--anchor", found["anchor"]), 0),
+    ):
+        told = await office.json("audit", *judged, code=code)
+        assert told["holds"] is (code == 0)
+        assert ("the entries up to 2 are gone" in told.get("why", "")) is (code == 1)
+    assert "NOT CHECKED" not in (await office.desk.run("audit", "--anchor", found["anchor"])).out
+    other = await office.desk.run("audit", "--policy", ANALYST.public.hex(), code=1)
+    assert "not signed by" in other.err
+    assert "64 hex digits" in (await office.desk.run("audit", "--policy", "x", code=1)).err
+
+
+def test_a_start_is_judged_by_the_first_entry_that_is_left() -> None:
+    """It is the one that trimming leaves: past its time."""
+    entries = [AuditEntry(5, 1_000, ZEROS, b"", b"h" * 32)]
+    anchor = ChainHead(4, b"a" * 32)
+    Start(None, 1_001).check(anchor, entries)
+    Start(anchor, None).check(anchor, entries)
+    Start(anchor, 0).check(ChainHead(0, ZEROS), entries)
+    for start in (Start(None, 1_000), Start(ChainHead(3, b"a" * 32), 1_000)):
+        with pytest.raises(LogBroken):
+            start.check(anchor, entries)
+    with pytest.raises(LogBroken):
+        Start(None, 1_001).check(anchor, [])
 
 
 async def test_results_come_with_the_noise_that_is_in_them(office: Office) -> None:

@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     audit = _add(commands, "audit", "operatorviews:audit", "show the audit log, verified")
     _online(audit)
-    audit.add_argument(
-        "--head", metavar="SEQ:HASH", help="a head that was noted earlier; it must be in the log"
-    )
+    _add_noted(audit)
     rounds = _add(commands, "rounds", "operatorviews:rounds", "show rounds, and what came of them")
     _online(rounds)
     rounds.add_argument("--max", type=int, default=32, metavar="N", help="so many (default: 32)")
@@ -40,9 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         commands, "page", "operatorviews:page", "see all of it in a browser on this machine"
     )
     _online(page)
-    page.add_argument(
-        "--head", metavar="SEQ:HASH", help="a head that was noted earlier; it must be in the log"
-    )
+    _add_noted(page)
     _add_pins(page)
     options.add_page_options(page)
 
@@ -62,6 +58,21 @@ def _online(parser: argparse.ArgumentParser) -> None:
         help="your key, made by `keygen`; the policy lists its public half for the role operator",
     )  # fmt: skip
     options.add_service_options(parser, "the service")
+
+
+def _add_noted(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what the audit log is held against")
+    group.add_argument(
+        "--head", metavar="SEQ:HASH", help="a head that was noted earlier; it must be in the log"
+    )
+    group.add_argument(
+        "--anchor", metavar="SEQ:HASH",
+        help="where the log began when it was noted; it may begin there still",
+    )  # fmt: skip
+    group.add_argument(
+        "--policy", metavar="KEY",
+        help="the policy publisher's public key: the log may begin where its policy trims it",
+    )  # fmt: skip
 
 
 def _add_pins(parser: argparse.ArgumentParser) -> None:

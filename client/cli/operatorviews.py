@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
@@ -14,8 +15,9 @@ from client.analyst.evidence import Pins
 from client.analyst.times import show_instant
 from client.cli import options, pages, tasksession
 from client.cli.output import FAILED, OK, Output, clean, table
+from client.cli.trust import policy_key
 from client.errors import UserError
-from client.operator.auditlog import AuditEntry, ChainHead, LogBroken, parse_head
+from client.operator.auditlog import AuditEntry, ChainHead, LogBroken, Start, parse_head
 from client.operator.calls import Operations
 from client.operator.reports import Health, OverviewRound
 from client.remoteerrors import RemoteError
@@ -71,7 +73,8 @@ async def page(arguments: argparse.Namespace, out: Output) -> int:
     async with _opened(arguments) as operations:
         # A key that may not look is told so here, not in the browser.
         await operations.health()
-        site = OperatorPages(operations, pins=pins, noted=_noted(arguments)).site()
+        start = await _start(arguments, operations)
+        site = OperatorPages(operations, pins=pins, noted=_noted(arguments), start=start).site()
         await pages.serve(site, arguments, out)
     return OK
 
@@ -147,31 +150,54 @@ async def exposure(arguments: argparse.Namespace, out: Output) -> int:
 # --- audit ---
 
 
-def _noted(arguments: argparse.Namespace) -> ChainHead | None:
+def _noted(arguments: argparse.Namespace, option: str = "head") -> ChainHead | None:
+    text = getattr(arguments, option)
     try:
-        return None if arguments.head is None else parse_head(arguments.head)
+        return None if text is None else parse_head(text)
     except ValueError:
-        raise UserError("--head is SEQ:HASH, as `rookery operator audit` shows it") from None
+        raise UserError(f"--{option} is SEQ:HASH, as `rookery operator audit` shows it") from None
+
+
+async def _start(arguments: argparse.Namespace, operations: Operations) -> Start:
+    """Where the log may begin, by what was given."""
+    gone_before_ms = None
+    if arguments.policy is not None:
+        key = policy_key(arguments.policy)
+        gone_before_ms = await operations.gone_before_ms(key, time.time_ns() // 1_000_000)
+    return Start(_noted(arguments, "anchor"), gone_before_ms)
 
 
 async def audit(arguments: argparse.Namespace, out: Output) -> int:
     """The log, each entry of it verified."""
-    noted = _noted(arguments)
+    noted, _ = _noted(arguments), _noted(arguments, "anchor")
     entries: list[AuditEntry] = []
     broken = ""
     async with _opened(arguments) as operations:
+        start = await _start(arguments, operations)
         try:
-            async for page in operations.whole_audit(noted):
+            async for page in operations.whole_audit(noted, start):
                 entries += page
         except LogBroken as error:
             broken = str(error)
-    head = str(ChainHead(entries[-1].seq, entries[-1].hash)) if entries else None
-    data = {"entries": [one.as_data() for one in entries], "head": head, "holds": not broken}
+    head = anchor = None
+    if entries:
+        head = str(ChainHead(entries[-1].seq, entries[-1].hash))
+        anchor = ChainHead(entries[0].seq - 1, entries[0].prev)
+    data = {
+        "entries": [one.as_data() for one in entries],
+        "head": head,
+        "anchor": None if anchor is None else str(anchor),
+        "holds": not broken,
+    }
     lines = [_line(one) for one in entries]
     if broken:
         out.result(data | {"why": broken}, "\n".join(lines))
         out.note(f"rookery: the audit log does not hold: {broken}")
         return FAILED
+    if anchor is not None and anchor.seq:
+        lines.append(f"begins behind entry {anchor.seq}; note the anchor elsewhere: {anchor}")
+        if not start.is_known:
+            lines.append("NOT CHECKED that they may be gone: --policy, or --anchor")
     out.result(data, "\n".join([*lines, f"verified; note the head elsewhere: {head}"]))
     return OK
 

@@ -23,7 +23,7 @@ async def trust(arguments: argparse.Namespace, out: Output) -> int:
     async with session.opened(arguments) as synced:
         measuring = Measuring(synced.core, synced.vault.load())
         # Looked at before anything is changed: a command does all of it or nothing.
-        keys = [_policy_key(text) for text in arguments.policy]
+        keys = [policy_key(text) for text in arguments.policy]
         removed = [_prefix(text) for text in arguments.remove]
         left = [one for one in removed if not _names_any(one, synced.holding.keys)]
         changed = _changed(measuring.policy, arguments, left)
@@ -75,7 +75,8 @@ def _names_any(prefix: bytes, keys: Iterable[bytes]) -> bool:
     return len(prefix) >= PREFIX_BYTES_MIN and any(key.startswith(prefix) for key in keys)
 
 
-def _policy_key(text: str) -> bytes:
+def policy_key(text: str) -> bytes:
+    """The key of a policy's publisher, as it is given; UserError."""
     try:
         key = bytes.fromhex(text)
     except ValueError:

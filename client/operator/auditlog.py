@@ -1,7 +1,8 @@
 """The audit log as its reader judges it: a chain of hashes, whose bodies say who did what.
 
 Pure (docs/access.md). The service's word for the head is compared with a head that the reader
-noted before, if there is one: else an end that was cut off would not show.
+noted before, if there is one: else an end that was cut off would not show. Where the log begins
+is judged by what the policy lets go, or by an anchor that was noted.
 """
 
 from __future__ import annotations
@@ -66,6 +67,36 @@ def follow(after: ChainHead, entries: Sequence[AuditEntry]) -> ChainHead:
             raise LogBroken(f"entry {after.seq + 1} is altered, missing or not in its place")
         after = ChainHead(entry.seq, entry.hash)
     return after
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a log may begin, as its reader knows it. Without either, anywhere."""
+
+    anchor: ChainHead | None = None
+    """One that was noted earlier: the log begins there still."""
+    gone_before_ms: int | None = None
+    """What is older, the policy lets go by now."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a start that was cut off would show."""
+        return self.anchor is not None or self.gone_before_ms is not None
+
+    def check(self, anchor: ChainHead, entries: Sequence[AuditEntry]) -> None:
+        """LogBroken unless the log may begin behind this anchor with these entries. Trimming
+        leaves one that is past its time, so that its own time, which is chained, shows it."""
+        if not self.is_known or not anchor.seq or anchor == self.anchor:
+            return
+        bound_ms = self.gone_before_ms
+        if bound_ms is None or not entries or entries[0].at_ms >= bound_ms:
+            raise LogBroken(
+                f"the entries up to {anchor.seq} are gone, and neither the policy lets them go"
+                " yet, nor was this anchor noted"
+            )
+
+
+ANYWHERE: Final = Start()
 
 
 def parse_head(text: str) -> ChainHead:

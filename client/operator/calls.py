@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Final
 
-from client.operator.auditlog import AuditEntry, ChainHead, LogBroken, follow
+from client.errors import UserError
+from client.governed.remote import get_policy
+from client.operator.auditlog import ANYWHERE, AuditEntry, ChainHead, LogBroken, Start, follow
 from client.operator.reports import (
     AuditPage,
     Budget,
@@ -22,6 +24,8 @@ from client.remoteerrors import ProtocolBreach
 from client.rounds import GivenUp, RoundState, SignedTask, state_of, summary_in
 from client.transport import Method, Signer, Transport
 from crypto import labels
+from crypto.errors import CryptoError
+from crypto.policy import open_
 from crypto.primitives import hash_
 from rookery.v1 import operations_pb2
 
@@ -37,6 +41,9 @@ ROUNDS: Final = Method(
     _OPERATIONS + "GetRoundsOverview", operations_pb2.GetRoundsOverviewResponse.FromString
 )
 PAGES_MAX: Final = 10_000
+_DAY_MS: Final = 86_400_000
+_CLOCKS_MS: Final = 300_000
+"""The service's clock and the reader's differ by no more."""
 
 
 class Operations:
@@ -99,13 +106,27 @@ class Operations:
         )
         return AuditPage(entries, told.more, _head(told.anchor), _head(told.head))
 
+    async def gone_before_ms(self, policy_key: bytes, now_ms: int) -> int:
+        """What is older may be gone from the audit log: by the newest policy, if this Ed25519
+        key signed it. UserError: it did not, or there is none. RemoteError."""
+        shown = await get_policy(self._transport, 0)
+        if shown.policy is None:
+            raise UserError("the service has no policy: nothing may be gone from its audit log")
+        data, sig, _ = shown.policy.proof
+        try:
+            bundle = open_(data, sig, policy_key)
+        except CryptoError:
+            raise UserError("the service's policy is not signed by the key of --policy") from None
+        return now_ms - bundle.retention.audit_days * _DAY_MS + _CLOCKS_MS
+
     async def whole_audit(
-        self, noted: ChainHead | None = None
+        self, noted: ChainHead | None = None, start: Start = ANYWHERE
     ) -> AsyncGenerator[tuple[AuditEntry, ...], None]:
         """The log from its start, each page verified before it is given out. LogBroken: it is
-        no chain, does not reach the head that the service names, or the head that was noted
-        earlier is not in it."""
+        no chain, begins where it may not, does not reach the head that the service names, or
+        the head that was noted earlier is not in it."""
         page = await self.audit()
+        start.check(page.anchor, page.entries)
         head = page.anchor
         met = noted is None or noted == head
         for _ in range(PAGES_MAX):

@@ -18,7 +18,7 @@ from client.analyst.estimates import estimates, worth_a_plot
 from client.analyst.evidence import Pins
 from client.analyst.times import show_instant
 from client.errors import UserError
-from client.operator.auditlog import AuditEntry, ChainHead, LogBroken
+from client.operator.auditlog import ANYWHERE, AuditEntry, ChainHead, LogBroken, Start
 from client.operator.calls import Operations
 from client.operator.reports import Health, OverviewRound
 from client.pages.intervals import drawing
@@ -37,12 +37,19 @@ class OperatorPages:
     """What the pages show, for one operator of one service."""
 
     def __init__(
-        self, operations: Operations, *, pins: Pins, noted: ChainHead | None = None
+        self,
+        operations: Operations,
+        *,
+        pins: Pins,
+        noted: ChainHead | None = None,
+        start: Start = ANYWHERE,
     ) -> None:
-        """`pins`: whose results are taken; `noted`: a head of the audit log that must be in it."""
+        """`pins`: whose results are taken; `noted`: a head of the audit log that must be in it;
+        `start`: where it may begin."""
         self._operations = operations
         self._pins = pins
         self._noted = noted
+        self._start = start
 
     def site(self) -> LocalSite:
         """To be started and stopped by whoever serves it."""
@@ -161,7 +168,7 @@ class OperatorPages:
         broken = ""
         async with _reached():
             try:
-                async for page in self._operations.whole_audit(self._noted):
+                async for page in self._operations.whole_audit(self._noted, self._start):
                     entries += page
             except LogBroken as error:
                 broken = str(error)
