@@ -190,19 +190,20 @@ class Device:
 
     # -- the profile (queued edits show at once) ----------------------------------------
 
-    def get(self, collection: str, key: str) -> Value:
+    # An app of a governed device reads what the policy declares: all else, which another device
+    # or an earlier policy left behind, is as if absent. `undeclared`: it is shown all the same, to
+    # the person whose it is.
+
+    def get(self, collection: str, key: str, *, undeclared: bool = False) -> Value:
         """A setting's value; None if there is none. SignalRefused while `reading` excludes it."""
         self._check_open(collection, key)
-        return views.value(self._core, Name(collection, key))
+        is_shown = self._shows(collection, key, undeclared=undeclared)
+        return views.value(self._core, Name(collection, key)) if is_shown else None
 
-    def list(self, collection: str) -> dict[str, Value]:
+    def list(self, collection: str, *, undeclared: bool = False) -> dict[str, Value]:
         """All settings of a collection, by key."""
-        core = self._core
-        return {
-            key: views.value(core, Name(collection, key))
-            for key in views.names_in(core, collection)
-            if "#" not in key
-        }
+        keys = self._keys(collection, undeclared=undeclared)
+        return {key: views.value(self._core, Name(collection, key)) for key in keys}
 
     def stored(self, collection: str) -> tuple[tuple[str, bytes | None], ...]:
         """All keys of a collection with their encoded values: equal as long as nothing changed."""
@@ -210,13 +211,19 @@ class Device:
         keys = views.names_in(core, collection)
         return tuple((key, views.shown(core, Name(collection, key))) for key in keys)
 
-    def collections(self) -> tuple[str, ...]:
+    def collections(self, *, undeclared: bool = False) -> tuple[str, ...]:
         """Collections that hold something, sorted; the protocol's own are left out."""
-        return views.collections(self._core)
+        return tuple(
+            one
+            for one in views.collections(self._core)
+            if undeclared
+            or any(True for _ in self._keys(one))
+            or any(self._shows(one, key) for key in views.scores(self._core, one))
+        )
 
     def members(self, collection: str) -> frozenset[str]:
         """The members of a set."""
-        return frozenset(key for key in views.names_in(self._core, collection) if "#" not in key)
+        return frozenset(self._keys(collection))
 
     def score(
         self, collection: str, key: str, *, now_ms: int, half_life_ms: int | None = None
@@ -224,16 +231,33 @@ class Device:
         """A score: the sum of all devices' parts, decayed to now. SignalRefused while `reading`
         excludes it."""
         self._check_open(collection, key)
+        if not self._shows(collection, key):
+            return 0
         return views.score(self._core, collection, key, now_ms, half_life_ms)
 
     def scores(
-        self, collection: str, *, now_ms: int, half_life_ms: int | None = None
+        self,
+        collection: str,
+        *,
+        now_ms: int,
+        half_life_ms: int | None = None,
+        undeclared: bool = False,
     ) -> dict[str, float]:
         """All scores of a collection, by key."""
         return {
             key: views.score(self._core, collection, key, now_ms, half_life_ms)
             for key in views.scores(self._core, collection, now_ms)
+            if self._shows(collection, key, undeclared=undeclared)
         }
+
+    def _keys(self, collection: str, *, undeclared: bool = False) -> Iterator[str]:
+        """Of settings and members."""
+        for key in views.names_in(self._core, collection):
+            if "#" not in key and self._shows(collection, key, undeclared=undeclared):
+                yield key
+
+    def _shows(self, collection: str, key: str, *, undeclared: bool = False) -> bool:
+        return undeclared or collection.startswith(".") or self._core.gate.shows(collection, key)
 
     @property
     def origins(self) -> Origins:

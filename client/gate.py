@@ -1,8 +1,9 @@
 """What may be recorded at all: the question that every write of an app passes.
 
 A device asks its gate before anything is stored. The gate answers with what may be stored in
-the value's place, or refuses. It decides nothing about who may read, and it sees no record of
-the library's own. Pure: what time it is, it is told.
+the value's place, or refuses; and whether what is stored already, by another device or under an
+earlier policy, shows to an app. It sees no record of the library's own. Pure: what time it is,
+it is told.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ class Gate(Protocol):
         """What is stored instead; SignalRefused, and nothing is stored."""
         ...
 
+    def shows(self, collection: str, key: str) -> bool:
+        """Whether an app can read what is held under a name: otherwise it is as if absent."""
+        ...
+
     def limits(self, kind: Kind, collection: str) -> bool:
         """Whether there can be too many keys in a collection."""
         ...
@@ -95,6 +100,11 @@ class Ungoverned:
         """As it is."""
         del kind, collection, key
         return Admitted(value, now_ms)
+
+    def shows(self, collection: str, key: str) -> bool:
+        """Everything."""
+        del collection, key
+        return True
 
     def limits(self, kind: Kind, collection: str) -> bool:
         """Never."""

@@ -39,19 +39,26 @@ class Item:
 Snapshot = dict[tuple[str, str, str], Item]
 
 
-def take(device: Device, *, now_ms: int, half_life_ms: int | None = None) -> Snapshot:
-    """Everything, sorted by name."""
+def take(
+    device: Device, *, now_ms: int, half_life_ms: int | None = None, undeclared: bool = False
+) -> Snapshot:
+    """Everything, sorted by name. `undeclared`: also what the policy of a governed device does
+    not declare, which no app is shown."""
     rows = {}
-    for item in _items(device, now_ms, half_life_ms):
+    for item in _items(device, now_ms, half_life_ms, undeclared=undeclared):
         rows[item.collection, item.key, item.kind.value] = item
     return dict(sorted(rows.items()))
 
 
-def _items(device: Device, now_ms: int, half_life_ms: int | None) -> Iterator[Item]:
-    for collection in device.collections():
-        for key, value in device.list(collection).items():
+def _items(
+    device: Device, now_ms: int, half_life_ms: int | None, *, undeclared: bool
+) -> Iterator[Item]:
+    for collection in device.collections(undeclared=undeclared):
+        for key, value in device.list(collection, undeclared=undeclared).items():
             yield Item(Kind.SETTING, collection, key, value)
-        scores = device.scores(collection, now_ms=now_ms, half_life_ms=half_life_ms)
+        scores = device.scores(
+            collection, now_ms=now_ms, half_life_ms=half_life_ms, undeclared=undeclared
+        )
         for key, score in scores.items():
             yield Item(Kind.SCORE, collection, key, score)
 

@@ -71,9 +71,11 @@ class World:
         phone.store()
 
     def held(self, phone: Phone) -> tuple[object, ...]:
+        """Whether the policy declares it or not."""
         device = phone.device
-        scores = device.scores("taste", now_ms=self.service.now_ms)
-        return device.get("app", "spicy"), device.members("saved"), scores
+        scores = device.scores("taste", now_ms=self.service.now_ms, undeclared=True)
+        is_spicy = device.get("app", "spicy", undeclared=True)
+        return is_spicy, frozenset(device.list("saved", undeclared=True)), scores
 
 
 NOTHING: tuple[object, ...] = (None, frozenset(), {})

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from client.errors import ClientError
-from client.gate import SignalRefused
+from client.gate import SignalRefused, Ungoverned
 from client.governed.gate import RULES, PolicyGate
+from client.pages.privacy import known
 from client.profile import part_of
+from client.snapshot import take
 from client.values import Part, Value, encode
 from crypto.op import Verb
 from crypto.policy import Bundle
@@ -189,6 +191,40 @@ def test_the_search_for_exact_values_finds_one_that_was_not_made_coarse(one: Gov
     one.write("setting", "app", "distance", 12.345678)
     one.phone.sync()
     assert encode(12.345678) in stored(one.phone)
+
+
+def test_what_the_policy_does_not_declare_shows_to_no_app(one: Governed) -> None:
+    """Another device wrote it, one under no policy: it syncs, and reads as absent; the person is
+    shown it all the same, and removing it is never refused."""
+    other = pair(one.phone, "other")
+    other.device.put("app", "height", 180, now_ms=other.now_ms)
+    other.device.put("app", "spicy", True, now_ms=other.now_ms)
+    other.device.add_member("secrets", "a", now_ms=other.now_ms)
+    other.device.add_score("moods", "b", 1, now_ms=other.now_ms)
+    other.store()
+    settle(other, one.phone)
+    device, now_ms = one.phone.device, one.phone.now_ms
+
+    def to_an_app() -> tuple[object, ...]:
+        names = (device.get("app", "height"), device.members("secrets"), device.list("app"))
+        scores = (device.score("moods", "b", now_ms=now_ms), device.scores("moods", now_ms=now_ms))
+        return (*names, *scores, device.collections(), len(take(device, now_ms=now_ms)))
+
+    assert to_an_app() == (None, frozenset(), {"spicy": True}, 0, {}, ("app",), 1)
+    assert device.get("app", "height", undeclared=True) == 180
+    everything = take(device, now_ms=now_ms, undeclared=True).values()
+    assert {item.name for item in everything} == {
+        "app/height", "app/spicy", "secrets/a", "moods/b",
+    }  # fmt: skip
+    rest = known.groups(device, one.policy, {}, now_ms=now_ms)[-1]
+    assert rest.name == known.UNDECLARED
+    assert {row.key for row in rest.held} == {"height", "a", "b"}
+    device.remove("app", "height", now_ms=now_ms)
+    assert device.get("app", "height", undeclared=True) is None
+    one.policy = None
+    assert to_an_app() == (None, frozenset(), {}, 0, {}, (), 0)
+    device.govern(Ungoverned())
+    assert device.collections() == ("app", "moods", "secrets")
 
 
 def test_of_scores_only_the_largest_few_stay(one: Governed) -> None:

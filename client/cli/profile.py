@@ -60,7 +60,7 @@ async def unset(arguments: argparse.Namespace, out: Output) -> int:
     collection, key = split_name(arguments.name)
 
     def change(core: Device, now_ms: int) -> None:
-        if core.get(collection, key) is None:
+        if core.get(collection, key, undeclared=True) is None:  # removing is never refused
             raise NothingThere(f"there is no setting {arguments.name} here")
         core.remove(collection, key, now_ms=now_ms)
 

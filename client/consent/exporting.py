@@ -20,7 +20,7 @@ from crypto.policy import Bundle
 def export(synced: SyncedDevice, measuring: Measuring) -> dict[str, Any]:
     """As JSON takes it, but for bytes."""
     core, now_ms = synced.core, synced.now_ms()
-    items = list(snapshot.take(core, now_ms=now_ms).values())
+    items = list(snapshot.take(core, now_ms=now_ms, undeclared=True).values())
     return {
         "account": core.account_id.hex(),
         "exported_ms": now_ms,

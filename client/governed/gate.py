@@ -90,6 +90,10 @@ class PolicyGate:
         if not any(map(self._ledger.allows, alive)):
             raise refused("purpose-off")
 
+    def shows(self, collection: str, key: str) -> bool:
+        """What the policy declares, and nothing before there is one."""
+        return self._signal(collection, key) is not None
+
     # -- what is there ------------------------------------------------------------------
 
     def limits(self, kind: Kind, collection: str) -> bool:

@@ -54,7 +54,7 @@ def groups(
 ) -> list[Group]:
     """All that is held, by signal in the policy's order; declared signals of which nothing is
     held are named too. `moved`: by collection and key."""
-    items = list(snapshot.take(device, now_ms=now_ms).values())
+    items = list(snapshot.take(device, now_ms=now_ms, undeclared=True).values())
     found: list[Group] = []
     signals = () if bundle is None else bundle.signals
     for signal in signals:
