@@ -89,8 +89,7 @@ async def _run(
 ) -> None:
     server = await open_server(config, secrets)
     _collect_seldom()
-    # Other policy publishers: what one of them has signed may be in the store already.
-    own = ServiceKeys(server.keys, config, load, file, taken=server.policy.poke)
+    own = ServiceKeys(server.keys, config, load, file, taken=server.keys_taken)
     keeper = Reloader(own.take, own.watched, server.telemetry, server.metrics)
     async with reloading(keeper.reload, keeper.watch):
         _announce(server, secrets)

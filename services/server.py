@@ -202,6 +202,12 @@ class Server:
         store.on_commit(self.hub.poke)
         store.on_renewed(lambda: self.hub.end_all(GenerationChanged()))
 
+    def keys_taken(self) -> None:
+        """Other keys and lists are in force. Other policy publishers: what one of them has signed
+        may be in the store already; the first ones: nothing is allowed that no bundle allows."""
+        self.guard.look_again()
+        self.policy.poke()
+
     def _routes(self, desk: Desk) -> list[Route]:
         config = self.config
         keys = self.keys

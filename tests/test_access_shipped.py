@@ -17,9 +17,10 @@ import pytest
 from client.policykit import folder
 from crypto import request
 from crypto.policy import FIRST, Bundle
-from crypto.policy.access import Grant, Role
+from crypto.policy.access import Access, Grant, Role
 from crypto.request import NO_ACCOUNT, CallKind
 from rookery.v1 import operations_pb2, policy_pb2, rounds_pb2
+from services import listed
 from services.call import KeyStream, KeyUnary, OpenUnary, Route, SignedStream, SignedUnary
 from services.listed import Listed
 from tests.governed_worlds import KEY, to_publish
@@ -276,3 +277,23 @@ async def test_a_service_is_governed_as_soon_as_its_settings_say_so(tmp_path: Pa
         assert denied.reason == "ACCESS_DENIED"
         await Asked(relay).publish(shipped())
         assert await Asked(relay).key(OPERATOR.identity, AUDIT)
+
+
+@pytest.mark.parametrize("first", ["keys", "bundle"])
+async def test_streams_of_before_the_first_policy_are_ended_by_it(
+    tmp_path: Path, first: str
+) -> None:
+    """Opened while nothing was governed: the first keys end them, or the first bundle that does
+    not allow them."""
+    async with relaying(tmp_path) as relay:
+        server, service = relay.service.server, relay.service
+        world = await service.account("streaming")
+        stream = service.subscribe(world)
+        assert await stream.caught_up() == []
+        publishers = listed.parse("policy_keys", (KEY.public.hex(),))
+        server.keys.trusted = replace(server.keys.trusted, policy=publishers)
+        if first == "keys":
+            server.keys_taken()
+        else:
+            server.guard.take(Access((), (Grant("analyst", RESULT, ("*",)),)), 1)
+        assert (await stream.end()).reason == "ACCESS_DENIED"

@@ -48,11 +48,18 @@ class Guard:
 
     def take(self, access: Access, sequence: int) -> None:
         """Puts a bundle's rules in force, for streams that are open, too."""
-        self._matrix = matrix = Matrix.compile(access, self._methods)
+        self._matrix = Matrix.compile(access, self._methods)
         self._known.clear()
         self.sequence = sequence
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Ends what is open and no longer allowed: other rules are in force, or rules at all."""
+        matrix = self.matrix
+        if matrix is None:
+            return
         for task, (standing, method) in self._inside.items():
-            if not matrix.purposes(standing, method):
+            if task not in self._ended and not matrix.purposes(standing, method):
                 self._ended.add(task)
                 task.cancel()
 
@@ -68,13 +75,14 @@ class Guard:
         standing, method = standing_of(call), call.method
         # An idle stream keeps nothing of its opening.
         del call
-        task = asyncio.current_task()
-        if self.matrix is None or task is None:
-            yield
-            return
-        if not self.matrix.purposes(standing, method):
+        task, matrix = asyncio.current_task(), self.matrix
+        if matrix is not None and not matrix.purposes(standing, method):
             # A bundle came while the opening was written down.
             raise AccessDenied(_named(standing), method)
+        if task is None:
+            yield
+            return
+        # Ungoverned as well: the first policy keys, or the first bundle, may come while it is open.
         self._inside[task] = standing, method
         try:
             yield
