@@ -19,7 +19,7 @@ from services.policy.consents import check_proof
 from services.rounds import contribute
 from services.store.governance import ConsentClaim
 from tests.governed_service import KEYS, Governed
-from tests.governed_worlds import bundle
+from tests.governed_worlds import CUISINE, bundle, killing
 from tests.relay_worlds import PARTIES, Relay, manifest, people, refused, relaying, report, task
 from tests.worlds import World
 
@@ -234,6 +234,37 @@ async def test_with_consent_a_contribution_is_taken(relay: Relay) -> None:
     assert failed[1] == "CONSENT_MISSING"
     await one.say()
     await one.contribute(message, one.proof(4))
+    assert (await relay.round(one.world, round_.round_id)).contributed
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"flags": (killing("task", "cuisine"),)}, "task-killed"),
+        ({"flags": (killing("purpose", PURPOSE),)}, "task-killed"),
+        ({"flags": (killing("signal", "region"),)}, "task-killed"),
+        ({"tasks": (), "experiments": ()}, "task-undeclared"),
+        (
+            {"tasks": (replace(CUISINE, purpose="statistics"),), "experiments": ()},
+            "task-purpose",
+        ),
+    ],
+)
+async def test_what_the_policy_stops_takes_no_more_contributions(
+    relay: Relay, changes: dict[str, Any], rule: str
+) -> None:
+    """Neither does what it no longer declares, in rounds too that were opened before, whatever
+    consent stands."""
+    worlds = await people(relay, 2)
+    one, other = (Person(relay, world) for world in worlds)
+    round_ = await opened(relay)
+    for person_ in (one, other):
+        await person_.say()
+    await one.contribute(report(round_, 0), one.proof(1))
+    await Governed(relay.service).publish(bundle(bundle(), **changes))
+    failed = await refused(other.contribute(report(round_, 1), other.proof(1)))
+    assert failed == ("FAILED_PRECONDITION", "TASK_UNDECLARED", {"rule": rule})
+    assert not any(box in relay.stored() for box in report(round_, 1).boxes)
     assert (await relay.round(one.world, round_.round_id)).contributed
 
 

@@ -257,9 +257,10 @@ class Participant:
             self.save()
             await self.rounds.contribute(round_id, made.header, made.boxes, proof)
         except RemoteError as error:
-            if error.reason == reasons.CONSENT_MISSING:
-                # It is judged anew, with what the account's devices say by then, at the next run.
-                return Report(task_id, Outcome.REFUSED, str(error), "consent-missing", round_id)
+            if error.reason in _JUDGED_ANEW:
+                # With what policy and the account's devices say by then, at the next run.
+                rule = error.reason.lower().replace("_", "-")
+                return Report(task_id, Outcome.REFUSED, str(error), rule, round_id)
             if error.transient or error.reason == reasons.ROUND_NOT_OPEN:
                 text = f"kept here and sent with the next `rookery device contribute`: {error}"
                 return Report(task_id, Outcome.UNSENT, text, round_id=round_id)
@@ -339,6 +340,7 @@ class Participant:
                 raise
 
 
+_JUDGED_ANEW = (reasons.CONSENT_MISSING, reasons.TASK_UNDECLARED)
 _FINAL = {
     reasons.CONTRIBUTED_ALREADY: Standing.ELSEWHERE,
     reasons.ROUND_CLOSED: Standing.MISSED,

@@ -1,4 +1,4 @@
-"""Contribute (proto/rookery/v1/rounds.proto): consent, form and sizes here, "once" in the store."""
+"""Contribute (rounds.proto): policy, consent, form and sizes here, "once" in the store."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Contribute:
         request = parse(rounds_pb2.ContributeRequest.FromString, raw)
         round_ = await self._desk.round(request.round_id)
         call.check_purpose(round_.purpose)
+        self._desk.policy.rule_of(round_.task)
         boxes = request.boxes
         check_contribution(round_, request.header, boxes)
         claim = None

@@ -33,9 +33,13 @@ class Round:
     parties: tuple[bytes, ...]
     until_ms: int
     reports_max: int
-    purpose: str
-    """What the task says that contributions are used for."""
+    task: Task
     shape: Shape
+
+    @property
+    def purpose(self) -> str:
+        """What the task says that contributions are used for."""
+        return self.task.purpose
 
     @property
     def digest(self) -> bytes:
@@ -116,7 +120,7 @@ def read_round(row: RoundRow, task_row: TaskRow) -> Round:
         parties=row.parties,
         until_ms=row.until_ms,
         reports_max=task.reports_max,
-        purpose=task.purpose,
+        task=task,
         shape=_shape(task, manifest.digest),
     )
 

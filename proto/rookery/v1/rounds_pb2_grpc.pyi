@@ -90,6 +90,8 @@ class RoundsStub:
                                                parties (their number) | length
       ABORTED             CONTRIBUTED_ALREADY  this account has given other bytes to this
                                                round; the first ones stand
+      FAILED_PRECONDITION TASK_UNDECLARED      the policy in force does not declare the task any
+                                               more, or stops it; metadata `rule`
       FAILED_PRECONDITION CONSENT_MISSING      `consent` is missing, does not open to the
                                                task's purpose, or a withdrawal is newer
       RESOURCE_EXHAUSTED  QUOTA                `limit` = contributions
@@ -162,6 +164,8 @@ class RoundsAsyncStub(RoundsStub):
                                                parties (their number) | length
       ABORTED             CONTRIBUTED_ALREADY  this account has given other bytes to this
                                                round; the first ones stand
+      FAILED_PRECONDITION TASK_UNDECLARED      the policy in force does not declare the task any
+                                               more, or stops it; metadata `rule`
       FAILED_PRECONDITION CONSENT_MISSING      `consent` is missing, does not open to the
                                                task's purpose, or a withdrawal is newer
       RESOURCE_EXHAUSTED  QUOTA                `limit` = contributions
@@ -261,6 +265,8 @@ class RoundsServicer(metaclass=_abc_1.ABCMeta):
                                                    parties (their number) | length
           ABORTED             CONTRIBUTED_ALREADY  this account has given other bytes to this
                                                    round; the first ones stand
+          FAILED_PRECONDITION TASK_UNDECLARED      the policy in force does not declare the task any
+                                                   more, or stops it; metadata `rule`
           FAILED_PRECONDITION CONSENT_MISSING      `consent` is missing, does not open to the
                                                    task's purpose, or a withdrawal is newer
           RESOURCE_EXHAUSTED  QUOTA                `limit` = contributions
