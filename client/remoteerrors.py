@@ -119,7 +119,8 @@ _LIMIT_ADVICE: Final[Mapping[str, str]] = {
     "contributions": "the round has as many contributions as its task allows: wait for the next",
     "pairing_mailboxes": "too many pairings are under way: try again in a few minutes",
     "consents_per_account": (
-        "the account has said yes and no as often as the service takes (its setting consents_max)"
+        "the account has said yes and no as often as the service takes (its setting consents_max):"
+        " what is on can still be withdrawn, and nothing be granted"
     ),
     "tasks": "the service holds as many tasks as it takes (its setting tasks_max)",
     "rounds": "the service holds as many rounds as it takes (its setting rounds_max)",

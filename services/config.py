@@ -105,7 +105,8 @@ class Config:
     accounts_per_subject_max: int = setting(3, "Accounts per subject (tokens).", at_least=1)
     pairing_mailboxes_max: int = setting(10_000, "Pairing mailboxes at once.", at_least=1)
     consents_max: int = setting(
-        10_000, "Entries of consent per account: each grant and each withdrawal is one.",
+        10_000, "Entries of consent per account: each grant and each withdrawal is one."
+        " What is on can be withdrawn beyond it.",
         at_least=1,
     )  # fmt: skip
     grace_days: int = setting(

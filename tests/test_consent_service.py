@@ -194,6 +194,19 @@ async def test_a_device_uploads_what_another_one_signed(relay: Relay) -> None:
     assert [row.device_id for row in (await one.listed()).entries] == [one.identity.device_id]
 
 
+async def test_a_full_chain_takes_withdrawals(tmp_path: Path) -> None:
+    """Nobody is held to what they said because they said much; only grants are refused."""
+    async with governed_relay(tmp_path, consents_max=3) as relay:
+        one = await person(relay)
+        for granted in (True, False, True, False):
+            await one.say(granted=granted)
+        failed = await refused(one.record(one.entry()))
+        assert failed[:2] == ("RESOURCE_EXHAUSTED", "QUOTA")
+        round_ = await opened(relay)
+        failed = await refused(one.contribute(report(round_, 1), one.proof(3)))
+        assert failed[1] == "CONSENT_MISSING"
+
+
 # --- the gate ---
 
 

@@ -14,6 +14,7 @@ from services.store.governance import (
     AUDIT_BODY_BYTES_MAX,
     NOTHING,
     AuditEntry,
+    ConsentState,
     Head,
     audit_hash,
     first_broken,
@@ -164,6 +165,28 @@ async def test_an_account_has_so_many_entries_at_most(store_factory: Factory) ->
     with pytest.raises(QuotaExceeded) as full:
         await store.governance.append_consent(account, consent_after(Head(2, rows[1].hash)))
     assert (full.value.limit, full.value.maximum) == ("consents_per_account", 2)
+
+
+async def test_what_is_on_can_be_withdrawn_however_much_was_said(store_factory: Factory) -> None:
+    """The bound is on what an account may begin: nobody is kept from taking back what they gave,
+    once for each purpose."""
+    store = await store_factory(limits=Limits(consents_max=2))
+    client = await Client.create(store)
+    account = client.world.account_id
+    await append_consents(store, account, [("dishes", True), ("walks", True)])
+    rows = await append_consents(store, account, [("walks", False)])
+    for row in (
+        consent_after(Head(3, rows[0].hash), "walks", granted=False, salt=account),
+        consent_after(Head(3, rows[0].hash), "elsewhere", granted=False, salt=account),
+        consent_after(Head(3, rows[0].hash), "walks", salt=account),
+    ):
+        with pytest.raises(QuotaExceeded):
+            await store.governance.append_consent(account, row)
+    assert not await store.governance.append_consent(account, rows[0])
+    rows = await append_consents(store, account, [("dishes", False)])
+    assert await store.governance.consent_head(account) == Head(4, rows[0].hash)
+    state = await store.governance.consent_state(account, rows[0].tag)
+    assert state == ConsentState(4, granted=False)
 
 
 # --- the audit log ---

@@ -152,7 +152,7 @@ class GovernanceStore(Protocol):
     async def append_consent(self, account_id: AccountId, row: ConsentRow) -> bool:
         """Appends by compare-and-set on (seq, prev). False if the newest entry is this one
         already, byte for byte. ConsentConflict, AccountAbsent,
-        QuotaExceeded("consents_per_account")."""
+        QuotaExceeded("consents_per_account"): never of an entry that takes back what is on."""
         ...
 
     async def consents(

@@ -68,7 +68,7 @@ from services.store.redis_link import Link, Script
 LOOK_S: Final = 0.5
 """How often a replica asks whether another one put a bundle."""
 TRIMMED_AT_ONCE: Final = 512
-_DONE, _STANDS, _CONFLICT, _ABSENT = range(4)
+_DONE, _STANDS, _CONFLICT, _ABSENT, _FULL = range(5)
 
 PUT = Script(
     """
@@ -89,7 +89,8 @@ return {0, newest}
 CONSENT = Script(
     """
 -- KEYS: 1 state, 2 entries, 3 tags. ARGV: 1 newest as it should be or empty, 2 newest then, 3 seq,
--- 4 entry, 5 how many bytes of an entry differ when it comes again, 6 tag, 7 what it says.
+-- 4 entry, 5 how many bytes of an entry differ when it comes again, 6 tag, 7 what it says, 8 is
+-- there room: 1, or 0, and then for what ends a grant alone. A state's 9th byte: 1 is a grant.
 if redis.call('EXISTS', KEYS[1]) == 0 then return {3, ''} end
 local newest = redis.call('HGET', KEYS[3], 'h') or ''
 if newest ~= '' then
@@ -97,6 +98,12 @@ if newest ~= '' then
   if row and string.sub(row, from) == string.sub(ARGV[4], from) then return {1, newest} end
 end
 if newest ~= ARGV[1] then return {2, newest} end
+if ARGV[8] == '0' then
+  local state = redis.call('HGET', KEYS[3], ARGV[6])
+  if string.byte(ARGV[7], 9) == 1 or not state or string.byte(state, 9) == 0 then
+    return {4, newest}
+  end
+end
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
 redis.call('HSET', KEYS[3], 'h', ARGV[2], ARGV[6], ARGV[7])
 return {0, newest}
@@ -216,8 +223,6 @@ class RedisGovernance:
         before = Head(row.seq - 1, row.prev)
         if (before.seq == 0) != (before == NOTHING):
             raise ConsentConflict(*await self.consent_head(account_id))
-        if row.seq > self._consents_max:
-            raise QuotaExceeded("consents_per_account", self._consents_max)
         keys = self._keys(account_id)
         status, newest = await self._link.run(
             CONSENT,
@@ -225,10 +230,13 @@ class RedisGovernance:
             (
                 pack_head(before), pack_head(Head(row.seq, row.hash)), seq_name(row.seq),
                 *pack_consent(row), row.tag, pack_state(row),
+                int(row.seq <= self._consents_max),
             ),
         )  # fmt: skip
         if status == _ABSENT:
             raise AccountAbsent("no such account")
+        if status == _FULL:
+            raise QuotaExceeded("consents_per_account", self._consents_max)
         if status == _CONFLICT:
             raise ConsentConflict(*unpack_head(newest))
         return bool(status == _DONE)

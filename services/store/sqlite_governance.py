@@ -87,6 +87,12 @@ def consent_state(db: sqlite3.Connection, account_n: int, tag: bytes) -> Consent
     return None if row is None else ConsentState(row[0], bool(row[1]))
 
 
+def _ends(db: sqlite3.Connection, account_n: int, row: ConsentRow) -> bool:
+    """Whether it takes back what is on: so many there are at most as there were grants."""
+    state = consent_state(db, account_n, row.tag)
+    return not row.granted and state is not None and state.granted
+
+
 def append_consent(tx: Transaction, account_id: AccountId, row: ConsentRow) -> bool:
     """See `GovernanceStore.append_consent`."""
     account_n = tx.account(account_id).account_n
@@ -96,7 +102,7 @@ def append_consent(tx: Transaction, account_id: AccountId, row: ConsentRow) -> b
         return False
     if (row.seq - 1, row.prev) != head:
         raise ConsentConflict(*head)
-    if row.seq > tx.limits.consents_max:
+    if row.seq > tx.limits.consents_max and not _ends(tx.db, account_n, row):
         raise QuotaExceeded("consents_per_account", tx.limits.consents_max)
     place = account_n << POSITION_BITS | row.seq
     tx.db.execute(
