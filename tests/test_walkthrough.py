@@ -1,11 +1,14 @@
-"""The whole way of a joint aggregate by the commands that people type, on one page.
+"""The whole way of a joint aggregate, and of a governed service, by the commands that people type.
 
 Real processes throughout: a service, three parties, a publisher, the devices of six people.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -86,6 +89,75 @@ def test_from_what_six_people_like_to_one_histogram_with_noise(tmp_path: Path) -
         # It comes back to the devices, also to those that did not send anything.
         homes[1].run("contribute")
         assert homes[1].run("results", "--json").json["results"][0]["valid"] == 6
+
+
+@pytest.mark.timeout(180)
+def test_a_governed_service_from_nothing_by_the_commands_of_its_page(tmp_path: Path) -> None:
+    """What the policy declares and its person agreed to is recorded, and nothing else; who it
+    lists as operator sees that, and no call was missed by the audit log."""
+    before, after = _commands()
+    (tmp_path / "deploy").symlink_to(ROOT / "deploy")
+    here = tmp_path / "here"
+    here.mkdir()
+    said = environment(PATH=f"{_programs(tmp_path)}:{os.environ['PATH']}")
+    *before, serve = before
+    names: dict[str, str] = {}
+    for command in before:
+        told = _typed(command, names, here, said)
+        if "keygen" in command:
+            name = "POLICY_KEY" if "policy.key" in command else "OPERATOR_KEY"
+            names[name] = re.findall(r"\b[0-9a-f]{64}\b", told.stdout)[0]
+    setting, key = serve.split()[0].split("=")
+    assert "rookery-server serve --dev" in serve
+    with ServiceProcess(here, ROOKERY_AUDIENCE=AUDIENCE, **{setting: names[key]}) as service:
+        said |= service.variables
+        done = {command: _typed(command, names, here, said) for command in after}
+    refused = {
+        command: run.stderr for command, run in done.items() if run.returncode
+    }  # fmt: skip
+    assert [set(re.findall(r"rule ([a-z-]+)", told)) for told in refused.values()] == [
+        {"range"}, {"undeclared"},
+    ]  # fmt: skip
+    health, audit = (run.stdout for run in list(done.values())[-2:])
+    assert "policy" in health
+    assert "/rookery.v1.Policy/PublishPolicy" in audit
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _commands() -> list[list[str]]:
+    """Of the two blocks of the page."""
+    text = (ROOT / "docs" / "operations.md").read_text()
+    section = text.split("## A governed service, from nothing")[1].split("\n## ")[0]
+    blocks = re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    return [re.findall(r"^\$ (.*?)(?:\s+#.*)?$", block, re.MULTILINE) for block in blocks]
+
+
+def _programs(folder: Path) -> Path:
+    """A folder with both programs, of this checkout."""
+    programs = folder / "bin"
+    programs.mkdir()
+    for name, module in (("rookery", "client.cli.main"), ("rookery-server", "services.cli")):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+        program.chmod(0o755)
+    return programs
+
+
+def _typed(
+    command: str, names: dict[str, str], folder: Path, variables: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """A command as a shell runs it, with the names of keys put in."""
+    for name, value in names.items():
+        command = command.replace(name, value)
+    run = subprocess.run(
+        ["sh", "-c", command], cwd=folder, env=variables, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in run.stderr, run.stderr
+    assert run.returncode == 0 or "rule" in run.stderr, run.stderr
+    return run
 
 
 KEY = ("--key", "publisher.key")
