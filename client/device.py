@@ -351,11 +351,10 @@ class Device:
         """Another device's reset, if there is one that this device has yet to follow."""
         return resetting.follow(self._core, rows, now_ms=now_ms)
 
-    def undo_reset(
-        self, rows: Rows, may_return: Callable[[str, str], bool], *, now_ms: int
-    ) -> tuple[resetting.Undone, Changes]:
-        """Puts back what this device's last reset removed. NothingThere."""
-        return resetting.undo(self._core, rows, may_return, now_ms=now_ms)
+    def undo_reset(self, rows: Rows, *, now_ms: int) -> tuple[resetting.Undone, Changes]:
+        """Puts back what this device's last reset removed, and passes the gate. NothingThere,
+        SignalRefused."""
+        return resetting.undo(self._core, rows, now_ms=now_ms)
 
     @property
     def aggregation_key(self) -> bytes | None:

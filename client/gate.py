@@ -64,6 +64,11 @@ class Gate(Protocol):
         """What is stored instead; SignalRefused, and nothing is stored."""
         ...
 
+    def readmit(self, kind: Kind, collection: str, key: str, value: Value, at_ms: int) -> Admitted:
+        """The same of what was recorded once, at that time, and is to come back: of a score the
+        total, no further from 0 than it may be. SignalRefused."""
+        ...
+
     def shows(self, collection: str, key: str) -> bool:
         """Whether an app can read what is held under a name: otherwise it is as if absent."""
         ...
@@ -100,6 +105,10 @@ class Ungoverned:
         """As it is."""
         del kind, collection, key
         return Admitted(value, now_ms)
+
+    def readmit(self, kind: Kind, collection: str, key: str, value: Value, at_ms: int) -> Admitted:
+        """As it is."""
+        return self.admit(kind, collection, key, value, at_ms)
 
     def shows(self, collection: str, key: str) -> bool:
         """Everything."""

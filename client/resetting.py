@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from client import values, views, writing
 from client.core import Core
 from client.errors import BadValue, NothingThere, RowsError
+from client.gate import Admitted, Kind, SignalRefused
 from client.profile import Name
 from client.rows import Changes, Rows
-from client.values import Part, Value
+from client.values import Value
 
 RESET: Final = Name(".rookery/reset", "all")
 """`[id, at_ms, whether it counts]`: the newest reset, undone or not."""
@@ -24,6 +25,9 @@ FOLLOWED_ROW: Final = "shell/reset/followed"
 """Id of the reset that this device has followed."""
 UNDO_MS: Final = 7 * 86_400_000
 ID_BYTES: Final = 16
+_CLOSED: Final = frozenset({"no-policy", "paused"})
+"""Rules of the gate by which nothing is recorded at all for now."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Undone:
 
     restored: int
     refused: int
-    """No longer agreed to, or no longer declared."""
+    """No longer agreed to, declared or admitted by the policy, or too many by now."""
     newer: int
     """Written anew since the reset, and left as it is."""
 
@@ -123,30 +127,31 @@ def expire(rows: Rows, *, now_ms: int) -> Changes:
     return {UNDO_ROW: None} if until_ms is not None and now_ms >= until_ms else {}
 
 
-def undo(
-    core: Core, rows: Rows, may_return: Callable[[str, str], bool], *, now_ms: int
-) -> tuple[Undone, Changes]:
-    """Puts back what the last reset on this device removed, with the times that it had: what is
-    over by now is removed again. NothingThere once there is nothing to undo. `may_return`:
-    whether a name is still agreed to."""
+def undo(core: Core, rows: Rows, *, now_ms: int) -> tuple[Undone, Changes]:
+    """Puts back what the last reset on this device removed, with the times that it had, as far as
+    the gate lets it be recorded now: what is over by now is removed again. NothingThere once there
+    is nothing to undo. SignalRefused while nothing may be recorded at all: it can be undone later.
+    """
     row = rows.get(UNDO_ROW)
     if row is None or now_ms >= _read(row)[1]:
         raise NothingThere("there is no reset that could be undone on this device")
     id_, _, settings, scores = _read(row)
+    # All are judged before any comes back: a refusal of everything leaves the undo as it is.
+    back = [(one, _judged(_readmitted, core, one)) for one in settings]
+    shared = [(one, [_judged(_readmitted_share, core, one, at) for at in one[2]]) for one in scores]
     restored = refused = newer = 0
-    for collection, key, value, at_ms, here in settings:
+    for (collection, key, _, _, here), judged in back:
         name = Name(collection, key)
-        if not may_return(*name):
+        if judged is None:
             refused += 1
         elif views.shown(core, name) is not None:
             newer += 1
-        else:
-            writing.put_back(core, name, value, at_ms, stays_here=here)
+        elif writing.put_back(core, judged[0], name, judged[1], stays_here=here):
             restored += 1
-    for collection, key, shares in scores:
-        name = Name(collection, key)
-        if may_return(*name):
-            _put_back_shares(core, name, shares)
+        else:
+            refused += 1
+    for (collection, key, _), shares in shared:
+        if _put_back_shares(core, Name(collection, key), shares):
             restored += 1
         else:
             refused += 1
@@ -156,14 +161,42 @@ def undo(
     return Undone(restored, refused, newer), {UNDO_ROW: None}
 
 
-def _put_back_shares(core: Core, name: Name, shares: list[Any]) -> None:
+def _judged(judge: Callable[..., T], *said: Any) -> T | None:
+    """None: this one may not come back."""
+    try:
+        return judge(*said)
+    except SignalRefused as error:
+        if error.rule in _CLOSED:
+            raise
+        return None
+
+
+def _readmitted(core: Core, one: list[Any]) -> tuple[Kind, Admitted]:
+    collection, key, value, at_ms, _ = one
+    return writing.admitted_back(core, Name(collection, key), value, at_ms)
+
+
+def _readmitted_share(core: Core, one: list[Any], share: list[Any]) -> tuple[int | None, Admitted]:
+    collection, key, _ = one
+    index, total, changed_ms = share
+    return index, core.gate.readmit("score", collection, key, total, changed_ms)
+
+
+def _put_back_shares(
+    core: Core, name: Name, shares: list[tuple[int | None, Admitted] | None]
+) -> bool:
     """All of them as this device's own: the others have removed theirs, or will. One that has
-    not heard of the reset yet still has its share, and keeps it."""
+    not heard of the reset yet still has its share, and keeps it. False: the gate, or the bound
+    of how many there may be, keeps one out."""
     there = views.shares(core, *name).keys() - _own(core)
-    for index, total, changed_ms in shares:
-        if index not in there:
-            part = Part(total, changed_ms)
-            writing.put_back_score(core, name, part, stays_here=index is None)
+    came = True
+    for share in shares:
+        if share is None:
+            came = False
+        elif share[0] not in there:
+            index, total = share
+            came &= writing.put_back_score(core, name, total, stays_here=index is None)
+    return came
 
 
 def _read(row: bytes) -> tuple[bytes, int, list[Any], list[Any]]:

@@ -7,11 +7,12 @@ library itself writes does not come this way.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from client import views
 from client.core import Core
 from client.errors import BadValue, Revoked, ValueTooLong
-from client.gate import Admitted, Held, Kind
+from client.gate import Admitted, Held, Kind, SignalRefused
 from client.profile import Name
 from client.values import Part, Value, encode
 from crypto.names import score_part
@@ -70,9 +71,7 @@ def _added(
 ) -> tuple[Part, float]:
     """Our part with what was added, and how much that is: the account's total stays within its
     bound."""
-    at_ms, delta = admitted.at_ms, admitted.value
-    if not isinstance(delta, int | float):
-        raise BadValue("what is added to a score is a number")
+    at_ms, delta = admitted.at_ms, _number(admitted)
     own = before.at(at_ms, half_life_ms)
     if admitted.total_within is not None:
         total, most = views.score(core, *name, at_ms, half_life_ms), admitted.total_within
@@ -80,29 +79,65 @@ def _added(
     return Part(own + delta, max(0, at_ms)), delta
 
 
-def put_back(core: Core, name: Name, new: Value, at_ms: int, *, stays_here: bool) -> None:
-    """A setting or a member as it was once recorded: it passed the gate then, and does not
-    become coarser, or younger, by coming back. What may not leave the device by now stays."""
-    if stays_here or core.gate.stays_here(*name):
-        core.local.put(name, encode(new), at_ms, core.journal)
+def _number(admitted: Admitted) -> float:
+    if not isinstance(admitted.value, int | float):
+        raise BadValue("what is added to a score is a number")
+    return admitted.value
+
+
+def admitted_back(core: Core, name: Name, value: Value, at_ms: int) -> tuple[Kind, Admitted]:
+    """A setting or a member that was recorded once, as the gate lets it come back; SignalRefused.
+    Only the policy can tell a member from a setting that is `true`."""
+    if value is True:
+        try:
+            return "set", core.gate.readmit("set", *name, value, at_ms)
+        except SignalRefused as error:
+            if error.rule != "kind":
+                raise
+    return "setting", core.gate.readmit("setting", *name, value, at_ms)
+
+
+def put_back(core: Core, kind: Kind, name: Name, admitted: Admitted, *, stays_here: bool) -> bool:
+    """A setting or a member at the time that it had. False, and nothing is done, if there are so
+    many by now that it is the first that has to go."""
+    data, at_ms = encode(admitted.value), max(0, admitted.at_ms)
+    surplus = _surplus_of_back(core, kind, name, Held(_size(admitted.value), at_ms))
+    if surplus is None:
+        return False
+    if stays_here or admitted.stays_here:
+        core.local.put(name, data, at_ms, core.journal)
     else:
-        views.edit(core, name, encode(new), at_ms)
+        views.edit(core, name, data, at_ms)
+    for other in surplus:
+        remove(core, Name(name.collection, other), at_ms)
+    return True
 
 
-def put_back_score(core: Core, name: Name, part: Part, *, stays_here: bool) -> None:
-    """Adds what a score once was to what it is, at the later one's time."""
-    stays_here = stays_here or core.gate.stays_here(*name)
+def put_back_score(core: Core, name: Name, admitted: Admitted, *, stays_here: bool) -> bool:
+    """Adds what a score once was to what it is, at the later one's time; the account's total stays
+    within its bound. False as above."""
+    stays_here = stays_here or admitted.stays_here
     half_life_ms = core.gate.half_life_ms(*name, None)
     own = _my_part(core, name)
     data = views.shown(core, own)
     held = core.local.score(name) if stays_here else None if data is None else Part.decode(data)
-    if held is not None:
-        at_ms = max(held.changed_ms, part.changed_ms)
-        part = Part(held.at(at_ms, half_life_ms) + part.at(at_ms, half_life_ms), at_ms)
+    once = Part(float(_number(admitted)), max(0, admitted.at_ms))
+    at_ms = once.changed_ms if held is None else max(held.changed_ms, once.changed_ms)
+    more = replace(admitted, value=once.at(at_ms, half_life_ms), at_ms=at_ms)
+    after, added = _added(core, name, held or Part(0, at_ms), more, half_life_ms)
+    size = views.score(core, *name, at_ms, half_life_ms) + added
+    surplus = _surplus_of_back(core, "score", name, Held(size, at_ms))
+    if surplus is None:
+        return False
     if stays_here:
-        core.local.put_score(name, part, core.journal)
+        core.local.put_score(name, after, core.journal)
     else:
-        views.edit(core, own, part.encode(), part.changed_ms, delta=part.total)
+        waiting = core.outbox.edits.get(own)
+        folded = added + (waiting.delta if waiting is not None else 0)
+        views.edit(core, own, after.encode(), at_ms, delta=folded)
+    for other in surplus:
+        remove_score(core, Name(name.collection, other), at_ms)
+    return True
 
 
 def remove(core: Core, name: Name, now_ms: int) -> None:
@@ -135,6 +170,19 @@ def _surplus(core: Core, kind: Kind, name: Name, new: Held) -> Collection[str]:
         return ()
     held = {**_held(core, kind, name.collection, new.at_ms), name.key: new}
     return core.gate.surplus(kind, name.collection, held, put=name.key)
+
+
+def _surplus_of_back(core: Core, kind: Kind, name: Name, new: Held) -> Collection[str] | None:
+    """The same of what comes back, which is weighed like all else. None: it is what has to go."""
+    try:
+        _surplus(core, kind, name, new)
+    except SignalRefused:
+        return None
+    if not core.gate.limits(kind, name.collection):
+        return ()
+    held = {**_held(core, kind, name.collection, new.at_ms), name.key: new}
+    surplus = core.gate.surplus(kind, name.collection, held)
+    return None if name.key in surplus else surplus
 
 
 def _held(core: Core, kind: Kind, collection: str, now_ms: int) -> dict[str, Held]:

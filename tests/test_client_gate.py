@@ -12,7 +12,7 @@ from client.device import Device
 from client.errors import BadName
 from client.gate import Admitted, Gate, Held, Kind, SignalRefused, Ungoverned
 from client.profile import Name
-from client.values import Part, Value
+from client.values import Value
 from tests.client_worlds import Phone, Service, first_phone, pair, settle
 from tests.governed_devices import payloads, stored, told
 
@@ -66,7 +66,7 @@ OTHERS = frozenset({
     "get", "list", "members", "score", "scores", "shares", "collections", "tag",
     "is_here", "written_ms", "stored",
     "reading",
-    # removing everything, and putting back what passed the gate once
+    # removing everything, and putting back what passes the gate (tests/test_consent_devices.py)
     "reset", "follow_reset", "undo_reset",
     # life of the device: none of them takes a value of the app
     "create", "join", "load", "govern", "expire", "take_changes", "alarm", "dismiss", "next_step",
@@ -116,8 +116,11 @@ def test_the_library_s_way_around_the_gate_writes_no_name_of_an_app(a: Phone) ->
 
 def test_what_may_leave_the_device_no_more_comes_back_to_it_alone(a: Phone) -> None:
     """An undone reset puts back under the policy that there is by then."""
-    writing.put_back(a.device._core, Name(HERE, "k"), MARK, 5, stays_here=False)
-    writing.put_back_score(a.device._core, Name(HERE, "k"), Part(2, 5), stays_here=False)
+    core, name = a.device._core, Name(HERE, "k")
+    kind, value = writing.admitted_back(core, name, MARK, 5)
+    assert writing.put_back(core, kind, name, value, stays_here=False)
+    total = core.gate.readmit("score", *name, 2, 5)
+    assert writing.put_back_score(core, name, total, stays_here=False)
     a.store()
     assert a.device.get(HERE, "k") == MARK
     assert a.device.score(HERE, "k", now_ms=5) == 2

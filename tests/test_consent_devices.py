@@ -17,6 +17,7 @@ from client.consent.records import RECEIPTS
 from client.consent.remote import ConsentCalls
 from client.consent.shell import UNKNOWN_MS, UNKNOWN_ROW, Consenting
 from client.consent.underway import ROW as PENDING_ROW
+from client.device import Device
 from client.errors import AccountGone, NothingThere, UserError
 from client.gate import SignalRefused
 from client.measure.participant import Outcome
@@ -27,6 +28,8 @@ from client.sync import SyncedDevice
 from client.vault import MemoryVault
 from crypto import consent
 from crypto.policy.access import Access, Grant
+from crypto.policy.generalise import TopK
+from crypto.policy.values import Choices
 from mpc.manifest import Manifest
 from tests.consent_worlds import (
     ADVICE,
@@ -53,6 +56,14 @@ async def home(tmp_path: Path) -> AsyncIterator[House]:
 
 def standing(synced: SyncedDevice, purpose: str = COUNTING) -> Standing:
     return synced.ledger.state(purpose).standing
+
+
+def liked(synced: SyncedDevice, *members: str) -> None:
+    def change(core: Device, now_ms: int) -> None:
+        for member in members:
+            core.add_member("liked", member, now_ms=now_ms)
+
+    synced.edit(change)
 
 
 async def listed(synced: SyncedDevice) -> list[consent.Entry]:
@@ -689,6 +700,65 @@ async def test_an_undo_brings_back_nothing_that_was_withdrawn(home: House) -> No
     done = home.a.consenting.undo()
     assert (done.restored, done.refused, done.newer) == (1, 1, 0)
     assert shown(home.a) == {"food/spice": "hot"}
+
+
+async def test_an_undo_goes_no_further_than_recording_does(home: House) -> None:
+    """A score stays within its cap, a set within its size, a value in the range that the policy
+    has by then; what is left out is counted."""
+    await home.a.consenting.grant(COUNTING)
+    for _ in range(11):
+        rate(home.a, "thai", 9)
+    record(home.a, "food/cuisine", "thai")
+    liked(home.a, *(f"old{number}" for number in range(9)))
+    home.a.consenting.reset()
+    for _ in range(3):
+        rate(home.a, "thai", 9)
+    liked(home.a, *(f"new{number}" for number in range(8)))
+    cuisine, *rest = home.held.signals
+    greek = replace(cuisine, values=Choices(("greek", "lao")))
+    await home.publish(policy(home.held, signals=(greek, *rest)))
+    await home.both()
+    done = home.a.consenting.undo()
+    assert (done.restored, done.refused, done.newer) == (2, 9, 0)
+    await home.both()
+    for synced in (home.a, home.b):
+        assert synced.core.score("rating", "thai", now_ms=synced.now_ms()) == 99
+        members = synced.core.members("liked")
+        assert {f"new{number}" for number in range(8)} < members
+        assert len(members) == 9
+        assert synced.core.get("food", "cuisine") is None
+
+
+async def test_an_undo_waits_until_recording_goes_on(home: House) -> None:
+    """While everything is paused nothing comes back, and nothing is lost by having asked."""
+    await home.a.consenting.grant(COUNTING)
+    record(home.a, "food/cuisine", "thai")
+    home.a.consenting.reset()
+    home.a.consenting.pause(True)
+    with pytest.raises(SignalRefused, match="rule paused"):
+        home.a.consenting.undo()
+    assert shown(home.a) == {}
+    home.a.consenting.pause(False)
+    assert home.a.consenting.undo().restored == 1
+    assert shown(home.a) == {"food/cuisine": "thai"}
+
+
+async def test_an_undo_comes_back_as_coarse_as_the_policy_is_by_then(home: House) -> None:
+    """And a score of a collection of few does not push out a larger one."""
+    await home.a.consenting.grant(COUNTING)
+    rate(home.a, "thai", 1)
+    rate(home.a, "greek", 5)
+    home.a.consenting.reset()
+    rate(home.a, "lao", 3)
+    signals = tuple(
+        replace(one, generalise=(TopK(2),)) if one.name == "rating" else one
+        for one in home.held.signals
+    )
+    await home.publish(policy(home.held, signals=signals))
+    await home.both()
+    done = home.a.consenting.undo()
+    assert (done.restored, done.refused) == (1, 1)
+    assert shown(home.a) == {"rating/lao": 3.0, "rating/greek": 5.0}
 
 
 async def test_an_undo_lasts_a_week_and_stands_on_one_device_alone(home: House) -> None:

@@ -71,7 +71,7 @@ async def undo(arguments: argparse.Namespace, out: Output) -> int:
         if made.newer:
             lines.append(f"{made.newer} were written since, and stay as they are")
         if made.refused:
-            lines.append(f"{made.refused} are no longer agreed to, and stay gone")
+            lines.append(f"{made.refused} stay gone: the policy, or what is agreed to, is another")
         data = {"restored": made.restored, "refused": made.refused, "newer": made.newer}
         out.result(data | {"synced": done}, "\n".join(lines))
     return OK

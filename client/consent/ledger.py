@@ -93,17 +93,6 @@ class ConsentLedger:
         """Whether values may be used for this purpose now."""
         return not self.paused and self.state(purpose).standing is Standing.GRANTED
 
-    def may_record(self, collection: str, key: str) -> bool:
-        """Whether what is recorded under a name is declared, and agreed to for any purpose."""
-        bundle = self.policy
-        signal = None if bundle is None else bundle.signal_at(collection, key)
-        if bundle is None or signal is None or bundle.killed("signal", signal.name):
-            return False
-        return any(
-            self.state(name).standing is Standing.GRANTED and not bundle.killed("purpose", name)
-            for name in signal.purposes
-        )
-
     @property
     def paused(self) -> bool:
         """Whether the person has stopped all recording and all contributions for now."""

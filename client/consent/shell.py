@@ -135,11 +135,10 @@ class Consenting:
         return count + len(trials)
 
     def undo(self) -> Undone:
-        """Puts back what this device's last reset removed, as far as it is still agreed to.
-        NothingThere."""
+        """Puts back what this device's last reset removed, as far as it could be recorded now.
+        NothingThere; SignalRefused while everything is paused: it can be undone afterwards."""
         synced = self.synced
-        may_return = self.ledger.may_record if synced.governed else _anything
-        done, rows = synced.core.undo_reset(synced.kept, may_return, now_ms=synced.now_ms())
+        done, rows = synced.core.undo_reset(synced.kept, now_ms=synced.now_ms())
         synced.save(rows)
         synced.woken.set()
         return done
@@ -289,9 +288,3 @@ class Consenting:
         self.synced.save()
         self.underway.forget(seq)
         self.synced.woken.set()
-
-
-def _anything(collection: str, key: str) -> bool:
-    """Of a device under no policy."""
-    del collection, key
-    return True

@@ -15,7 +15,7 @@ from crypto.policy.document import Bundle
 from crypto.policy.fields import MICRO
 from crypto.policy.generalise import DAY_MS, Day, TopK
 from crypto.policy.signals import Reach, Signal
-from crypto.policy.values import Delta, Members
+from crypto.policy.values import Delta, Members, is_number
 
 _SENTENCES: Final = {
     "no-policy": "this device is governed and has no policy yet: sync it, then try again",
@@ -65,21 +65,31 @@ class PolicyGate:
 
     def admit(self, kind: Kind, collection: str, key: str, value: Value, now_ms: int) -> Admitted:
         """The generalised value; SignalRefused by the first rule that it misses."""
+        signal = self._wanted(kind, collection, key)
+        coarse = signal.generalised(value)
+        if not signal.values.admits(coarse):
+            raise refused("range")
+        return _admitted(signal, coarse, now_ms)
+
+    def readmit(self, kind: Kind, collection: str, key: str, value: Value, at_ms: int) -> Admitted:
+        """By the same rules, but that a score's total is brought within its cap: it is what many
+        additions came to, each of which was in the range of one."""
+        signal = self._wanted(kind, collection, key)
+        if not isinstance(signal.values, Delta):
+            return self.admit(kind, collection, key, value, at_ms)
+        if not is_number(value):
+            raise refused("range")
+        most = signal.values.cap_micro / MICRO
+        return _admitted(signal, max(-most, min(most, value)), at_ms)  # type: ignore[type-var]
+
+    def _wanted(self, kind: Kind, collection: str, key: str) -> Signal:
+        """The signal, if it may be recorded now."""
         bundle = self._policy()
         if bundle is None:
             raise refused("no-policy")
         signal = _declared(bundle, kind, collection, key)
         self._check_wanted(bundle, signal)
-        coarse = signal.generalised(value)
-        if not signal.values.admits(coarse):
-            raise refused("range")
-        values = signal.values
-        return Admitted(
-            value=coarse,  # type: ignore[arg-type]  # what a signal admits is a Value
-            at_ms=coarse_time(signal, now_ms),
-            stays_here=signal.reach is Reach.DEVICE,
-            total_within=values.cap_micro / MICRO if isinstance(values, Delta) else None,
-        )
+        return signal
 
     def _check_wanted(self, bundle: Bundle, signal: Signal) -> None:
         alive = [one for one in signal.purposes if not bundle.killed("purpose", one)]
@@ -150,6 +160,16 @@ class PolicyGate:
 def refused(rule: str) -> SignalRefused:
     """The refusal by a rule, in words that end with its name."""
     return SignalRefused(rule, f"{_SENTENCES[rule]} (rule {rule})")
+
+
+def _admitted(signal: Signal, value: object, at_ms: int) -> Admitted:
+    values = signal.values
+    return Admitted(
+        value=value,  # type: ignore[arg-type]  # what a signal admits is a Value
+        at_ms=coarse_time(signal, at_ms),
+        stays_here=signal.reach is Reach.DEVICE,
+        total_within=values.cap_micro / MICRO if isinstance(values, Delta) else None,
+    )
 
 
 def coarse_time(signal: Signal, now_ms: int) -> int:

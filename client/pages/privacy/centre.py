@@ -288,7 +288,7 @@ class PrivacyCentre:
         await self._told_others()
         said = [f"{words.count(done.restored, 'value')} came back."]
         if done.refused:
-            said.append(f"{done.refused:,} did not: you no longer agree to them.")
+            said.append(f"{done.refused:,} did not: the policy, or what you agree to, is another.")
         if done.newer:
             said.append(f"{done.newer:,} were written anew since, and stay as they are.")
         return Done(" ".join(said), then="leave")
