@@ -89,7 +89,8 @@ async def _run(
 ) -> None:
     server = await open_server(config, secrets)
     _collect_seldom()
-    own = ServiceKeys(server.keys, config, load, file, taken=server.keys_taken)
+    log = server.store.governance
+    own = ServiceKeys(server.keys, config, load, file, log=log, taken=server.keys_taken)
     keeper = Reloader(own.take, own.watched, server.telemetry, server.metrics)
     async with reloading(keeper.reload, keeper.watch):
         _announce(server, secrets)
@@ -139,7 +140,7 @@ def new_generation(arguments: argparse.Namespace) -> None:
     async def renew() -> None:
         store = await open_store(config, must_exist=True, serves=False)
         try:
-            await recorded(store.governance, "new-generation", store.new_generation())
+            await recorded(store.governance, "new-generation", store.new_generation)
         finally:
             await store.close()
 

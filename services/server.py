@@ -27,6 +27,7 @@ from rookery.v1 import (
 from services.access.guard import Guard
 from services.access.hop import TrustedHop
 from services.audit.ledger import Ledger
+from services.audit.local import started
 from services.auth import Authenticator
 from services.call import Clock, Lane, Route, SignedStream, SignedUnary
 from services.config import Config
@@ -36,7 +37,7 @@ from services.enrolment import Enrolment
 from services.errors import GenerationChanged
 from services.hub import Hub
 from services.interceptor import SignatureInterceptor
-from services.keeping.current import Keys, Secrets, Trusted
+from services.keeping.current import Keys, Secrets, Trusted, lists_of
 from services.limits import Buckets, Gate
 from services.listen import bind
 from services.metrics import Metrics
@@ -408,6 +409,7 @@ async def open_server(config: Config, secrets: Secrets) -> Server:
     try:
         tracer = open_tracer(config, "rookery-server", on_lost=metrics.spans_lost.inc)
         server = Server(config, store, secrets, telemetry=telemetry, metrics=metrics, tracer=tracer)
+        await started(store.governance, lists_of(config))
         await server.start()
     except BaseException:
         await store.close()

@@ -114,16 +114,16 @@ async def test_a_publisher_comes_and_goes_and_a_broken_list_changes_nothing(tmp_
     try:
         assert await prepare(daemon) is grpc.StatusCode.UNAUTHENTICATED
         told.append(replace(daemon.config, publishers=(PUBLISHER.ik_pk.hex(),), tick_s=7.0))
-        assert keeper.reload()
-        assert lists.take() == {"waiting": "tick_s"}
+        assert await keeper.reload()
+        assert await lists.take() == {"waiting": "tick_s"}
         assert await prepare(daemon) is not grpc.StatusCode.UNAUTHENTICATED
         told.clear()
-        assert not keeper.reload()
+        assert not await keeper.reload()
         assert refused() == 1
         assert await prepare(daemon) is not grpc.StatusCode.UNAUTHENTICATED
         ended = f"{PUBLISHER.ik_pk.hex()} until 2020-01-01"
         told.append(replace(daemon.config, publishers=(ended,)))
-        assert keeper.reload()
+        assert await keeper.reload()
         assert refused() == 0
         assert await prepare(daemon) is grpc.StatusCode.UNAUTHENTICATED
     finally:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,19 @@ from crypto.link import parse as parse_link
 from crypto.primitives import sign_keypair
 from rookery.v1 import accounts_pb2
 from services import keys, listed
+from services.audit.record import Record, lists_hash
 from services.cli import main
+from services.config import Config
 from services.keeping import files, ring
+from services.keeping.current import Keys, Trusted
 from services.keeping.errors import KeepingError
+from services.keeping.reload import Reloader, ServiceKeys
 from services.keys import KeyFileError
+from services.metrics import CallMetrics
 from services.server import Secrets
 from services.settings import ConfigError
+from services.store.sqlite import SqliteStore
+from services.telemetry import Telemetry, configure
 from tests.served import AUDIENCE, CREATE, Service, refusal, serving, wire_link
 from tests.service_process import ServiceProcess, command
 from tests.shell_worlds import fleet, put, rules, shown
@@ -285,6 +294,68 @@ async def test_keys_are_rotated_under_load_and_no_call_fails(tmp_path: Path) -> 
     rows = [json.loads(line) for line in listing.out.splitlines()]
     assert [row["kind"] for row in rows] == ["identity"] * 3 + ["pepper"] * 2
     assert rows[0]["id"] == public(key).hex()
+
+
+async def test_which_lists_are_in_force_is_in_the_audit_log(tmp_path: Path) -> None:
+    """From the start on, and whenever other ones are taken up: by a hash that whoever has the
+    settings can make. What changes no list writes nothing."""
+    toml = tmp_path / "rookery.toml"
+    toml.write_text('log_level = "info"\n')
+    variables = {"ROOKERY_AUDIENCE": AUDIENCE}
+    with ServiceProcess(tmp_path, "--config", str(toml), **variables) as service:
+        for number, text in enumerate(
+            (f'policy_keys = ["{"cd" * 32}"]', f'policy_keys = ["{"cd" * 32}"]\nrecords_max = 7'),
+            start=1,
+        ):
+            files.write_whole(toml, f'log_level = "info"\n{text}\n'.encode())
+            service.hang_up()
+            await until(service, "reloaded", number)
+        shown_ = await command(service, "audit", "--json", **variables)
+        checked = await command(service, "audit", "--verify", **variables)
+    assert checked.code == 0
+    rows = [json.loads(line) for line in shown_.out.splitlines()]
+    none = dict.fromkeys(("token_issuers", "publishers", "analysts", "policy_keys"), ())
+    before, after = lists_hash(none), lists_hash(none | {"policy_keys": ("cd" * 32,)})
+    assert [(row["what"], row["outcome"], row["request"]) for row in rows] == [
+        ("rookery-server serve", "OK", before),
+        ("rookery-server reload", "BEGUN", after),
+        ("rookery-server reload", "OK", after),
+    ]
+    assert {row["who"] for row in rows} == {f"local:{os.getuid()}"}
+
+
+async def test_lists_that_can_t_be_written_down_are_not_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of before stay, and it is tried again until it can."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["keys", "init"]) == 0
+    config = replace(Config(), publishers=("ab" * 32,))
+    held = Keys(Secrets.read(config), Trusted())
+    store = await SqliteStore.open(tmp_path / "log.db")
+    log, taken = store.governance, list[str]()
+    own = ServiceKeys(
+        held, Config(), lambda: config, None, log=log, taken=lambda: taken.append("taken")
+    )
+    await store.close()
+    telemetry = Telemetry(configure("error", "json"))
+    keeper = Reloader(own.take, own.watched, telemetry, CallMetrics())
+    assert not await keeper.reload()
+    assert (held.trusted, taken) == (Trusted(), [])
+    again = await SqliteStore.open(tmp_path / "log.db")
+    own._log = again.governance
+    watching = asyncio.create_task(keeper.watch())
+    try:
+        while not taken:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    finally:
+        watching.cancel()
+    assert held.trusted == Trusted.of(config)
+    outcomes = [
+        Record.decode(row.body).outcome for row in await again.governance.read_audit(0, rows_max=9)
+    ]
+    assert outcomes[0] == "BEGUN"
+    await again.close()
 
 
 def test_the_commands_say_what_they_did_and_no_secret(

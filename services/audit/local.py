@@ -11,13 +11,13 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
-from services.audit.record import BEGUN, DONE, Record
+from services.audit.record import BEGUN, DONE, Record, lists_hash
 from services.audit.trimming import gone_before
 from services.config import Config
 from services.keeping import copying
@@ -107,23 +107,29 @@ def noted(config: Config, command: str) -> Iterator[None]:
     _append(config, Record(_who(), what, DONE, begun=begun))
 
 
-async def recorded(log: GovernanceStore, command: str, running: Awaitable[T]) -> T:
-    """What `running` comes to, of a command that has the store open: as `noted`."""
+async def recorded(
+    log: GovernanceStore, command: str, run: Callable[[], Awaitable[T]], *, request: str = ""
+) -> T:
+    """What `run` comes to, of a command that has the store open: as `noted`."""
     what = f"rookery-server {command}"
-
-    async def append(outcome: str, begun: int = 0) -> int:
-        record = Record(_who(), what, outcome, begun=begun)
-        entry = await log.append_audit(record.encode(), now_ms=time.time_ns() // 1_000_000)
-        return entry.seq
-
-    begun = await append(BEGUN)
+    begun = await _written(log, Record(_who(), what, BEGUN, request))
     try:
-        done = await running
+        done = await run()
     except BaseException:
-        await append(FAILED, begun)
+        await _written(log, Record(_who(), what, FAILED, request, begun))
         raise
-    await append(DONE, begun)
+    await _written(log, Record(_who(), what, DONE, request, begun))
     return done
+
+
+async def started(log: GovernanceStore, lists: Mapping[str, Sequence[str]]) -> None:
+    """That a service starts, and with which lists of keys. StoreError."""
+    await _written(log, Record(_who(), "rookery-server serve", DONE, lists_hash(lists)))
+
+
+async def _written(log: GovernanceStore, record: Record) -> int:
+    entry = await log.append_audit(record.encode(), now_ms=time.time_ns() // 1_000_000)
+    return entry.seq
 
 
 def note(config: Config, command: str) -> None:

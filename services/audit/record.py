@@ -7,6 +7,7 @@ request lets whoever has one show that it was this one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -36,7 +37,8 @@ class Record:
     outcome: str
     """OK, BEGUN, OPENED, or the reason on the wire (proto/rookery/v1)."""
     request: str = ""
-    """H("pss1/audit-request", raw request) as hex; empty of a local command."""
+    """H("pss1/audit-request", raw request) as hex; of a service that starts, or takes up other
+    lists of keys, `lists_hash`; empty of other commands."""
     begun: int = 0
     """seq of the entry that was written before; 0: none was."""
     workload: str = ""
@@ -84,6 +86,13 @@ def of_key(public: bytes) -> str:
 def of_workload(spiffe_id: str) -> str:
     """The hash that stands for a workload."""
     return hash_(labels.AUDIT_WORKLOAD, spiffe_id.encode())[:16].hex()
+
+
+def lists_hash(lists: Mapping[str, Sequence[str]]) -> str:
+    """The hash that stands for lists of keys that a service trusts: by the setting's name, as
+    they are written there."""
+    said = {name: list(rows) for name, rows in lists.items()}
+    return hash_(labels.AUDIT_LISTS, canonical.encode(said)).hex()
 
 
 def request_hash(raw: bytes) -> str:

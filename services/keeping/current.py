@@ -62,12 +62,17 @@ class Trusted:
     @classmethod
     def of(cls, config: Config) -> Trusted:
         """What the configuration lists."""
-        return cls(
-            listed.parse("token_issuers", config.token_issuers),
-            listed.parse("publishers", config.publishers),
-            listed.parse("analysts", config.analysts),
-            listed.parse("policy_keys", config.policy_keys),
-        )
+        return cls(*(listed.parse(name, rows) for name, rows in lists_of(config).items()))
+
+
+def lists_of(config: Config) -> dict[str, tuple[str, ...]]:
+    """The settings that say whose keys are trusted, by name, as they are written."""
+    return {
+        "token_issuers": config.token_issuers,
+        "publishers": config.publishers,
+        "analysts": config.analysts,
+        "policy_keys": config.policy_keys,
+    }
 
 
 class Keys:

@@ -1,6 +1,7 @@
 """Keys and lists of keys are taken up while the process runs: at SIGHUP, and when a file changes.
 
-What is broken changes nothing: the keys before stay in force, and the log says why.
+What is broken changes nothing: the keys before stay in force, and the log says why. Other lists
+of keys are in the service's audit log before they are in force, or are not in force.
 """
 
 from __future__ import annotations
@@ -8,17 +9,29 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Set
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Set,
+)
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from services.audit.local import recorded
+from services.audit.record import lists_hash
 from services.config import Config, ConfigError
 from services.keeping import ring
-from services.keeping.current import Keys, Secrets, Trusted
+from services.keeping.current import Keys, Secrets, Trusted, lists_of
 from services.keys import KeyFileError
 from services.metrics import CallMetrics
+from services.store.errors import StoreError
+from services.store.governance import GovernanceStore
 from services.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -51,7 +64,7 @@ def stamp(paths: Iterable[Path]) -> Stamp:
     return tuple(found)
 
 
-Load = Callable[[], Mapping[str, str]]
+Load = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 class Reloader:
@@ -69,14 +82,22 @@ class Reloader:
         self._watched = watched
         self._telemetry = telemetry
         self._metrics = metrics
-        self._seen = stamp(watched())
+        self._seen: Stamp | None = stamp(watched())
+        self._reloading = asyncio.Lock()
 
-    def reload(self) -> bool:
-        """Takes up what the files say now; False if they are broken."""
+    async def reload(self) -> bool:
+        """Takes up what the files say now; False if they are broken, or if that can't be written
+        down: then it is tried again."""
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> bool:
         self._seen = stamp(self._watched())
         try:
-            fields = self._take()
-        except (ConfigError, KeyFileError, OSError) as error:
+            fields = await self._take()
+        except (ConfigError, KeyFileError, OSError, StoreError) as error:
+            if isinstance(error, StoreError):
+                self._seen = None
             self._metrics.reloaded(is_done=False)
             self._telemetry.event("reload_refused", why=str(error))
             return False
@@ -89,7 +110,7 @@ class Reloader:
         while True:
             await asyncio.sleep(LOOK_S)
             if stamp(self._watched()) != self._seen:
-                self.reload()
+                await self.reload()
 
 
 class ServiceKeys:
@@ -102,22 +123,33 @@ class ServiceKeys:
         load: Callable[[], Config],
         file: Path | None,
         *,
+        log: GovernanceStore,
         taken: Callable[[], None] = lambda: None,
     ) -> None:
-        """`taken`: called when other keys and lists are in force."""
+        """`log`: where it is written down that other lists are taken up. `taken`: called when
+        other keys and lists are in force."""
         self._keys = keys
+        self._log = log
         self._taken = taken
         self._started = self._config = config
         self._load = load
         self._file = file
 
-    def take(self) -> Mapping[str, str]:
-        """See `Reloader`. ConfigError, KeyFileError."""
+    async def take(self) -> Mapping[str, str]:
+        """See `Reloader`. ConfigError, KeyFileError, StoreError."""
         config = self._load()
         secrets, trusted = Secrets.read(config), Trusted.of(config)
-        self._config = config
-        self._keys.secrets, self._keys.trusted = secrets, trusted
-        self._taken()
+
+        async def put() -> None:
+            self._config = config
+            self._keys.secrets, self._keys.trusted = secrets, trusted
+            self._taken()
+
+        if trusted == self._keys.trusted:
+            await put()
+        else:
+            request = lists_hash(lists_of(config))
+            await recorded(self._log, "reload", put, request=request)
         return {
             "server_key": secrets.server_key.public.hex()[:16],
             "waiting": waiting(self._started, config, RELOADED),
@@ -140,14 +172,23 @@ def waiting(before: DataclassInstance, after: DataclassInstance, taken: Set[str]
 
 
 @asynccontextmanager
-async def reloading(reload: Callable[[], Any], watch: Callable[[], Any]) -> AsyncIterator[None]:
+async def reloading(
+    reload: Callable[[], Coroutine[Any, Any, Any]], watch: Callable[[], Coroutine[Any, Any, Any]]
+) -> AsyncIterator[None]:
     """For the time of the block: at SIGHUP, and as `watch` sees fit."""
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    watching = loop.create_task(watch())
+    running = {loop.create_task(watch())}
+
+    def hang_up() -> None:
+        task = loop.create_task(reload())
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     try:
         yield
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         loop.remove_signal_handler(signal.SIGHUP)

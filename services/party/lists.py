@@ -23,7 +23,7 @@ class Lists:
         self._load = load
         self._file = file
 
-    def take(self) -> Mapping[str, str]:
+    async def take(self) -> Mapping[str, str]:
         """ConfigError."""
         config = self._load()
         self._daemon.take(config)
