@@ -69,13 +69,12 @@ class Scenario:
         self._record(laptop, phone, *others)
         await self._sleep_and_wake(phone, laptop)
         await self._measure(laptop, *others)
+        await self._tell_all("met")
         await self._lose(laptop, phone)
         back = await self._recover(laptop, paper)
         await self._change_mind(laptop, back)
         await self._look_as_operator()
-        for one in self.open:
-            self._tell(one)
-        await self.teller.moment("lived")
+        await self._tell_all("lived")
         await laptop.remote.delete_account(Signer(laptop.core.identity, laptop.core.account_id))
         await self.teller.moment("deleted")
         for one in self.open:
@@ -115,6 +114,11 @@ class Scenario:
         self.teller.device(synced.core, own=own)
         for one in synced.ledger.records.chain():
             self.teller.mark("receipt", one.receipt.blind)
+
+    async def _tell_all(self, moment: str) -> None:
+        for one in self.open:
+            self._tell(one)
+        await self.teller.moment(moment)
 
     def _hide_paper(self, paper: bytes) -> None:
         written = recovery.to_paper(paper)

@@ -22,6 +22,7 @@ LINE_BYTES_MAX: Final = 1 << 20
 SCENARIO_S: Final = 120.0
 ERASED_S: Final = 30.0
 """So long the stores may take to be free of a deleted account: parties ask for it by and by."""
+MET: Final = "met"
 LIVED: Final = "lived"
 # The module by name: services may not import the client.
 SCENARIO: Final = (sys.executable, "-m", "client.canary")
@@ -106,6 +107,10 @@ async def _play(stage: Stage, search: Search, command: Sequence[str]) -> list[Le
     try:
         async with asyncio.timeout(SCENARIO_S):
             await _say(child, json.dumps(stage.told()))
+            # What the loss of a phone takes along is looked for before it is lost.
+            await _moment(child, search, MET)
+            await asyncio.to_thread(lambda: search.look(stage.stores(), MET))
+            await _say(child, "")
             await _moment(child, search, LIVED)
             pieces = [*await stage.metrics(), *await asyncio.to_thread(lambda: [*stage.stores()])]
             await asyncio.to_thread(search.look, pieces, LIVED)
