@@ -186,22 +186,29 @@ async def _forget(
     number = overseen.account_number(service.database, bytes(device.core.account_id))
     await watching.leave(device)
 
-    def at_service() -> int:
-        return overseen.rows_naming(service.database, marks, number)
+    async def at_service() -> int:
+        return await asyncio.to_thread(overseen.rows_naming, service.database, marks, number)
 
-    def at_parties() -> int:
-        return sum(overseen.rows_naming(one.database, report) for one in organiser.members)
+    async def at_parties() -> list[int]:
+        """Rows of the report at each party."""
+        return [
+            await asyncio.to_thread(overseen.rows_naming, one.database, report)
+            for one in organiser.members
+        ]
 
-    for _ in range(int(PATIENCE_S / POLL_S)):
-        if all(overseen.rows_naming(one.database, report) for one in organiser.members):
+    # Before the window closes, whatever parties have by then: what is settled stays in the round.
+    until_ms = (manifest.open_ms + manifest.close_ms) // 2
+    while True:
+        if all(await at_parties()) or time.time_ns() // 1_000_000 >= until_ms:
             break
         await asyncio.sleep(POLL_S)
-    found = Forgotten(at_service(), at_parties())
+    found = Forgotten(await at_service(), sum(await at_parties()))
     start_s = time.monotonic()
     core = device.core
     await device.remote.delete_account(Signer(core.identity, core.account_id))
     while True:
-        found.service_rows_after, found.party_rows_after = at_service(), at_parties()
+        found.party_rows_after = sum(await at_parties())
+        found.service_rows_after = await at_service()
         found.seconds = time.monotonic() - start_s
         is_gone = not found.service_rows_after and not found.party_rows_after
         if is_gone or found.seconds > PATIENCE_S:

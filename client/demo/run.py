@@ -40,7 +40,6 @@ KEPT = 2
 AT_ONCE = 16
 """People that are looked after at the same time."""
 WINDOW_MS_MIN = 8_000
-AGAIN_MS_MIN = 6_000
 WINDOW_SHARE = 0.7
 """Rounds are open for so much of the time that settling took. To answer takes less of it; who
 is late all the same is missing from reports and from the truth beside them."""
@@ -176,7 +175,7 @@ async def _acts(
     again = replace(
         rating,
         task_id=f"{rating.task_id}/v2",
-        window_ms=max(AGAIN_MS_MIN, window_ms // 2),
+        window_ms=max(WINDOW_MS_MIN, window_ms // 2),
     )
     seen = await governance.play(scene, settled, leaver, again)
     showgovernance.table(console, seen)
