@@ -11,10 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from client import healing, intake, membership, remake, resetting, sending, upkeep, views, writing
+from client import (
+    healing,
+    intake,
+    membership,
+    remake,
+    reserved,
+    resetting,
+    sending,
+    upkeep,
+    views,
+    writing,
+)
 from client.chainview import Pin
 from client.core import Core
-from client.errors import BadName, NotAllowed
+from client.errors import NotAllowed
 from client.gate import Gate, SignalRefused
 from client.governed import expiry
 from client.membership import Membership
@@ -301,10 +312,10 @@ class Device:
         writing.put(self._core, "setting", collection, key, value, now_ms)
 
     def put_reserved(self, name: Name, value: Value, *, now_ms: int) -> None:
-        """Sets a setting of the library's own, in a collection that no app writes. None removes
-        it. BadName for an app's: what is recorded there passes the gate. ValueTooLong."""
-        if not name.collection.startswith("."):
-            raise BadName
+        """Sets a setting of the library's own, in one of its collections (`client.reserved`).
+        None removes it. BadName for any other: what is recorded there passes the gate, and what
+        begins with a dot is no way around it. ValueTooLong."""
+        reserved.check(name)
         if value is None:
             views.edit(self._core, name, None, now_ms)
         else:

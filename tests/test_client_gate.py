@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 
 import pytest
 
-from client import writing
+from client import reserved, writing
 from client.device import Device
 from client.errors import BadName
 from client.gate import Admitted, Gate, Held, Kind, SignalRefused, Ungoverned
 from client.profile import Name
+from client.resetting import RESET
 from client.values import Value
+from client.views import AGGREGATION_KEY
 from tests.client_worlds import Phone, Service, first_phone, pair, settle
 from tests.governed_devices import payloads, stored, told
 
@@ -107,11 +111,30 @@ def test_a_write_of_the_library_s_own_names_is_refused_whatever_the_gate_says(
 
 
 def test_the_library_s_way_around_the_gate_writes_no_name_of_an_app(a: Phone) -> None:
-    """Neither sets nor removes it."""
-    for value in (MARK, None):
-        with pytest.raises(BadName):
-            a.device.put_reserved(Name("ui", "theme"), value, now_ms=a.now_ms)
-    assert not any(name.collection == "ui" for name in told(a))
+    """Neither sets nor removes it; nor a collection that an app makes up with a dot, nor the
+    account's secret."""
+    made_up = (".free", ".rookery", ".rookery/reset", ".rookery/else", ".rookery/consent/more")
+    names = [Name(one, "theme") for one in ("ui", *made_up)]
+    names += [AGGREGATION_KEY, Name(".rookery/consent", "A"), Name(".rookery/consent", "")]
+    before = told(a)
+    for name in names:
+        for value in (MARK, None):
+            with pytest.raises(BadName):
+                a.device.put_reserved(name, value, now_ms=a.now_ms)
+    assert told(a) == before
+
+
+def test_every_reserved_collection_has_somebody_who_writes_it(a: Phone) -> None:
+    """The list is those that modules of the library name, and no more."""
+    root = Path(reserved.__file__).parent
+    text = "".join(
+        one.read_text() for one in root.rglob("*.py") if one.name != "reserved.py"
+    )  # fmt: skip
+    named = set(re.findall(r'"(\.rookery/[a-z]+)"', text))
+    assert named == reserved.COLLECTIONS | {RESET.collection}
+    for collection in reserved.COLLECTIONS:
+        a.device.put_reserved(Name(collection, "k"), True, now_ms=a.now_ms)
+        assert a.device.get(collection, "k") is True
 
 
 def test_what_may_leave_the_device_no_more_comes_back_to_it_alone(a: Phone) -> None:

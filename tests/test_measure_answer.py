@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from client import views
 from client.measure.core import KEPT_MS, Standing
 from client.measure.errors import Ineligible
 from client.measure.policy import DAY_MS
@@ -181,7 +182,7 @@ def test_aggregation_keys_made_at_the_same_time_become_one() -> None:
     """Two devices that both write one agree on the winner, and use it from then on."""
     a, b = meters()
     for one, key in ((a, b"\1" * 32), (b, b"\2" * 32)):
-        one.device.put_reserved(AGGREGATION_KEY, key, now_ms=one.now_ms)
+        views.put(one.device._core, AGGREGATION_KEY, key, one.now_ms)
         one.store()
         assert one.device.aggregation_key == key
     together(a, b)
