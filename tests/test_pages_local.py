@@ -128,6 +128,40 @@ async def test_a_wrong_token_gets_nothing_and_uses_nothing_up(site: LocalSite) -
     assert (await visitor.enter())[0] == 200
 
 
+async def test_a_head_uses_nothing_up(site: LocalSite) -> None:
+    """As programs send that preview an address: it gets no session, and the person still does."""
+    visitor = Visitor(site)
+    status, headers, _ = await visitor.ask("HEAD", f"{visitor.url.path}?{visitor.url.query}")
+    assert status == 405
+    assert "set-cookie" not in headers
+    assert (await visitor.enter())[0] == 200
+    token = await visitor.csrf()
+    await visitor.ask("POST", visitor.mount + "/do/act", f"say=x&back=second&csrf={token}")
+    await visitor.ask("HEAD", visitor.mount + "/second")
+    assert "done: x" in (await visitor.ask("GET", visitor.mount + "/second"))[2]
+
+
+async def test_an_address_that_nobody_opened_ends(site: LocalSite, clock: Clock) -> None:
+    """Ten minutes after the start: what is left in a terminal's history lets nobody in."""
+    visitor = Visitor(site)
+    clock.now_s += 601
+    status, headers, text = await visitor.enter()
+    assert status == 403
+    assert "Run the command again" in text
+    assert "set-cookie" not in headers
+
+
+async def test_bytes_that_are_no_text_are_refused_like_any_others(site: LocalSite) -> None:
+    """As a token, a cookie and a form's token."""
+    visitor = Visitor(site)
+    for odd in ("%ED%A0%80", "%ff"):
+        assert (await visitor.ask("GET", f"{visitor.url.path}?token={odd}"))[0] == 403
+    shown = await visitor.ask("GET", visitor.mount + "/", Cookie="rookery-page=\xff")
+    assert shown[0] == 403
+    await visitor.enter()
+    assert (await visitor.ask("POST", visitor.mount + "/do/act", "say=x&csrf=%ED%A0%80"))[0] == 403
+
+
 async def test_a_name_that_was_pointed_here_reads_nothing(site: LocalSite) -> None:
     """The Host header must be the address itself: a rebound name of another site is refused."""
     visitor = Visitor(site)

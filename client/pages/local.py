@@ -23,6 +23,8 @@ from client.errors import UserError
 
 IDLE_S: Final = 1_800.0
 """A session that nobody used for so long is over."""
+ENTER_S: Final = 600.0
+"""The address works for so long from the start on, unless it was used before."""
 FORM_BYTES_MAX: Final = 1 << 16
 _HOST: Final = "127.0.0.1"
 _COOKIE: Final = "rookery-page"
@@ -106,6 +108,7 @@ class LocalSite:
         self._rand = rand
         self._now_s = monotonic_s
         self._token: str | None = rand(16).hex()
+        self._until_s = monotonic_s() + ENTER_S
         # Cookies know no ports: below a path that nobody guesses, others don't get ours.
         self._mount = f"/{rand(8).hex()}"
         self._session: _Session | None = None
@@ -123,15 +126,16 @@ class LocalSite:
 
     @property
     def address(self) -> str:
-        """Where a browser opens it, once: the token is of no use afterwards."""
+        """Where a browser opens it, once and soon: the token is of no use afterwards."""
         return f"http://{self._host}{self._mount}/enter?token={self._token or ''}"
 
     async def start(self, port: int = 0) -> None:
         """Listens on loopback. UserError if the port is taken."""
         app = web.Application(client_max_size=FORM_BYTES_MAX, middlewares=[self._guard])
-        app.router.add_get(self._mount + "/enter", self._enter)
-        app.router.add_get(self._mount + "/style.css", self._style)
-        app.router.add_get(self._mount + "/{place:.*}", self._show)
+        # A HEAD shows nothing: it must not use the token up, nor what a page says once.
+        app.router.add_get(self._mount + "/enter", self._enter, allow_head=False)
+        app.router.add_get(self._mount + "/style.css", self._style, allow_head=False)
+        app.router.add_get(self._mount + "/{place:.*}", self._show, allow_head=False)
         app.router.add_post(self._mount + "/do/{place:.*}", self._do)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
@@ -169,7 +173,9 @@ class LocalSite:
 
     async def _enter(self, request: web.Request) -> web.StreamResponse:
         given = request.query.get("token", "")
-        if self._token is None or not hmac.compare_digest(given.encode(), self._token.encode()):
+        if self._token is None or self._now_s() > self._until_s:
+            raise web.HTTPForbidden
+        if not hmac.compare_digest(_comparable(given), self._token.encode()):
             raise web.HTTPForbidden
         self._token = None
         self._session = _Session(self._rand(32).hex(), self._now_s())
@@ -186,7 +192,7 @@ class LocalSite:
         if (
             session is None
             or now_s - session.used_s > IDLE_S
-            or not hmac.compare_digest(given.encode(), session.secret.encode())
+            or not hmac.compare_digest(_comparable(given), session.secret.encode())
         ):
             raise web.HTTPForbidden
         session.used_s = now_s
@@ -265,7 +271,7 @@ class LocalSite:
         form = {
             name: value for name, value in (await request.post()).items() if isinstance(value, str)
         }
-        if not hmac.compare_digest(form.pop(_CSRF, "").encode(), self._csrf(session).encode()):
+        if not hmac.compare_digest(_comparable(form.pop(_CSRF, "")), self._csrf(session).encode()):
             raise web.HTTPForbidden
         action = self._actions.get(request.match_info["place"])
         if action is None:
@@ -291,6 +297,11 @@ class LocalSite:
             return answer
         session.told.append(("done", done))
         return self._see(done.then)
+
+
+def _comparable(given: str) -> bytes:
+    """What somebody sent, whatever was in its bytes."""
+    return given.encode(errors="surrogatepass")
 
 
 def _tell_defect(error: Exception) -> None:
