@@ -25,8 +25,8 @@ _EXTRA = (
 )
 _SAID = """\
 {address}
-It opens once, within ten minutes, in one browser on this machine, and shows what nobody else should \
-see. Ctrl-C ends it."""
+It opens once, within ten minutes, in one browser on this machine, and shows what nobody else \
+should see. Ctrl-C ends it."""
 
 
 async def privacy(arguments: argparse.Namespace, out: Output) -> int:
