@@ -66,12 +66,6 @@ PREPARED: dict[str, tuple[Edit, str]] = {
 }
 HARMLESS: dict[str, Edit] = {
     "another title": lambda folder: folder.write("policy", "title: Another title\n"),
-    "other words about a signal": lambda folder: folder.edit(
-        "signals", "region", text="Where you live, one region of five."
-    ),
-    "other words about a task": lambda folder: folder.edit(
-        "tasks", "demo/mean-rating", text="Stars, on average."
-    ),
     "a narrower range": lambda folder: folder.replace(
         "signals", "low: 1, high: 5}", "low: 2, high: 5}"
     ),
@@ -312,6 +306,20 @@ EVERY_RULE = [
         replace(OLD, experiments=tuple(replace(one, percent=51) for one in OLD.experiments)),
         "wider-experiment:order",
     ),
+    (with_signal("note", text="Other words."), "changed-words:note"),
+    (with_task("app/region", text="Other words."), "changed-words:app/region"),
+    (
+        replace(OLD, experiments=tuple(replace(e, reports_planned=2) for e in OLD.experiments)),
+        "earlier-verdict:order",
+    ),
+    (
+        replace(OLD, experiments=tuple(replace(e, reports_planned=0) for e in OLD.experiments)),
+        "earlier-verdict:order",
+    ),
+    (
+        replace(OLD, retention=replace(OLD.retention, audit_days=1)),
+        "shorter-audit:service.audit_days",
+    ),
     (
         replace(OLD, retention=replace(OLD.retention, boxes_days=15)),
         "longer-retention:service.boxes_days",
@@ -351,7 +359,10 @@ def test_less_noise_is_said_in_epsilon() -> None:
 
 def test_turning_it_round_finds_nothing_or_something_else() -> None:
     """What a rule found going one way, it does not find going back."""
-    both = {"changed-text", "new-task", "new-cohort", "new-signal", "wider-experiment"}
+    both = {
+        "changed-text", "changed-words", "new-task", "new-cohort", "new-signal",
+        "wider-experiment",
+    }  # fmt: skip
     for new, expected in EVERY_RULE:
         rule = expected.split(":")[0]
         back = ids(OLD, new)
@@ -448,6 +459,8 @@ def test_the_hash_stands_for_every_word_of_an_assessment() -> None:
 
 
 def test_retention_of_the_service_may_get_shorter() -> None:
-    """Fewer days need nothing."""
-    short = ServiceRetention(365, 700, 0, 1, 1)
+    """Fewer days need nothing, but for the audit log's."""
+    short = ServiceRetention(365, 730, 0, 1, 1)
     assert ids(replace(OLD, retention=short)) == []
+    short = replace(short, audit_days=700)
+    assert ids(replace(OLD, retention=short)) == ["shorter-audit:service.audit_days"]

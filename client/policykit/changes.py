@@ -98,6 +98,8 @@ def _signal(was: Signal, now: Signal) -> Iterator[Change]:
     def change(rule: Rule, detail: object, before: object, after: object) -> Change:
         return Change(rule, now.name, str(detail), str(before), str(after))
 
+    if was.text != now.text:
+        yield change(risks.CHANGED_WORDS, digest(now.text), was.text, now.text)
     if wider.values(was.values, now.values):
         yield change(
             risks.WIDER_VALUES, digest(now.values.as_map()),
@@ -147,6 +149,8 @@ def _tasks(old: Bundle, new: Bundle) -> Iterator[Change]:
 
 
 def _task(was: TaskRule, now: TaskRule) -> Iterator[Change]:
+    if was.text != now.text:
+        yield Change(risks.CHANGED_WORDS, now.source, digest(now.text), was.text, now.text)
     for name in now.signals:
         if name not in was.signals:
             yield Change(risks.TASK_READS, now.source, name, words.some(was.signals), name)
@@ -258,10 +262,20 @@ def _experiments(old: Bundle, new: Bundle) -> Iterator[Change]:
                 risks.WIDER_EXPERIMENT, now.name, digest([now.percent, _trial(now)]), before,
                 _shown(now),
             )  # fmt: skip
+        if was is not None and now.reports_planned < was.reports_planned:
+            yield Change(
+                risks.EARLIER_VERDICT, now.name, str(now.reports_planned),
+                _planned(was), _planned(now),
+            )  # fmt: skip
 
 
 def _shown(experiment: ExperimentRule) -> str:
     return f"{experiment.percent} % in {words.some(experiment.variants)}"
+
+
+def _planned(experiment: ExperimentRule) -> str:
+    planned = experiment.reports_planned
+    return f"{planned:,} reports" if planned else "any number of reports"
 
 
 def _trial(experiment: ExperimentRule) -> list[Any]:
@@ -274,5 +288,10 @@ def _keeping(old: Bundle, new: Bundle) -> Iterator[Change]:
         if days > before[what]:
             yield Change(
                 risks.LONGER_RETENTION, f"service.{what}", str(days),
+                f"{before[what]} days", f"{days} days",
+            )  # fmt: skip
+        elif what == "audit_days" and days < before[what]:
+            yield Change(
+                risks.SHORTER_AUDIT, f"service.{what}", str(days),
                 f"{before[what]} days", f"{days} days",
             )  # fmt: skip

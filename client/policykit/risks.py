@@ -52,6 +52,13 @@ LONGER_RETENTION: Final = Rule(
     "Say what the older values are needed for, and what is done with those that would have been"
     " deleted by now.",
 )  # fmt: skip
+SHORTER_AUDIT: Final = Rule(
+    "shorter-audit", MEDIUM,
+    "Who did what can be looked into for less long; entries that are older go with the next sweep,"
+    " for good.",
+    "Say why the time is long enough to find and settle a misuse, and that nothing which is looked"
+    " into now needs the entries that go.",
+)  # fmt: skip
 LONGER_HALF_LIFE: Final = Rule(
     "longer-half-life", LOW,
     "What somebody liked long ago goes on telling of them.",
@@ -85,6 +92,11 @@ CHANGED_TEXT: Final = Rule(
     "People agreed to other words.",
     "Ask for new consent: say how and from when, and that receipts for the former words no longer"
     " count.",
+)  # fmt: skip
+CHANGED_WORDS: Final = Rule(
+    "changed-words", LOW,
+    "People let it be recorded or counted by other words, and their consent does not ask again.",
+    "Say that the new words say the same, or how people are told what they say besides.",
 )  # fmt: skip
 NEW_TASK: Final = Rule(
     "new-task", HIGH,
@@ -147,6 +159,13 @@ WIDER_EXPERIMENT: Final = Rule(
     "wider-experiment", MEDIUM,
     "More people, or other ones, are shown something to see how they take it.",
     "Say what the worse variant costs those who get it, and what ends the experiment early.",
+)  # fmt: skip
+
+EARLIER_VERDICT: Final = Rule(
+    "earlier-verdict", MEDIUM,
+    "A verdict counts that fewer people gave: chance decides, and who looks early and often finds"
+    " what they look for.",
+    "Say which effect that number still finds, and that nobody has looked at results so far.",
 )  # fmt: skip
 
 RULES: Final = tuple(rule for rule in dict(globals()).values() if isinstance(rule, Rule))
