@@ -11,11 +11,13 @@ import pytest
 from client.device import Device
 from client.errors import UserError
 from client.intelligence import exposures
-from client.intelligence.experiments import OUTCOME_MAX, Experiments, assign
+from client.intelligence.experiments import Experiments, assign
+from client.intelligence.exposures import Exposure
 from client.measure.errors import Ineligible
 from crypto.errors import FormatError
 from crypto.field import FIELD61
 from crypto.policy.experiments import ExperimentRule
+from crypto.policy.generalise import DAY_MS
 from mpc.kinds import Experiment, Mean
 from mpc.noise import Law, Mechanism
 from mpc.task import Task
@@ -139,6 +141,61 @@ def test_what_was_not_shown_does_not_count() -> None:
     assert one.total("home-first") == 3
 
 
+def test_an_outcome_stays_in_the_range_that_the_policy_declares() -> None:
+    """Of each device, and of all together: beyond it, adding adds nothing."""
+    first = first_phone(Service())
+    second = pair(first, "b")
+    settle(first, second)
+    made = rule(outcome_low=-2, outcome_high=5)
+    for phone in (first, second):
+        one = of(phone.device, made)
+        one.expose("home-first", now_ms=NOW_MS)
+        for _ in range(3):
+            assert one.outcome("home-first", 4, now_ms=NOW_MS)
+        [(_, kept)] = [row for row in exposures.records(phone.device) if row[1].outcome]
+        assert kept.outcome == 5
+    settle(first, second)
+    assert of(first.device, made).total("home-first") == 5
+    narrower = of(first.device, rule(outcome_high=3))
+    assert narrower.total("home-first") == 3
+    for _ in range(5):
+        of(first.device, made).outcome("home-first", -5, now_ms=NOW_MS)
+    assert exposures.own(first.device, "home-first") == Exposure(kept.variant, NOW_MS, -2)
+
+
+def test_an_outcome_is_over_after_its_days() -> None:
+    """From the exposure on: then it neither grows nor is told."""
+    device = first_phone(Service()).device
+    one = of(device, rule(days=2))
+    one.expose("home-first", now_ms=NOW_MS)
+    last_ms = NOW_MS + 2 * DAY_MS - 1
+    assert one.outcome("home-first", 3, now_ms=last_ms)
+    assert one.total("home-first", now_ms=last_ms) == 3
+    assert not one.outcome("home-first", 3, now_ms=last_ms + 1)
+    assert one.total("home-first", now_ms=last_ms + 1) is None
+    assert one.measure(trial(), device, now_ms=last_ms) is not None
+    assert one.measure(trial(), device, now_ms=last_ms + 1) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"outcome_low": 1}, {"outcome_high": -1}, {"days": 0}, {"outcome_high": 1 << 41}],
+    ids=str,
+)
+def test_bounds_that_make_no_sense_are_refused(changes: dict[str, int]) -> None:
+    """Nothing has come of what was just shown: 0 is always in the range."""
+    with pytest.raises(FormatError, match="whole number"):
+        rule(**changes)
+
+
+def test_usual_bounds_are_left_out_of_what_is_signed() -> None:
+    """Other ones are in it, and read again."""
+    assert rule().plain().keys().isdisjoint({"outcome_low", "outcome_high", "days"})
+    made = rule(outcome_low=-1, outcome_high=9, days=30)
+    assert made.plain()["days"] == 30
+    assert ExperimentRule.of(made.plain()) == made
+
+
 def test_without_consent_nothing_is_recorded() -> None:
     """Asking and showing leave no record behind: there is nothing to store."""
     device, switch = first_phone(Service()).device, On()
@@ -196,7 +253,7 @@ def test_bad_use_is_told() -> None:
     with pytest.raises(UserError, match="no experiment"):
         one.variant("away-first")
     one.expose("home-first", now_ms=NOW_MS)
-    wrong: list[Any] = [1.5, True, OUTCOME_MAX + 1]
+    wrong: list[Any] = [1.5, True, 101, -101]
     for amount in wrong:
         with pytest.raises(UserError, match="whole number"):
             one.outcome("home-first", amount, now_ms=NOW_MS)
@@ -213,7 +270,7 @@ def trial(name: str = TRIAL, high: int = 20) -> Task:
     return task(name, kind=kind, kappa=1, noise=Law(Mechanism.GAUSSIAN, 2_000_000))
 
 
-@pytest.mark.parametrize(("amount", "told"), [(6, 6), (-3, 0), (900, 20)])
+@pytest.mark.parametrize(("amount", "told"), [(6, 6), (-3, 0), (90, 20)])
 def test_one_report_says_variant_and_outcome(amount: int, told: int) -> None:
     """What the parties together open is the variant's count, and the outcome in its bounds."""
     one = meter("trial")

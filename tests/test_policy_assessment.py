@@ -306,6 +306,14 @@ EVERY_RULE = [
         replace(OLD, experiments=tuple(replace(one, percent=51) for one in OLD.experiments)),
         "wider-experiment:order",
     ),
+    *(
+        (replace(OLD, experiments=(made,)), "wider-experiment:order")
+        for made in (
+            replace(OLD.experiments[0], outcome_high=101),
+            replace(OLD.experiments[0], outcome_low=-1),
+            replace(OLD.experiments[0], days=91),
+        )
+    ),
     (with_signal("note", text="Other words."), "changed-words:note"),
     (with_task("app/region", text="Other words."), "changed-words:app/region"),
     (

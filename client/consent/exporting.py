@@ -9,6 +9,8 @@ from typing import Any
 from client import resetting, snapshot
 from client.consent import taken
 from client.consent.records import Recorded
+from client.intelligence import exposures
+from client.intelligence.exposures import Exposure
 from client.measure.consent import ConsentSettings
 from client.measure.core import Measuring
 from client.snapshot import Item, Kind
@@ -26,6 +28,7 @@ def export(synced: SyncedDevice, measuring: Measuring) -> dict[str, Any]:
         "exported_ms": now_ms,
         "settings": {row.name: row.value for row in items if row.kind is Kind.SETTING},
         "scores": {row.name: row.value for row in items if row.kind is Kind.SCORE},
+        "experiments": [_trial(key, one) for key, one in exposures.records(core)],
         "details": [_detail(synced, row) for row in items],
         "consent": _consent(synced),
         "receipts": [_receipt(one) for one in synced.ledger.records.chain()],
@@ -61,6 +64,17 @@ def _detail(synced: SyncedDevice, item: Item) -> dict[str, Any]:
             "retention_days": signal.retention_days,
         }
     return said
+
+
+def _trial(key: str, one: Exposure) -> dict[str, Any]:
+    """What one device keeps of an experiment."""
+    return {
+        "experiment": exposures.experiment_of(key),
+        "device": exposures.device_of(key),
+        "variant": one.variant,
+        "shown_ms": one.shown_ms,
+        "outcome": one.outcome,
+    }
 
 
 def _consent(synced: SyncedDevice) -> list[dict[str, Any]]:

@@ -68,7 +68,8 @@ def purge(ledger: ConsentLedger, *, now_ms: int) -> list[Purged]:
 
 
 def _trials(ledger: ConsentLedger, now_ms: int) -> list[Purged]:
-    """What was kept of experiments that are over, or whose purpose was withdrawn."""
+    """What was kept of experiments that are over, or whose purpose was withdrawn; and what was
+    kept for as long as the policy says."""
     bundle = ledger.policy
     if bundle is None:
         return []
@@ -79,7 +80,12 @@ def _trials(ledger: ConsentLedger, now_ms: int) -> list[Purged]:
         task = None if rule is None else bundle.task_for(rule.task)
         return task is None or standing.get(task.purpose) is Standing.WITHDRAWN
 
+    def days(name: str) -> int | None:
+        rule = bundle.experiment(name)
+        return None if rule is None else rule.days
+
     gone = exposures.forget(ledger.device, over, now_ms=now_ms)
+    gone += exposures.expire(ledger.device, days, now_ms=now_ms)
     return [Purged("experiment", Kind.SETTING, exposures.COLLECTION, key) for key in gone]
 
 

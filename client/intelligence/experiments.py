@@ -22,7 +22,6 @@ from crypto.primitives import KEY_BYTES, need, prf, utf8
 from mpc.kinds import Experiment
 from mpc.task import Task
 
-OUTCOME_MAX: Final = 1 << 40
 _HALF_BYTES: Final = 8
 
 
@@ -80,39 +79,47 @@ class Experiments:
         return variant
 
     def outcome(self, name: str, amount: int, *, now_ms: int) -> bool:
-        """Adds to what is measured: orders, minutes, stars. False: it does not count, for the
-        variant was not shown on this device, or the experiment is not allowed any more."""
-        if type(amount) is not int or abs(amount) > OUTCOME_MAX:
-            raise UserError(f"an outcome is a whole number of at most {OUTCOME_MAX:,}")
+        """Adds to what is measured: orders, minutes, stars. What the policy declares bounds it:
+        beyond, adding adds nothing. False: it does not count, for the variant was not shown on
+        this device, or too long ago, or the experiment is not allowed any more."""
+        rule = self.rule(name)
+        most = max(-rule.outcome_low, rule.outcome_high)
+        if type(amount) is not int or abs(amount) > most:
+            raise UserError(f"an outcome of this experiment is a whole number of at most {most:,}")
         held = self._own(name) if self.takes_part(name) else None
-        if held is None:
+        if held is None or held.is_over(rule.days, now_ms=now_ms):
             return False
-        total = max(-OUTCOME_MAX, min(OUTCOME_MAX, held.outcome + amount))
-        after = Exposure(held.variant, held.shown_ms, total)
+        after = Exposure(held.variant, held.shown_ms, _within(rule, held.outcome + amount))
         exposures.put(self._device, name, after, now_ms=now_ms)
         return True
 
-    def total(self, name: str) -> int | None:
-        """The outcome of all the account's devices; None if none of them showed the variant that
-        the account has now."""
+    def total(self, name: str, *, now_ms: int | None = None) -> int | None:
+        """The outcome of all the account's devices, in the declared range; None if none of them
+        showed the variant that the account has now. Of records that are not over, if it is said
+        for when."""
         if not self.takes_part(name):
             return None
-        variant = self.variant(name)
-        found = [one for one in exposures.every(self._device, name) if one.variant == variant]
-        return sum(one.outcome for one in found) if found else None
+        rule, variant = self.rule(name), self.variant(name)
+        found = [
+            one.outcome
+            for one in exposures.every(self._device, name)
+            if one.variant == variant
+            and (now_ms is None or not one.is_over(rule.days, now_ms=now_ms))
+        ]
+        return _within(rule, sum(found)) if found else None
 
     def measure(self, task: Task, device: Device, /, *, now_ms: int) -> object:
         """What is said to an experiment's task (a `client.measure.values.Measure`): the variant
         and the outcome, brought into the task's bounds. None: nothing was shown. Ineligible if
         the task's variants are not the experiment's."""
-        del device, now_ms
+        del device
         rule = next((one for one in self.rules.values() if one.task == source(task)), None)
         if rule is None:
             return None
         kind = task.kind
         if not isinstance(kind, Experiment) or kind.labels != rule.variants:
             raise Ineligible("experiment", "the task's variants are not those of the experiment")
-        total = self.total(rule.name)
+        total = self.total(rule.name, now_ms=now_ms)
         if total is None:
             return None
         value = max(kind.low, min(kind.high, total))
@@ -129,3 +136,7 @@ class Experiments:
         changed, nothing counts."""
         held = exposures.own(self._device, name)
         return held if held is not None and held.variant == self.variant(name) else None
+
+
+def _within(rule: ExperimentRule, outcome: int) -> int:
+    return max(rule.outcome_low, min(rule.outcome_high, outcome))

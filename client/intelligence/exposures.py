@@ -14,6 +14,7 @@ from client.device import Device
 from client.errors import UserError
 from client.profile import Name
 from client.values import Value
+from crypto.policy.generalise import DAY_MS
 
 COLLECTION: Final = ".rookery/experiments"
 NAME_CHARS_MAX: Final = 120
@@ -34,6 +35,10 @@ class Exposure:
     def value(self) -> Value:
         """As it is stored."""
         return [self.variant, self.shown_ms, self.outcome]
+
+    def is_over(self, days: int, *, now_ms: int) -> bool:
+        """Whether it was shown so many days ago."""
+        return now_ms >= self.shown_ms + days * DAY_MS
 
     @classmethod
     def of(cls, value: Value) -> Exposure | None:
@@ -61,9 +66,8 @@ def put(device: Device, experiment: str, exposure: Exposure, *, now_ms: int) -> 
 
 def every(device: Device, experiment: str) -> Iterator[Exposure]:
     """The records of all the account's devices."""
-    for key, value in device.list(COLLECTION).items():
-        found = Exposure.of(value)
-        if experiment_of(key) == experiment and found is not None:
+    for key, found in records(device):
+        if experiment_of(key) == experiment:
             yield found
 
 
@@ -71,8 +75,40 @@ def forget(device: Device, which: Callable[[str], bool], *, now_ms: int) -> list
     """Removes the records of these experiments, on all devices. Their keys."""
     gone = [key for key in device.list(COLLECTION) if which(experiment_of(key))]
     for key in gone:
-        device.put_reserved(Name(COLLECTION, key), None, now_ms=now_ms)
+        remove(device, key, now_ms=now_ms)
     return gone
+
+
+def expire(device: Device, days: Callable[[str], int | None], *, now_ms: int) -> list[str]:
+    """Removes the records that are over, on all devices. Their keys. `days`: how long those of an
+    experiment are kept; None: it is not for this to say."""
+    gone = [
+        key
+        for key, one in records(device)
+        if (kept := days(experiment_of(key))) is not None and one.is_over(kept, now_ms=now_ms)
+    ]
+    for key in gone:
+        remove(device, key, now_ms=now_ms)
+    return gone
+
+
+def records(device: Device) -> Iterator[tuple[str, Exposure]]:
+    """All that is kept of experiments, by key."""
+    for key, value in device.list(COLLECTION).items():
+        found = Exposure.of(value)
+        if found is not None:
+            yield key, found
+
+
+def device_of(key: str) -> int | None:
+    """The number of the device whose record it is."""
+    number = key.rpartition("/")[2]
+    return int(number) if number.isascii() and number.isdigit() else None
+
+
+def remove(device: Device, key: str, *, now_ms: int) -> None:
+    """Removes one record, on all devices."""
+    device.put_reserved(Name(COLLECTION, key), None, now_ms=now_ms)
 
 
 def experiment_of(key: str) -> str:

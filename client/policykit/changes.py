@@ -254,13 +254,11 @@ def _rule(cohort: CohortRule) -> dict[str, Any]:
 def _experiments(old: Bundle, new: Bundle) -> Iterator[Change]:
     for now in new.experiments:
         was = old.experiment(now.name)
-        if now.percent and (was is None or _trial(was) != _trial(now) or now.percent > was.percent):
-            before = (
-                "not there" if was is None else f"{was.percent} % in {words.some(was.variants)}"
-            )
+        if now.percent and (was is None or _trial(was) != _trial(now) or _is_wider(was, now)):
+            before = "not there" if was is None else _shown(was)
             yield Change(
-                risks.WIDER_EXPERIMENT, now.name, digest([now.percent, _trial(now)]), before,
-                _shown(now),
+                risks.WIDER_EXPERIMENT, now.name,
+                digest([now.percent, _trial(now), *_kept(now)]), before, _shown(now),
             )  # fmt: skip
         if was is not None and now.reports_planned < was.reports_planned:
             yield Change(
@@ -269,8 +267,27 @@ def _experiments(old: Bundle, new: Bundle) -> Iterator[Change]:
             )  # fmt: skip
 
 
+def _is_wider(was: ExperimentRule, now: ExperimentRule) -> bool:
+    return (
+        now.percent > was.percent
+        or now.outcome_low < was.outcome_low
+        or now.outcome_high > was.outcome_high
+        or now.days > was.days
+    )
+
+
+def _kept(experiment: ExperimentRule) -> list[int]:
+    """What it keeps, unless that is the usual."""
+    plain = experiment.plain()
+    bounds = ("outcome_low", "outcome_high", "days")
+    own = [getattr(experiment, one) for one in bounds]
+    return own if any(one in plain for one in bounds) else []
+
+
 def _shown(experiment: ExperimentRule) -> str:
-    return f"{experiment.percent} % in {words.some(experiment.variants)}"
+    said = f"{experiment.percent} % in {words.some(experiment.variants)}"
+    low, high, *days = _kept(experiment) or (0, 0)
+    return f"{said}, outcome {low} to {high}, kept {days[0]} days" if days else said
 
 
 def _planned(experiment: ExperimentRule) -> str:

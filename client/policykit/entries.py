@@ -234,7 +234,7 @@ def _comparison(value: Value) -> dict[str, Any]:
 
 
 def experiment(name: str, value: Value) -> ExperimentRule:
-    """`NAME: {task, variants, percent, reports_planned, text}`."""
+    """`NAME: {task, variants, percent, reports_planned, outcome_low, outcome_high, days, text}`."""
     said = value.map()
     percent, planned = said.maybe("percent"), said.maybe("reports_planned")
     parts: dict[str, Any] = {
@@ -245,6 +245,9 @@ def experiment(name: str, value: Value) -> ExperimentRule:
         "reports_planned": 0 if planned is None else planned.whole(),
         "text": said.take("text").text(),
     }
+    for bound in ("outcome_low", "outcome_high", "days"):
+        if (given := said.maybe(bound)) is not None:
+            parts[bound] = given.whole()
     said.done()
     return value.sound(lambda: ExperimentRule(**parts))
 

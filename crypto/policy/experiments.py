@@ -12,13 +12,17 @@ from typing import Any, Final
 
 from crypto.errors import FormatError
 from crypto.names import check_name
+from crypto.policy.fields import DAYS_MAX
 from crypto.primitives import utf8
 
 VARIANTS_MAX: Final = 64
 PLANNED_MAX: Final = 10_000_000
+OUTCOME_MAX: Final = 1 << 40
 PLAIN_DEPTH: Final = 3
 """How deep `ExperimentRule.plain` goes, as `crypto.canonical` counts."""
-_FIELDS: Final = ("name", "task", "variants", "percent", "reports_planned", "text")
+_BOUNDS: Final = {"outcome_low": 0, "outcome_high": 100, "days": 90}
+"""With what they are if they are not said."""
+_FIELDS: Final = ("name", "task", "variants", "percent", "reports_planned", "text", *_BOUNDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,12 @@ class ExperimentRule:
     reports_planned: int = 0
     """Reports in all at which the verdict is to be read; 0: not planned."""
     text: str = ""
+    outcome_low: int = _BOUNDS["outcome_low"]
+    """What comes of it for one account is a whole number from here, 0 or less, ..."""
+    outcome_high: int = _BOUNDS["outcome_high"]
+    """... to here, 0 or more."""
+    days: int = _BOUNDS["days"]
+    """How long a device keeps a record of it, from when it showed the variant."""
 
     def __post_init__(self) -> None:
         for name in (self.name, self.task, *self.variants):
@@ -47,12 +57,17 @@ class ExperimentRule:
             )
         _whole("percent", self.percent, 100)
         _whole("reports_planned", self.reports_planned, PLANNED_MAX)
+        _whole("outcome_low", self.outcome_low, 0, -OUTCOME_MAX)
+        _whole("outcome_high", self.outcome_high, OUTCOME_MAX)
+        _whole("days", self.days, DAYS_MAX, 1)
         if type(self.text) is not str:
             raise FormatError("experiment-text", "the text must be a text")
 
     def plain(self) -> dict[str, Any]:
-        """Its canonical form: texts, whole numbers and one list, `PLAIN_DEPTH` deep."""
-        return {
+        """Its canonical form: texts, whole numbers and one list, `PLAIN_DEPTH` deep. Bounds that
+        are the usual ones are left out."""
+        said = {name: getattr(self, name) for name in _BOUNDS}
+        return {name: one for name, one in said.items() if one != _BOUNDS[name]} | {
             "name": self.name,
             "task": self.task,
             "variants": list(self.variants),
@@ -63,8 +78,8 @@ class ExperimentRule:
 
     @classmethod
     def of(cls, plain: object) -> ExperimentRule:
-        """From its plain form, as YAML gives it too; FormatError. Of the fields, `percent`,
-        `reports_planned` and `text` may be left out."""
+        """From its plain form, as YAML gives it too; FormatError. Of the fields only
+        `name`, `task` and `variants` must be there."""
         if not isinstance(plain, Mapping) or not set(plain) <= set(_FIELDS):
             raise FormatError("experiment", f"an experiment is a map of: {', '.join(_FIELDS)}")
         fields = dict(plain)
@@ -76,6 +91,6 @@ class ExperimentRule:
         return cls(variants=tuple(variants), **fields)
 
 
-def _whole(what: str, value: object, high: int) -> None:
-    if type(value) is not int or not 0 <= value <= high:
-        raise FormatError("experiment-range", f"{what} must be a whole number from 0 to {high}")
+def _whole(what: str, value: object, high: int, low: int = 0) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise FormatError("experiment-range", f"{what} must be a whole number from {low} to {high}")

@@ -16,6 +16,7 @@ from client import resetting
 from client.cli.account import RECEIPT_ROW
 from client.consent import exporting, taken
 from client.errors import AccountGone, UserError
+from client.intelligence import exposures
 from client.intelligence.context import Context
 from client.intelligence.ondevice import RANKING, OnDevice
 from client.intelligence.ranking import Ranked
@@ -245,6 +246,8 @@ class PrivacyCentre:
             self._synced.edit(
                 lambda core, now_ms: core.remove_score(collection, key, now_ms=now_ms)
             )
+        elif form.get("kind") == known.TRIAL and collection == exposures.COLLECTION:
+            self._synced.edit(lambda core, now_ms: exposures.remove(core, key, now_ms=now_ms))
         else:
             self._synced.edit(lambda core, now_ms: core.remove(collection, key, now_ms=now_ms))
         await self._told_others()

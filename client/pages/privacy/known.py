@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from client import snapshot
 from client.device import Device
+from client.intelligence import exposures
 from client.origins import Origin
 from client.pages.privacy import words
 from client.snapshot import Item, Kind
@@ -22,7 +23,7 @@ class Held:
     collection: str
     key: str
     kind: str
-    """`setting` or `score`: how it is removed."""
+    """`setting`, `score` or `experiment`: how it is removed."""
     value: str
     source: str
     """Which device it comes from."""
@@ -47,6 +48,9 @@ class Group:
 
 
 UNDECLARED = "not in the policy"
+TRIALS = "experiments"
+TRIAL = "experiment"
+"""How a record of an experiment is removed."""
 
 
 def groups(
@@ -62,6 +66,7 @@ def groups(
         rows = tuple(_held(device, one, signal, moved) for one in mine)
         reach = words.REACH[str(signal.reach)]
         found.append(Group(signal.name, signal.text, reach, signal.purposes, rows))
+    found += _trials(device, bundle)
     rest = [one for one in items if not any(_is_of(signal, one) for signal in signals)]
     if rest:
         text = (
@@ -73,6 +78,39 @@ def groups(
         rows = tuple(_held(device, one, None, moved) for one in rest)
         found.append(Group(UNDECLARED, text, words.REACH["sync"], (), rows))
     return found
+
+
+def _trials(device: Device, bundle: Bundle | None) -> list[Group]:
+    """What devices keep of experiments; nothing if there is none."""
+    rows = []
+    for key, one in exposures.records(device):
+        rule = None if bundle is None else bundle.experiment(exposures.experiment_of(key))
+        until = None if rule is None else one.shown_ms + rule.days * DAY_MS
+        number = exposures.device_of(key)
+        mine = any(row.this_device and row.index == number for row in device.devices)
+        rows.append(
+            Held(
+                collection=exposures.COLLECTION,
+                key=key,
+                kind=TRIAL,
+                value=f"{one.variant} was shown; {one.outcome:,} came of it",
+                source="this device" if mine else f"device #{number}",
+                recorded=words.day(one.shown_ms),
+                kept_until=words.day(until),
+                moved="",
+            )
+        )
+    rules = {exposures.experiment_of(row.key) for row in rows}
+    tasks = (
+        []
+        if bundle is None
+        else [bundle.task_for(rule.task) for rule in bundle.experiments if rule.name in rules]
+    )
+    purposes = tuple(sorted({task.purpose for task in tasks if task is not None}))
+    text = "Which variant of an experiment you were shown, and what came of it. It leaves your"
+    text += " devices in joint aggregates only."
+    group = Group(TRIALS, text, words.REACH["aggregate"], purposes, tuple(rows))
+    return [group] if rows else []
 
 
 def _is_of(signal: Signal, item: Item) -> bool:
