@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import secrets
 import shlex
 import sys
 from typing import Any
 
 import pytest
 
+from crypto.marks import Finder, Mark
 from services import cli
+from services.canary.rules import DUE, PLACES
+from services.canary.search import Piece, Search
 from tests.programs import program
 
 pytestmark = pytest.mark.timeout(300)
@@ -55,6 +60,44 @@ def test_what_is_planted_is_found_each_by_its_kind(capsys: pytest.CaptureFixture
     assert (code, found["ok"]) == (1, False)
     assert "the canary found" in err
     assert all(set(leak) == KEYS for leak in found["leaks"])
+
+
+def test_what_had_to_be_seen_and_was_not_is_told() -> None:
+    """A canary that looks at nothing finds no leak, and says that it saw nothing."""
+    search = Search()
+    assert search.blind() == sorted(DUE)
+    mark = Mark("account id", secrets.token_bytes(32))
+    search.add(mark, is_own=True)
+    search.look([Piece("store", "service.db", b"..." + mark.raw)], "lived")
+    assert search.leaks == []
+    assert search.blind() == sorted(DUE - {("account id", "store")})
+
+
+def test_what_a_deletion_leaves_in_a_store_is_told() -> None:
+    """Of the account's own marks; of others nothing has to go."""
+    search = Search()
+    own, other = (Mark("tag", secrets.token_bytes(16)) for _ in range(2))
+    search.add(own, is_own=True)
+    search.add(other, is_own=False)
+    pieces = [
+        Piece("store", "service.db-wal", other.raw + own.raw.hex().encode()),
+        Piece("device-frames", "stream 1", own.raw),
+    ]
+    [left] = search.left(pieces)
+    assert (left.place, left.name, left.form, left.offset) == ("store", "service.db-wal", "hex", 16)
+    assert search.left([Piece("party-store", "party1.db", other.raw)]) == []
+
+
+@pytest.mark.parametrize("place", sorted(PLACES))
+def test_a_secret_is_a_leak_wherever_it_stands(place: str) -> None:
+    """And so is what nobody listed; the report names the place and the sort, not the secret."""
+    for sort in ("secret key", "name", "something new"):
+        search = Search()
+        mark = Mark(sort, secrets.token_bytes(32))
+        search.add(mark, is_own=False)
+        search.look([Piece(place, "file", b"x" * 5 + base64.b64encode(mark.raw))], "stopped")
+        assert [(leak.place, leak.sort) for leak in search.leaks] == [(place, sort)]
+        assert not Finder([mark]).find(str(search.leaks[0]).encode())
 
 
 KEYS = {"place", "file", "offset", "form", "sort", "moment"}

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from client import snapshot
 from client.analyst.panel import PinnedParty
 from client.canary import policy, rounds
 from client.canary.rounds import Publishing
 from client.canary.telling import Overheard, Teller
+from client.consent import exporting
 from client.device import Device
 from client.endpoint import Endpoint
 from client.errors import ClientError
@@ -267,7 +267,7 @@ class Scenario:
         laptop.consenting.undo()
         await laptop.sync_once()
         await back.sync_once()
-        if not snapshot.take(laptop.core, now_ms=laptop.now_ms()):
+        if not exporting.export(laptop, Participant(laptop).core)["settings"]:
             raise ClientError("nothing came back")
 
     async def _look_as_operator(self) -> None:

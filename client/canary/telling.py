@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from client.device import Device
 from client.transport import Answer, M, Method, Signer, Transport
 from crypto import op
+from crypto.contribution import parse_header
 from crypto.keys import Identity
 from rookery.v1 import (
     accounts_pb2,
@@ -124,6 +125,8 @@ class Overheard(Transport):
             case rounds_pb2.ContributeRequest():
                 self._mark("sealed report", *(box[-_TAIL_BYTES:] for box in message.boxes))
                 self._mark("consent salt", message.consent.salt)
+                header = parse_header(message.header)
+                self._mark("report id", header.report_id, header.nullifier)
 
     def _op(self, raw: bytes) -> None:
         sealed = op.parse_any(raw)

@@ -46,6 +46,7 @@ sealed key       | store device-frames | an epoch's key, sealed for one device
 rendezvous       | store? device-frames | random id of a pairing under way, for minutes
 pairing message  | store? device-frames | sealed, for minutes
 op hash          | store device-frames | the chain of a device's ops
+report id        | store device-frames relay-frames party-store | names a report, and nobody
 cursor           | device-frames | place in the account's ops, with the store's own MAC
 wake handle      | store device-frames gateway-frames | the push token, sealed for the gateway
 sealed report    | store device-frames relay-frames | shares, each sealed for one party
