@@ -310,11 +310,12 @@ async def test_a_publisher_that_is_listed_later_is_in_force_then(tmp_path: Path)
             server.config,
             lambda: config(tmp_path, **KEYS, **key_files(tmp_path)),
             None,
-            taken=server.policy.poke,
+            log=server.store.governance,
+            taken=server.keys_taken,
         )
         told = asyncio.Event()
         server.policy.on_taken(lambda _: told.set())
-        own.take()
+        await own.take()
         await asyncio.wait_for(told.wait(), PATIENCE_S)
         assert (await governed.get()).policy == signed(first)
 
