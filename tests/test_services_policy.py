@@ -17,6 +17,7 @@ from mpc.keys import PublisherKey
 from rookery.v1 import policy_pb2
 from services.keeping.reload import ServiceKeys
 from services.keys import create
+from services.store.errors import StoreUnavailable
 from services.store.governance import PolicyRow
 from tests import policy_samples
 from tests.governed_service import KEYS, PATIENCE_S, Governed, row_of
@@ -295,6 +296,54 @@ async def test_a_bundle_outlives_a_restart_and_the_end_of_its_key(tmp_path: Path
         second = bundle(first)
         assert (await refusal(governed.publish(second))).reason == "UNAUTHENTICATED"
         await governed.publish(second, OTHER_KEY)
+
+
+async def test_those_who_ask_for_what_is_not_there_share_a_read_of_the_store(
+    governed: Governed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows who they are: a hundred at once cost two reads, that under way and the next, and
+    all hear what stood there after they asked."""
+    first = bundle()
+    await governed.publish(first)
+    server = governed.service.server
+    store: Any = server.store.governance
+    reads, going = 0, asyncio.Event()
+    read_on = store.policy_sequence
+
+    async def counted() -> int:
+        nonlocal reads
+        reads += 1
+        sequence: int = await read_on()
+        await going.wait()
+        return sequence
+
+    monkeypatch.setattr(store, "policy_sequence", counted)
+    looking = [asyncio.create_task(server.policy.look()) for _ in range(50)]
+    while not reads:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    second = bundle(first)
+    await store.put_policy(row_of(second))
+    late = [asyncio.create_task(server.policy.look()) for _ in range(50)]
+    await asyncio.sleep(0)
+    going.set()
+    await asyncio.gather(*looking, *late)
+    assert (server.policy.sequence, reads) == (2, 2)
+    assert (await governed.get(1 << 60)).sequence == 2
+    assert reads == 3
+
+    async def broken() -> int:
+        nonlocal reads
+        reads += 1
+        await asyncio.sleep(0)
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(store, "policy_sequence", broken)
+    reads = 0
+    failed = await asyncio.gather(
+        *(server.policy.look() for _ in range(50)), return_exceptions=True
+    )
+    assert {type(one) for one in failed} == {StoreUnavailable}
+    assert reads == 2
 
 
 async def test_a_publisher_that_is_listed_later_is_in_force_then(tmp_path: Path) -> None:

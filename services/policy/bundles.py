@@ -32,7 +32,7 @@ class Bundles:
         request = parse(policy_pb2.GetPolicyRequest.FromString, raw)
         call.check_live()
         if self._current.governed and request.after > self._current.sequence:
-            await self._current.refresh()
+            await self._current.look()
         return self._desk.info_field() + self._current.newer(request.after)
 
     async def publish(self, raw: bytes, call: KeyCall) -> bytes:

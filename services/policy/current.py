@@ -43,6 +43,9 @@ class CurrentPolicy:
         self._refreshing: asyncio.Task[None] | None = None
         self._refused = 0
         self._again = False
+        self._looking = asyncio.Lock()
+        self._looks_begun = self._looks_done = 0
+        self._look_failed: StoreUnavailable | None = None
 
     @property
     def governed(self) -> bool:
@@ -135,6 +138,26 @@ class CurrentPolicy:
                     self._take(row)
             elif stored < held and self._row is not None:
                 await self._put_back(self._row)
+
+    async def look(self) -> None:
+        """The same, for callers who may be many and whom nobody knows: those who come while one
+        reads the store share the read after it. StoreUnavailable."""
+        begun = self._looks_begun
+        async with self._looking:
+            if self._looks_done > begun:
+                # One that began after this caller came.
+                if self._look_failed is not None:
+                    raise self._look_failed
+                return
+            self._looks_begun += 1
+            self._look_failed = None
+            # One that is given up with its call is never done: nobody has anything of it.
+            try:
+                await self.refresh()
+            except StoreUnavailable as error:
+                self._look_failed, self._looks_done = error, self._looks_begun
+                raise
+            self._looks_done = self._looks_begun
 
     async def _put_back(self, row: PolicyRow) -> None:
         try:
