@@ -322,6 +322,8 @@ async def test_those_who_ask_for_what_is_not_there_share_a_read_of_the_store(
     while not reads:  # noqa: ASYNC110
         await asyncio.sleep(0)
     second = bundle(first)
+    # As another replica does: this process is not told.
+    store.on_policy(lambda: None)
     await store.put_policy(row_of(second))
     late = [asyncio.create_task(server.policy.look()) for _ in range(50)]
     await asyncio.sleep(0)
