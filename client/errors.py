@@ -39,6 +39,10 @@ class NotAllowed(UserError):
     """This device may not do that."""
 
 
+class WordsChanged(UserError):
+    """What would be agreed to is not what was shown."""
+
+
 class Revoked(UserError):
     """This device was removed from the account; what it holds stays readable here."""
 

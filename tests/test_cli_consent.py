@@ -75,6 +75,21 @@ async def test_what_is_intrusive_is_asked_for_by_itself(home: Home) -> None:
     assert "name a purpose" in home.run("consent", "grant", code=1).err
 
 
+async def test_words_that_changed_are_shown_before_they_are_agreed_to(
+    home: Home, service: ServiceProcess
+) -> None:
+    """The command that hears of them says them, and grants nothing; the next one does."""
+    home.run("consent")
+    changed = (replace(PURPOSES[0], text="Counts, and sells."), INTRUSIVE.purposes[1])
+    await publish(service, policy(INTRUSIVE, purposes=changed))
+    refused = home.run("consent", "grant", COUNTING, code=1)
+    assert "Counts, and sells." in refused.err
+    assert home.run("export").json["receipts"] == []
+    assert home.run("consent", "grant", COUNTING, "--json").json["policy_sequence"] == 2
+    [receipt] = home.run("export").json["receipts"]
+    assert receipt["text"] == "Counts, and sells."
+
+
 async def test_recording_stops_goes_on_and_starts_anew(home: Home) -> None:
     """`pause`, `resume`, `reset`, `undo`; a withdrawal and a pause need no service."""
     home.run("consent", "grant", COUNTING)

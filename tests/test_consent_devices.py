@@ -18,7 +18,7 @@ from client.consent.remote import ConsentCalls
 from client.consent.shell import UNKNOWN_MS, UNKNOWN_ROW, Consenting
 from client.consent.underway import ROW as PENDING_ROW
 from client.device import Device
-from client.errors import AccountGone, NothingThere, UserError
+from client.errors import AccountGone, NothingThere, UserError, WordsChanged
 from client.gate import SignalRefused
 from client.measure.participant import Outcome
 from client.profile import Name
@@ -356,6 +356,23 @@ async def test_other_words_need_consent_anew(home: House) -> None:
     record(home.a, "food/cuisine", "lao")
     [given] = await home.contribute(home.a)
     assert given.outcome is Outcome.CONTRIBUTED
+
+
+async def test_a_grant_is_for_the_words_that_were_shown(home: House) -> None:
+    """A policy that arrives in between is not agreed to by whoever read the one before."""
+    read = PURPOSES[0].text_hash
+    changed = (replace(PURPOSES[0], text="Counts, and sells."), PURPOSES[1])
+    await home.publish(policy(home.held, purposes=changed))
+    for hashes in ({}, {"text_hash": read}, {"text_hash": bytes(32)}):
+        with pytest.raises(WordsChanged, match="read them"):
+            await home.a.consenting.grant(COUNTING, **hashes)
+        home.a = home.devices.again(home.a)
+        if not hashes:
+            assert home.a.policy is not None
+            assert home.a.policy.sequence == 2
+    assert await listed(home.a) == []
+    receipt = await home.a.consenting.grant(COUNTING, text_hash=changed[0].text_hash)
+    assert receipt.text_hash == changed[0].text_hash
 
 
 # --- withdrawing ---

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from client.errors import AccountGone
 from client.pages.local import LocalSite
 from client.pages.privacy.centre import PrivacyCentre
 from tests.browser import browsing, complaints, downloads, enter, picture, said
-from tests.consent_worlds import ADVICE, COUNTING, House, house, rate, record
+from tests.consent_worlds import ADVICE, COUNTING, PURPOSES, House, house, policy, rate, record
 from tests.governed_worlds import KEY
 
 PLACES = ("", "known", "ranking", "counted", "devices", "leave")
@@ -168,6 +169,59 @@ async def test_a_purpose_is_switched_on_and_off_without_a_script(
     await home.b.sync_once()
     assert home.b.core.get("food", "cuisine") is None
     assert not home.b.ledger.allows(COUNTING)
+
+
+async def test_words_that_change_while_they_are_read_are_not_agreed_to(
+    home: House, site: LocalSite
+) -> None:
+    """The form names the words that it stood under: the answer says so, shows the new ones, and
+    they can be agreed to."""
+    await home.a.sync_once()
+    changed = (replace(PURPOSES[0], text="Counts, and sells."), PURPOSES[1])
+    loop = asyncio.get_running_loop()
+
+    def visit(reader: Reader) -> list[str]:
+        assert PURPOSES[0].text in reader.text
+        publishing = home.publish(policy(home.held, purposes=changed))
+        asyncio.run_coroutine_threadsafe(publishing, loop).result()
+        first = reader.press(f"Switch on {COUNTING}")
+        between = reader.text
+        return [first, between, reader.press(f"Switch on {COUNTING}")]
+
+    first, between, second = await reading(site, visit, scripts=False)
+    assert "read them" in first
+    assert "Counts, and sells." in between
+    assert between.count("Off. You were never asked") == 2
+    assert f"{COUNTING} is on" in second
+    newest = home.a.ledger.state(COUNTING).newest
+    assert newest is not None
+    assert newest.words[0] == "Counts, and sells."
+
+
+async def test_what_is_intrusive_wants_a_typed_word(home: House, site: LocalSite) -> None:
+    """Another word switches nothing on; what is not intrusive asks for none."""
+    intrusive = (PURPOSES[0], replace(PURPOSES[1], intrusive=True))
+    await home.publish(policy(home.held, purposes=intrusive))
+    await home.a.sync_once()
+
+    def visit(reader: Reader) -> list[Any]:
+        button = f"//button[@aria-label='Switch on {ADVICE}']"
+        # Nothing typed: the browser itself holds it back.
+        reader.driver.find_element(By.XPATH, button).click()
+        told = reader.driver.find_elements(By.CSS_SELECTOR, ".told")
+        found = [len(told), complaints(reader.driver)]
+        found.append(reader.press(f"Switch on {ADVICE}", word="yes"))
+        found.append(reader.press(f"Switch on {ADVICE}", word="grant"))
+        found.append(reader.press(f"Switch on {COUNTING}"))
+        return found
+
+    held_back, complained, wrong, right, other = await reading(site, visit)
+    assert (held_back, complained) == (0, [])
+    assert "nothing was granted" in wrong
+    assert f"{ADVICE} is on" in right
+    assert f"{COUNTING} is on" in other
+    granted = [one.receipt.purpose for one in home.a.ledger.records.chain()]
+    assert granted == [ADVICE, COUNTING]
 
 
 async def test_each_value_says_where_it_came_from_and_what_it_did(

@@ -14,7 +14,7 @@ from client.cli.times import ago
 from client.consent.ledger import PurposeState, Standing
 from client.consent.purging import Purged
 from client.device import Device
-from client.errors import NotAllowed, NothingThere, UserError
+from client.errors import NotAllowed, NothingThere, UserError, WordsChanged
 from client.measure.consent import ConsentSettings
 from client.sync import SyncedDevice
 
@@ -123,14 +123,22 @@ async def _grant(synced: SyncedDevice, arguments: argparse.Namespace, out: Outpu
     name = _purpose(arguments)
     if getattr(arguments, "offline", False):
         raise UserError("a grant counts once the service has it: leave --offline out")
+    shown = None if synced.policy is None else synced.policy.purpose(name)
     await synced.sync_once()
     words = None if synced.policy is None else synced.policy.purpose(name)
+    if words is not None and shown is not None and words.text_hash != shown.text_hash:
+        raise WordsChanged(
+            clean(
+                f"the words of {name} have changed: {words.text} For you: {words.benefit} If you"
+                " agree to them, grant it again"
+            )
+        )
     if words is None:
         raise NothingThere(f"the policy has no purpose {name}: `rookery device consent` lists all")
     if words.intrusive and not getattr(arguments, "yes", False):
         text = f"{words.text} For you: {words.benefit} It may tell more of you than you expect."
         await ask(out, clean(text), "grant", done="granted")
-    receipt = await synced.consenting.grant(name)
+    receipt = await synced.consenting.grant(name, text_hash=words.text_hash)
     data = {
         "purpose": name,
         "standing": Standing.GRANTED.value,

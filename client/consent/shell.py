@@ -16,7 +16,7 @@ from client.consent.purging import Purged, purge
 from client.consent.records import ID_BYTES, Recorded
 from client.consent.remote import ConsentCalls
 from client.consent.underway import Underway
-from client.errors import NotAllowed, NothingThere, UserError
+from client.errors import NotAllowed, NothingThere, UserError, WordsChanged
 from client.intelligence import exposures
 from client.measure.consent import COLLECTION
 from client.profile import Name
@@ -25,6 +25,8 @@ from client.resetting import Undone
 from client.rows import Changes
 from crypto import consent
 from crypto.consent import BLIND_BYTES, FIRST, Entry, Receipt
+from crypto.policy.document import Bundle
+from crypto.policy.purposes import Purpose
 
 if TYPE_CHECKING:
     from client.sync import SyncedDevice
@@ -70,18 +72,15 @@ class Consenting:
 
     # -- what a person says -------------------------------------------------------------
 
-    async def grant(self, purpose: str) -> Receipt:
-        """Switches a purpose on, by the words that the held policy has for it. NothingThere for a
-        purpose that it doesn't have, RemoteError, AccountGone."""
+    async def grant(self, purpose: str, *, text_hash: bytes | None = None) -> Receipt:
+        """Switches a purpose on, to the words that were shown: those of this hash; without one
+        those of the policy that is held before it syncs. WordsChanged if the newest policy has
+        other words, NothingThere for a purpose that it doesn't have, RemoteError, AccountGone."""
+        shown = self._words(purpose)[1].text_hash if text_hash is None else text_hash
         await self.synced.sync_once()
-        bundle = self.ledger.policy
-        if bundle is None:
-            raise NotAllowed("this device has no policy yet: sync it, then try again")
-        words = bundle.purpose(purpose)
-        if words is None:
-            raise NothingThere(
-                f"the policy has no purpose {purpose}: `rookery device consent` lists all"
-            )
+        bundle, words = self._words(purpose)
+        if words.text_hash != shown:
+            raise WordsChanged(f"the words of {purpose} have changed: read them, then grant it")
         if bundle.killed("purpose", purpose):
             raise NotAllowed("the policy has stopped this purpose: it can't be granted now")
         state = self.ledger.state(purpose)
@@ -98,6 +97,16 @@ class Consenting:
         made = await self._record(said, answers, (words.text, words.benefit), await self._compare())
         await self._send_rest()
         return made.receipt
+
+    def _words(self, purpose: str) -> tuple[Bundle, Purpose]:
+        bundle = self.ledger.policy
+        if bundle is None:
+            raise NotAllowed("this device has no policy yet: sync it, then try again")
+        words = bundle.purpose(purpose)
+        if words is None:
+            text = f"the policy has no purpose {purpose}: `rookery device consent` lists all"
+            raise NothingThere(text)
+        return bundle, words
 
     async def withdraw(self, purpose: str, *, offline: bool = False) -> Withdrawn:
         """Switches a purpose off, at once and whether or not the service can be reached, and

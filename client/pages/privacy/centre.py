@@ -34,6 +34,8 @@ from crypto.cert import Role
 from crypto.ids import DeviceId
 
 NAME: Final = "Rookery privacy centre"
+GRANT_WORD: Final = "grant"
+"""What has to be typed before something intrusive is agreed to."""
 FRESH_S: Final = 5.0
 """A page that is opened so long after the last sync syncs first."""
 _PART: Final = {
@@ -202,8 +204,12 @@ class PrivacyCentre:
     # -- forms -----------------------------------------------------------------------------
 
     async def _grant(self, form: Form) -> Done:
-        purpose = _needed(form, "purpose")
-        await self._consenting.grant(purpose)
+        purpose, shown = _needed(form, "purpose"), _needed(form, "text_hash")
+        policy = self._synced.policy
+        words_ = None if policy is None else policy.purpose(purpose)
+        if words_ is not None and words_.intrusive and form.get("word") != GRANT_WORD:
+            raise UserError(f"nothing was granted: type the word {GRANT_WORD}, and nothing else")
+        await self._consenting.grant(purpose, text_hash=_hash(shown))
         return Done(f"{purpose} is on, on all your devices.")
 
     async def _withdraw(self, form: Form) -> Done:
@@ -325,6 +331,13 @@ def _needed(form: Form, name: str) -> str:
     if not found:
         raise UserError("the form was not complete: go back and try again")
     return found
+
+
+def _hash(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise UserError("the form was not complete: go back and try again") from None
 
 
 def _sure(form: Form) -> None:

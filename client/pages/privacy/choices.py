@@ -33,6 +33,8 @@ class Choice:
     name: str
     text: str
     benefit: str
+    text_hash: str
+    """Of these words, in hexadecimal digits: what the form to grant it stands under."""
     intrusive: bool
     on: bool
     grantable: bool
@@ -69,6 +71,7 @@ def _choice(state: PurposeState, bundle: Bundle | None) -> Choice:
         name=state.name,
         text=text,
         benefit=benefit,
+        text_hash="" if purpose is None else purpose.text_hash.hex(),
         intrusive=purpose is not None and purpose.intrusive,
         on=on,
         grantable=purpose is not None and not on,
