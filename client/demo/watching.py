@@ -14,7 +14,9 @@ from client.sync import SyncedDevice
 from client.values import Value
 from client.watch import Watch
 
-PATIENCE_S: Final = 30.0
+PATIENCE_S: Final = 60.0
+CONNECTING_S: Final = 300.0
+"""A thousand devices of one process sync one after the other."""
 CONNECTED_S: Final = 0.5
 """The stream of policies has no sign of its own that it is open."""
 
@@ -41,7 +43,7 @@ class Watching:
                 on_live=lambda live, number=number: self._lives(number, live),  # type: ignore[misc]
             )
             self._tasks[number] = asyncio.create_task(watch.run())
-        await self._until(lambda: len(self._live) == len(self.devices))
+        await self._until(lambda: len(self._live) == len(self.devices), CONNECTING_S)
         await asyncio.sleep(CONNECTED_S)
         return self
 
@@ -65,7 +67,7 @@ class Watching:
         self, test: Test, act: Awaitable[object], among: Iterable[SyncedDevice] | None = None
     ) -> list[float]:
         """Seconds from when `act` begins until each of the devices obeys, the fastest first. Those
-        that don't in half a minute are missing."""
+        that don't in a minute are missing."""
         asked = self.devices if among is None else tuple(among)
         self._obeyed_s.clear()
         self._tests = {self.devices.index(device): test for device in asked}
@@ -88,9 +90,9 @@ class Watching:
             del self._tests[number]
             self._news.set()
 
-    async def _until(self, reached: Callable[[], bool]) -> None:
+    async def _until(self, reached: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(seconds):
                 while not reached():
                     self._news.clear()
                     await self._news.wait()
