@@ -36,7 +36,7 @@ public key       | store device-frames | in the device chain, by which calls are
 chain link       | store device-frames | the device chain as it was signed
 consent entry    | store device-frames | the signed copy of a receipt's hash, with its tag
 consent salt     | device-frames | opens one purpose's tag, to prove consent; is not kept
-nonce            | store? device-frames? | of a signed call; Redis holds it for five minutes
+nonce            | store? device-frames? | of a signed call; Redis holds it for a quarter of an hour
 
 # Sealed or blinded: stored and passed on, but nothing to log.
 tag              | store device-frames | a record's blinded name
@@ -55,7 +55,7 @@ sealed report    | store device-frames relay-frames | shares, each sealed for on
 # these must not learn which products measure what.
 round id         | store party-store device-frames relay-frames party-frames | names a round
 task             | store party-store device-frames relay-frames party-frames | public by design
-round key        | store party-store device-frames relay-frames party-frames | opens its boxes
+round key        | store party-store device-frames relay-frames party-frames | boxes go to it
 publisher key    | store party-store device-frames relay-frames party-frames | signs tasks
 
 # Names, values, secret keys, push tokens, receipts: no row, and so nowhere.
