@@ -49,7 +49,7 @@ class Config:
         "rookery.localhost",
         "Name of this deployment. Signed requests and enrolment tokens are for one name only.",
     )
-    reflection: bool = setting(False, "Serve gRPC reflection.")
+    reflection: bool = setting(False, "Serve gRPC reflection; never while policy_keys are set.")
 
     database: str = setting("rookery.db", "Path of the SQLite database.", group="Storage and keys")
     redis_url: str = setting(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -160,21 +160,24 @@ class Edge:
             )
 
     @contextmanager
-    def guest(self, ip: str) -> Iterator[None]:
-        """Room for a call that is none of ours and stays open; Refused."""
+    def guest(self, method: str, caller: Caller, *, is_ruled: bool) -> Iterator[None]:
+        """Room for a call that is none of ours and stays open; Refused. `is_ruled`: the matrix
+        must allow it, as long as it is open."""
         try:
             if self.draining:
                 raise Untaken(self._farewell().retry_ms)
-            self._unsigned.take(rate_key(ip), self._clock.monotonic_s())
-            self._guests.__enter__()
+            self._unsigned.take(rate_key(caller.ip), self._clock.monotonic_s())
+            with ExitStack() as stack:
+                if is_ruled:
+                    call = self._of(method, caller)
+                    self._guard.admit(call)
+                    stack.enter_context(self._guard.staying(call))
+                stack.enter_context(self._guests)
+                yield
         except RequestError as error:
             answer = failure(error)
             self._telemetry.metrics.refused(answer.reason)
             raise Refused(answer) from None
-        try:
-            yield
-        finally:
-            self._guests.__exit__(None, None, None)
 
     def overloaded(self, method: str) -> Failure | None:
         """What a call is answered of which nothing is read; None if it may come in. Counted."""
@@ -224,11 +227,14 @@ class Edge:
             )
 
     def _call(self, route: Route, caller: Caller) -> Call:
+        return self._of(route.method, caller)
+
+    def _of(self, method: str, caller: Caller) -> Call:
         expires_s = (
             None if caller.remaining_s is None else self._clock.monotonic_s() + caller.remaining_s
         )
         return Call(
-            route.method,
+            method,
             caller.ip,
             self._clock.wall_ms(),
             self._clock,

@@ -27,11 +27,12 @@ from services.traced import TracedEdge
 
 EXEMPT = "/grpc.health.v1.Health/Check"
 """Served as it is: it says nothing of any account, and a probe must see a full service, too."""
-GUESTS = (
-    "/grpc.health.v1.Health/",
+REFLECTION = (
     "/grpc.reflection.v1.ServerReflection/",
     "/grpc.reflection.v1alpha.ServerReflection/",
 )
+"""For people who develop: behind the matrix, in which no policy can name it."""
+GUESTS = ("/grpc.health.v1.Health/", *REFLECTION)
 """Say nothing of any account, but stay open: within the bounds of unsigned calls."""
 
 
@@ -74,11 +75,11 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
         if method == EXEMPT:
             return _lenient(await continuation(handler_call_details))
         if method.startswith(GUESTS):
-            return self._bounded(_lenient(await continuation(handler_call_details)))
+            return self._bounded(method, _lenient(await continuation(handler_call_details)))
         self._edge.unknown()
         return None
 
-    def _bounded(self, handler: Any) -> Any:
+    def _bounded(self, method: str, handler: Any) -> Any:
         """The handler, as long as there is room for guests."""
         if handler is None:
             return None
@@ -86,10 +87,11 @@ class SignatureInterceptor(grpc.aio.ServerInterceptor):
         answers = "stream" if handler.response_streaming else "unary"
         kind = f"{asks}_{answers}"
         behaviour = getattr(handler, kind)
+        is_ruled = method.startswith(REFLECTION)
 
         async def bounded(request: Any, context: Any) -> Any:
             try:
-                with self._edge.guest(self._caller(context).ip):
+                with self._edge.guest(method, self._caller(context), is_ruled=is_ruled):
                     running = behaviour(request, context)
                     if not hasattr(running, "__aiter__"):
                         return await running

@@ -17,8 +17,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from services import listed
 from services.call import SignedUnary
 from services.edge import Caller, Refused
+from services.keeping.current import Trusted
 from services.server import ALIVE, SERVED
 from services.store.sqlite import SqliteStore
 from tests import certificates
@@ -331,6 +333,31 @@ async def test_reflection_is_served_only_if_wanted(tmp_path: Path, on: bool) -> 
             assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
         refusing = await refusal(service.raw("/rookery.v1.Sync/Nothing", b""))
         assert refusing.code is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_governed_service_reflects_to_nobody(tmp_path: Path) -> None:
+    """Whatever the setting: no policy can grant it. Health is answered all the same. What is open
+    when the first policy key comes is ended."""
+    async with serving(tmp_path, reflection=True) as service:
+        channel: Any = service.channel
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        asked = reflection_pb2.ServerReflectionRequest(list_services="")
+        watching = health.Watch(health_pb2.HealthCheckRequest())
+        await watching.read()
+        call = stub.ServerReflectionInfo()
+        await call.write(asked)
+        await call.read()
+        server = service.server
+        server.keys.trusted = Trusted(policy=listed.parse("policy_keys", ("ab" * 32,)))
+        server.keys_taken()
+        for one in (call, stub.ServerReflectionInfo(iter([asked]))):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await one.read()
+            assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert not watching.done()
+        answer = await health.Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 # --- what it says ---
