@@ -127,6 +127,20 @@ def expire(rows: Rows, *, now_ms: int) -> Changes:
     return {UNDO_ROW: None} if until_ms is not None and now_ms >= until_ms else {}
 
 
+def strip(rows: Rows, goes: Callable[[str, str, bool], bool]) -> Changes:
+    """What goes for good is not kept to be undone: `goes` is asked by collection, key and whether
+    it is a score."""
+    row = rows.get(UNDO_ROW)
+    if row is None:
+        return {}
+    id_, until_ms, settings, scores = _read(row)
+    left: list[Value] = [one for one in settings if not goes(one[0], one[1], False)]
+    shares: list[Value] = [one for one in scores if not goes(one[0], one[1], True)]
+    if (len(left), len(shares)) == (len(settings), len(scores)):
+        return {}
+    return {UNDO_ROW: values.encode([id_, until_ms, left, shares])}
+
+
 def undo(core: Core, rows: Rows, *, now_ms: int) -> tuple[Undone, Changes]:
     """Puts back what the last reset on this device removed, with the times that it had, as far as
     the gate lets it be recorded now: what is over by now is removed again. NothingThere once there

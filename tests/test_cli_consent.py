@@ -52,9 +52,12 @@ async def test_a_person_agrees_and_takes_it_back(home: Home) -> None:
     assert "nobody can tell your part from the rest" in done.err
     assert done.json["deleted"] == [{"name": "food/cuisine", "kind": "setting"}]
     assert len(done.json["receipt"]) == 64
+    home.run("consent", "grant", COUNTING)
+    home.run("set", "food/cuisine", "thai")
+    assert "sealed history" in home.run("consent", "withdraw", COUNTING).out
     assert f"{COUNTING}  withdrawn" in home.run("consent", "--offline").out
     exported = home.run("export", "--offline").json
-    assert [one["granted"] for one in exported["receipts"]] == [True, False]
+    assert [one["granted"] for one in exported["receipts"]] == [True, False] * 2
     assert {one["text"] for one in exported["receipts"]} == {PURPOSES[0].text}
     assert exported["policy"]["sequence"] == 1
     assert exported["settings"] == {}

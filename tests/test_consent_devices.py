@@ -707,15 +707,18 @@ async def test_a_reset_is_undone_on_the_device_that_did_it(home: House) -> None:
 
 
 async def test_an_undo_brings_back_nothing_that_was_withdrawn(home: House) -> None:
-    """Consent is asked at that moment."""
+    """What a withdrawal removes is not kept to be undone, either."""
     for purpose in (COUNTING, ADVICE):
         await home.a.consenting.grant(purpose)
     record(home.a, "food/cuisine", "thai")
     record(home.a, "food/spice", "hot")
     home.a.consenting.reset()
     await home.a.consenting.withdraw(COUNTING)
+    assert b"hot" in home.a.vault.load()[UNDO_ROW]
+    assert b"thai" not in home.a.vault.load()[UNDO_ROW]
+    await home.a.consenting.grant(COUNTING)
     done = home.a.consenting.undo()
-    assert (done.restored, done.refused, done.newer) == (1, 1, 0)
+    assert (done.restored, done.refused, done.newer) == (1, 0, 0)
     assert shown(home.a) == {"food/spice": "hot"}
 
 
@@ -776,6 +779,23 @@ async def test_an_undo_comes_back_as_coarse_as_the_policy_is_by_then(home: House
     done = home.a.consenting.undo()
     assert (done.restored, done.refused) == (1, 1)
     assert shown(home.a) == {"rating/lao": 3.0, "rating/greek": 5.0}
+
+
+async def test_a_withdrawal_elsewhere_empties_the_undo_of_this_device(home: House) -> None:
+    """Settings, members and scores of what was withdrawn: with the next sync no row has them."""
+    await home.a.consenting.grant(COUNTING)
+    record(home.a, "food/cuisine", "thai")
+    home.a.edit(lambda core, now_ms: core.add_member("liked", "laksa", now_ms=now_ms))
+    rate(home.a, "greek", 2)
+    home.a.consenting.reset()
+    await home.both()
+    kept = home.a.vault.load()[UNDO_ROW]
+    said = (b"thai", b"laksa", b"greek")
+    assert all(word in kept for word in said)
+    await home.b.consenting.withdraw(COUNTING)
+    await home.a.sync_once()
+    left = home.a.vault.load().get(UNDO_ROW, b"")
+    assert not any(word in left for word in said)
 
 
 async def test_an_undo_lasts_a_week_and_stands_on_one_device_alone(home: House) -> None:

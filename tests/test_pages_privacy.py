@@ -166,6 +166,7 @@ async def test_a_purpose_is_switched_on_and_off_without_a_script(
     await again.stop()
     assert "1 value went with it. The service has taken the receipt." in answer
     assert "food/cuisine was removed" in answer
+    assert "sealed history" in answer
     await home.b.sync_once()
     assert home.b.core.get("food", "cuisine") is None
     assert not home.b.ledger.allows(COUNTING)

@@ -12,7 +12,7 @@ from client.cli.output import OK, Output, clean
 from client.cli.profile import edited
 from client.cli.times import ago
 from client.consent.ledger import PurposeState, Standing
-from client.consent.purging import Purged
+from client.consent.purging import SEALED, Purged
 from client.device import Device
 from client.errors import NotAllowed, NothingThere, UserError, WordsChanged
 from client.measure.consent import ConsentSettings
@@ -176,5 +176,6 @@ def _done(name: str, purged: tuple[Purged, ...], *, is_told: bool) -> Iterator[s
     yield f"{name} is withdrawn, on all devices of this account"
     if purged:
         yield f"deleted, for nothing else needs it: {', '.join(one.name for one in purged)}"
+        yield SEALED
     if not is_told:
         yield "kept here: its receipt, and the other devices, follow with the next sync"

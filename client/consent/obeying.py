@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from client import resetting
 from client.consent.ledger import ConsentLedger
-from client.consent.purging import purge
+from client.consent.purging import purge, strip_undo
 from client.rows import Changes, Rows
 
 
@@ -25,4 +25,5 @@ def obey(ledger: ConsentLedger, rows: Rows, *, now_ms: int) -> Changes:
     one; an undo whose week is over goes, too. Rows to store with it."""
     purge(ledger, now_ms=now_ms)
     _, changes = ledger.device.follow_reset(rows, now_ms=now_ms)
+    changes = {**strip_undo(ledger, rows), **changes}
     return {**changes, **resetting.expire(rows, now_ms=now_ms)}

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
-from client import snapshot
+from client import resetting, snapshot
 from client.consent.ledger import ConsentLedger, Standing
 from client.device import Device
 from client.intelligence import exposures
+from client.rows import Changes, Rows
 from client.snapshot import Kind
 from crypto.policy.signals import Signal
 
+SEALED: Final = (
+    "The sealed history on your devices still holds what was deleted, until the key of that time"
+    " is destroyed: after the next change of keys (every 30 days, or now by `rookery device"
+    " rotate`), once all your devices have moved on, or 30 days later."
+)
+"""What a deletion can't do at once, for people."""
 _NEEDED = (Standing.GRANTED, Standing.OUTDATED)
 """OUTDATED: the person has yet to say whether the new words suit them."""
 
@@ -65,6 +73,18 @@ def purge(ledger: ConsentLedger, *, now_ms: int) -> list[Purged]:
         else:
             device.remove(one.collection, one.key, now_ms=now_ms)
     return gone + _trials(ledger, now_ms)
+
+
+def strip_undo(ledger: ConsentLedger, rows: Rows) -> Changes:
+    """A reset that this device may undo keeps nothing of it, either. Rows to store."""
+    signals = doomed(ledger)
+
+    def goes(collection: str, key: str, is_score: bool) -> bool:
+        return any(
+            one.covers(collection, key) and (one.kind == "score") == is_score for one in signals
+        )
+
+    return resetting.strip(rows, goes) if signals else {}
 
 
 def _trials(ledger: ConsentLedger, now_ms: int) -> list[Purged]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from client.consent.comparing import Comparison, compare
 from client.consent.ledger import ConsentLedger, Standing
-from client.consent.purging import Purged, purge
+from client.consent.purging import Purged, purge, strip_undo
 from client.consent.records import ID_BYTES, Recorded
 from client.consent.remote import ConsentCalls
 from client.consent.underway import Underway
@@ -118,7 +118,7 @@ class Consenting:
         self.records.withdraw(purpose, secrets.token_bytes(ID_BYTES), now_ms=now_ms)
         core.put_reserved(Name(COLLECTION, purpose), False, now_ms=now_ms)
         purged = purge(self.ledger, now_ms=now_ms)
-        self.synced.save()
+        self.synced.save(strip_undo(self.ledger, self.synced.kept))
         self.synced.woken.set()
         if not offline:
             await self._send_rest()

@@ -15,6 +15,7 @@ from typing import Any, Final
 from client import resetting
 from client.cli.account import RECEIPT_ROW
 from client.consent import exporting, taken
+from client.consent.purging import SEALED
 from client.errors import AccountGone, UserError
 from client.intelligence import exposures
 from client.intelligence.context import Context
@@ -221,9 +222,10 @@ class PrivacyCentre:
             else "The receipt goes to the service with the next sync."
         )
         removed = words.count(len(done.purged), "value")
+        details = [f"{one.name} was removed" for one in done.purged]
         return Done(
             f"{purpose} is off, on all your devices. {removed} went with it. {receipt}",
-            tuple(f"{one.name} was removed" for one in done.purged),
+            tuple([*details, SEALED] if details else details),
         )
 
     async def _pause(self, form: Form) -> Done:
