@@ -14,7 +14,7 @@ import pytest
 from selenium.webdriver.common.by import By
 
 from client.analyst.evidence import Pins
-from client.operator.auditlog import ChainHead
+from client.operator.auditlog import ANYWHERE, ChainHead, Start
 from client.operator.calls import Operations
 from client.pages.operations import OperatorPages
 from client.transport import Signer, Transport
@@ -41,12 +41,16 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
 
 @asynccontextmanager
 async def pages(
-    office: Office, *, seed: bytes = OPERATOR.seed, noted: ChainHead | None = None
+    office: Office,
+    *,
+    seed: bytes = OPERATOR.seed,
+    noted: ChainHead | None = None,
+    start: Start = ANYWHERE,
 ) -> AsyncIterator[str]:
     """The site's address, for the time of the block."""
     transport = Transport(endpoint_of(office.relay.service))
     operations = Operations(transport, Signer(PublisherKey(seed)))
-    site = OperatorPages(operations, pins=PINS, noted=noted).site()
+    site = OperatorPages(operations, pins=PINS, noted=noted, start=start).site()
     await site.start()
     try:
         yield site.address
@@ -96,6 +100,20 @@ async def test_a_log_that_was_cut_shows_by_the_head_that_was_noted(office: Offic
     async with pages(office, noted=ChainHead(int(seq), bytes.fromhex(digest))) as address:
         shown = await texts(address)
     assert "The log does not hold: the head that was noted is not in the log" in shown["audit"]
+
+
+async def test_a_log_that_begins_late_is_judged_by_the_policy(office: Office) -> None:
+    """Without its publisher's key the page says that nothing was."""
+    await office.json("health")
+    await office.json("health")
+    with closing(sqlite3.connect(office.relay.service.path / "rookery.db")) as db, db:
+        db.execute("INSERT INTO audit_anchor SELECT 1, seq, hash, at_ms FROM audit WHERE seq = 1")
+        db.execute("DELETE FROM audit WHERE seq = 1")
+    async with pages(office) as address:
+        assert "nothing here says that they may be" in (await texts(address))["audit"]
+    async with pages(office, start=Start(None, 1)) as address:
+        shown = await texts(address)
+    assert "The log does not hold: the entries up to 1 are gone" in shown["audit"]
 
 
 async def test_who_is_no_operator_sees_a_refusal_and_nothing_else(office: Office) -> None:

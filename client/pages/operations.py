@@ -177,6 +177,8 @@ class OperatorPages:
             "noted": None if self._noted is None else str(self._noted),
             "head": str(ChainHead(entries[-1].seq, entries[-1].hash)) if entries else "",
             "count": f"{len(entries):,}",
+            "gone": f"{entries[0].seq - 1:,}" if entries and entries[0].seq > 1 else "",
+            "start_known": self._start.is_known,
             "entries": [_entry(one) for one in reversed(entries[-AUDIT_SHOWN:])],
         }
 
