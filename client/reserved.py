@@ -14,9 +14,9 @@ from crypto.errors import FormatError
 from crypto.names import check_name
 
 COLLECTIONS: Final = frozenset({
-    ".rookery/consent", ".rookery/entries", ".rookery/experiments", ".rookery/ledger",
-    ".rookery/opened", ".rookery/paused", ".rookery/receipts", ".rookery/rounds",
-    ".rookery/withdrawn",
+    ".rookery/consent", ".rookery/entries", ".rookery/experiments", ".rookery/given",
+    ".rookery/ledger", ".rookery/opened", ".rookery/paused", ".rookery/receipts",
+    ".rookery/rounds", ".rookery/withdrawn",
 })  # fmt: skip
 """What `Device.put_reserved` writes. `.rookery` itself and `.rookery/reset` are written by the core
 alone."""

@@ -10,7 +10,10 @@ import pytest
 
 from client.device import Device
 from client.gate import SignalRefused
+from client.measure.errors import Ineligible
 from client.measure.participant import Outcome
+from client.measure.policy import DAY_MS
+from client.measure.records import GIVEN
 from client.profile import Name
 from client.values import Part, encode
 from crypto.policy import Bundle
@@ -21,7 +24,7 @@ from crypto.policy.tasks import TaskRule
 from crypto.policy.values import Choices, Delta
 from mpc.task import Task
 from tests.governed_worlds import govern
-from tests.measure_worlds import PURPOSE, Meter, meter, taking_part
+from tests.measure_worlds import PURPOSE, Meter, meter, meters, taking_part, together
 from tests.policy_samples import MICRO, bundle, signal
 from tests.relay_worlds import Relay, manifest, task
 from tests.shell_worlds import Fleet, endpoint_of, fleet, put
@@ -110,6 +113,61 @@ def test_a_task_that_the_policy_does_not_let_be_is_not_answered(
     under(one, held)
     assert made.cost_micro_rho > 60_000
     assert refusal(one, made) == rule
+
+
+def test_an_account_answers_one_version_of_a_task_at_a_time() -> None:
+    """Whichever of its devices answered: a version of its own is no way to be told again what was
+    told, with another draw of the noise. Once the window is over the next one is answered."""
+    a, b = meters()
+    held = policy()
+    for one in (a, b):
+        one.measuring.governed = lambda: held
+    first = cuisine()
+    a.answer(first, manifest(first, a.now_ms - 1_000), 1)
+    together(a, b)
+    for one in (a, b):
+        for version in (2, 3):
+            made = task(f"food/cuisine/v{version}")
+            assert refusal(one, made) == "source-open"
+            with pytest.raises(Ineligible, match="another version"):
+                one.answer(made, manifest(made, one.now_ms - 1_000), 1)
+    for one in (a, b):
+        one.phone.now_ms += first.window_ms
+    again = task("food/cuisine/v2")
+    assert b.refusal(again, manifest(again, b.now_ms - 500)) == "-"
+
+
+def test_all_versions_of_a_task_share_what_it_may_cost() -> None:
+    """Two rounds fit into the period, by whichever version and device; afterwards there is room
+    again. A device under no policy has its own caps alone."""
+    a, b = meters()
+    cost = cuisine().cost_micro_rho
+    held = policy(replace(RULE, micro_rho_at_most=cost, micro_rho_a_period=2 * cost, period_days=3))
+    for one in (a, b):
+        one.measuring.governed = lambda: held
+    for version, one in ((1, a), (2, b)):
+        made = task(f"food/cuisine/v{version}")
+        one.answer(made, manifest(made, one.now_ms - 1_000), 1)
+        together(a, b)
+        for other in (a, b):
+            other.phone.now_ms += made.window_ms
+    third = task("food/cuisine/v3")
+    round_ = manifest(third, a.now_ms - 500)
+    assert a.refusal(third, round_) == b.refusal(third, round_) == "budget"
+    a.measuring.governed = None
+    assert a.refusal(third, round_) == "-"
+    b.phone.now_ms += 3 * DAY_MS
+    assert b.refusal(third, manifest(third, b.now_ms - 500)) == "-"
+
+
+def test_what_another_device_answered_must_be_readable() -> None:
+    """What can't be read may have been anything; of a removed device it stops nobody."""
+    a, b = meters()
+    held = policy()
+    a.measuring.governed = lambda: held
+    for name, rule in (("what", "-"), (b.device.identity.device_id.hex(), "budget")):
+        a.device.put_reserved(Name(GIVEN, name), [["of a later version"]], now_ms=a.now_ms)
+        assert refusal(a, cuisine()) == rule
 
 
 def test_the_purpose_is_that_of_the_policy(one: Meter) -> None:
@@ -219,7 +277,7 @@ async def test_a_governed_device_answers_out_of_what_the_policy_declares(
     assert (given.outcome, given.rule) == (Outcome.REFUSED, "task-value")
     assert outcomes(await one.contribute_once()) == {
         "food/cuisine": (Outcome.CONTRIBUTED, ""),
-        "food/cuisine/v2": (Outcome.CONTRIBUTED, ""),
+        "food/cuisine/v2": (Outcome.REFUSED, "source-open"),
         "food/cuisine/v3": (Outcome.REFUSED, "task-signal"),
         "food/diet": (Outcome.REFUSED, "task-undeclared"),
     }

@@ -335,6 +335,25 @@ EVERY_RULE = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("most", "days", "found"),
+    [
+        (500_000, 30, []),
+        (400_000, 31, []),
+        (500_001, 30, ["less-noise:app/region.period"]),
+        (500_000, 29, ["less-noise:app/region.period"]),
+        (None, None, ["less-noise:app/region.period"]),
+    ],
+)
+def test_more_rounds_of_a_task_in_a_time_are_less_noise(
+    most: int | None, days: int | None, found: list[str]
+) -> None:
+    """As is a bound that goes; one that comes, or is narrower, needs nothing."""
+    bounded = with_task("app/region", micro_rho_a_period=500_000, period_days=30)
+    assert ids(with_task("app/region", micro_rho_a_period=most, period_days=days), bounded) == found
+    assert ids(bounded) == []
+
+
 @pytest.mark.parametrize(("new", "expected"), EVERY_RULE)
 def test_every_rule_finds_what_it_is_for(new: Bundle, expected: str) -> None:
     """Each change is found under its own id, or among what goes along with it."""

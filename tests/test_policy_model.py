@@ -171,6 +171,8 @@ def test_another_key_or_other_bytes_are_no_publisher_s() -> None:
         ("signal-purpose", lambda b: b["tasks"][0].update(purpose="advice", signals=["taste"])
          or b["signals"][7].update(purposes=["statistics"])),
         ("task-reach", lambda b: b["signals"][6].update(reach="sync")),
+        ("task-period", lambda b: b["tasks"][0].update(period_days=3)),
+        ("task-period", lambda b: b["tasks"][0].update(micro_rho_a_period=MICRO)),
         ("task-version", lambda b: b["tasks"][0].update(source="app/region/v2")),
         ("task-retention", lambda b: b["tasks"][0].update(result_days=366)),
         ("task-cohort", lambda b: b["tasks"][1].update(cohort="region")),

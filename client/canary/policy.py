@@ -15,7 +15,7 @@ from crypto.policy.values import Choices, Delta, Members, Text, Values
 MICRO: Final = 1_000_000
 ADVICE, COUNTING, LEARNING = "advice", "counting", "learning"
 CUISINES: Final = ("thai", "greek", "lao")
-FAVOURITE, LEARN, LATER = "food/cuisine", "fl/canary", "food/cuisine/v2"
+FAVOURITE, LEARN, LATER = "food/cuisine", "fl/canary", "food/later"
 PURPOSES: Final = (
     Purpose(ADVICE, "Shows what suits you first.", "Less to look through.", False),
     Purpose(COUNTING, "Counts favourites, of many together.", "The menu gets better.", False),
@@ -44,7 +44,11 @@ def bundle(*, now_ms: int, operator: bytes) -> Bundle:
                 reach=Reach.AGGREGATE,
             ),
         ),
-        tasks=(_task(FAVOURITE, COUNTING, "histogram"), _task(LEARN, LEARNING, "vector")),
+        tasks=(
+            _task(FAVOURITE, COUNTING, "histogram"),
+            _task(LATER, COUNTING, "histogram"),
+            _task(LEARN, LEARNING, "vector"),
+        ),
         flags=(),
         access=Access((Role("operator", (), (operator.hex(),)),), tuple(_grants())),
         cohorts=(),

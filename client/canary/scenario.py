@@ -230,6 +230,9 @@ class Scenario:
     async def _contribute(self, synced: SyncedDevice, count: int) -> None:
         measures = Measures()
         measures.register(policy.LEARN, lambda task, device, *, now_ms: list(UPDATE))
+        measures.register(
+            policy.LATER, lambda task, device, *, now_ms: device.get("food", "cuisine")
+        )
         participant = Participant(synced, measures=measures)
         participant.core.set_policy(self._publishing.trusted)
         participant.save()

@@ -18,7 +18,7 @@ from client.measure import judge, values
 from client.measure.consent import Consent
 from client.measure.errors import Ineligible, contributed
 from client.measure.policy import DAY_MS, Policy
-from client.measure.records import Records, Shown, conflicting
+from client.measure.records import Given, Records, Shown, conflicting
 from client.rounds import SignedTask
 from client.rows import Changes, Journal, Rows, pack, unpack
 from client.steps import Rand
@@ -193,6 +193,7 @@ class Measuring:
         others = self.records.others_ledgers()
         if digest in self.answered or any(digest in other.rounds for other in others):
             raise contributed()
+        self._check_source(offer, now_ms=now_ms)
         self.check_room(offer.task, now_ms=now_ms)
 
     def check_room(self, task: Task, *, now_ms: int) -> None:
@@ -203,6 +204,40 @@ class Measuring:
         cap = min(rooms, key=lambda one: rooms[one])
         if cost > rooms[cap]:
             raise judge.no_room(cap, wanted=cost, left=max(0, rooms[cap]))
+
+    def _check_source(self, offer: Offer, *, now_ms: int) -> None:
+        """Ineligible if the account has answered another round of the task's source that is not
+        over when this one begins, or too much of late: a version of its own is no way around what
+        bounds a task. A policy says what a source is, so that it is asked of governed devices."""
+        if self.governed is None:
+            return
+        rule = judge.check_declared(self.governed(), offer.task)
+        manifest, cost = offer.shown.manifest, offer.task.cost_micro_rho
+        given = self.records.given(rule.source, now_ms=now_ms)
+        given = [one for one in given if one.digest != manifest.digest]
+        if any(one.overlaps(manifest) for one in given):
+            raise Ineligible(
+                "source-open",
+                "your account answered another version of this task whose time is not over yet:"
+                " wait for the next round",
+            )
+        if rule.micro_rho_a_period is not None:
+            left = rule.micro_rho_a_period - sum(one.micro_rho for one in given)
+            if cost > left:
+                raise judge.no_source_room(rule, wanted=cost, left=max(0, left))
+
+    def _enter_source(self, offer: Offer, *, now_ms: int) -> None:
+        if self.governed is None:
+            return
+        rule = judge.check_declared(self.governed(), offer.task)
+        manifest = offer.shown.manifest
+        # Kept for at least as long as its bytes may still arrive.
+        until_ms = max(manifest.close_ms, now_ms + (rule.period_days or 0) * DAY_MS)
+        given = Given(
+            rule.source, manifest.digest, manifest.open_ms, manifest.close_ms,
+            until_ms, offer.task.cost_micro_rho,
+        )  # fmt: skip
+        self.records.put_given(given, now_ms=now_ms)
 
     def _check_alone(self, shown: Shown, *, now_ms: int) -> None:
         spec_hash = shown.manifest.spec_hash
@@ -258,6 +293,7 @@ class Measuring:
             aggregation_key=key,
             rand=rand,
         )
+        self._enter_source(offer, now_ms=now_ms)
         self._ledgers[self._me] = entered
         self._journal.set(f"ledger:{self._me}", entered.to_bytes())
         self.records.put_ledger(entered, now_ms=now_ms)

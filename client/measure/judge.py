@@ -131,6 +131,15 @@ def caps(policy: Policy, task: Task) -> DeviceCaps:
     )
 
 
+def no_source_room(rule: TaskRule, *, wanted: int, left: int) -> Ineligible:
+    """What the policy lets an account give to all versions of a task has too little left."""
+    return Ineligible(
+        "budget",
+        f"a round costs {wanted:,} micro-rho of privacy, and of what the policy lets an account"
+        f" give to all versions of this task in {rule.period_days} days {left:,} are left: wait",
+    )
+
+
 def no_room(cap: Cap, *, wanted: int, left: int) -> Ineligible:
     """A cap that has too little left, in words."""
     return Ineligible(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from client.device import Device
 from client.measure.errors import Ineligible
@@ -22,6 +22,9 @@ LEDGERS: Final = ".rookery/ledger"
 """By device id: the ledger of that device."""
 ROUNDS: Final = ".rookery/rounds"
 """By `spec_hash/device id`: the manifests that this device was shown of the task."""
+GIVEN: Final = ".rookery/given"
+"""By device id: the rounds that this device answered of each source, as long as they count."""
+GIVEN_MAX: Final = 120
 _BYTES_MAX: Final = 24_000
 _KEPT_MIN: Final = 4
 
@@ -42,6 +45,31 @@ class Shown:
         except CryptoError:
             return None
         return cls(published, manifest)
+
+
+class Given(NamedTuple):
+    """A round that a device answered, as one of a source: of a task in any of its versions."""
+
+    source: str
+    digest: bytes
+    open_ms: int
+    close_ms: int
+    until_ms: int
+    """How long it counts: at least until its window is over."""
+    micro_rho: int
+
+    @classmethod
+    def of(cls, value: object) -> Given | None:
+        """None for what is none."""
+        match value:
+            case [str(source), bytes(digest), int(begin), int(end), int(until), int(cost)]:
+                return cls(source, digest, begin, end, until, cost)
+            case _:
+                return None
+
+    def overlaps(self, manifest: Manifest) -> bool:
+        """Whether its window and that of a round have a moment in common."""
+        return self.open_ms < manifest.close_ms and manifest.open_ms < self.close_ms
 
 
 class Records:
@@ -77,6 +105,37 @@ class Records:
         """This device's own."""
         name = Name(LEDGERS, self._device.identity.device_id.hex())
         self._device.put_reserved(name, ledger.to_bytes(), now_ms=now_ms)
+
+    # -- what was given to a source -----------------------------------------------------
+
+    def given(self, source: str, *, now_ms: int) -> list[Given]:
+        """What still counts of a source, by all devices, those too that were removed. Ineligible
+        if that of a device of the account can't be read."""
+        active = {row.device_id.hex() for row in self._device.devices if row.active}
+        found = []
+        for key, value in self._device.list(GIVEN).items():
+            rows = [Given.of(row) for row in value] if isinstance(value, list) else [None]
+            if None in rows and key in active:
+                raise Ineligible(
+                    "budget",
+                    "what another of your devices has answered can't be read here: update this"
+                    " device",
+                )
+            found += [row for row in rows if row is not None]
+        return [one for one in found if one.source == source and now_ms < one.until_ms]
+
+    def put_given(self, one: Given, *, now_ms: int) -> None:
+        """Tells the other devices what this one answered. Ineligible, and nothing is told, if
+        there is too much that still counts."""
+        name = Name(GIVEN, self._device.identity.device_id.hex())
+        value = self._device.get(*name)
+        rows = [Given.of(row) for row in value] if isinstance(value, list) else []
+        kept = [row for row in rows if row is not None and now_ms < row.until_ms]
+        kept = [row for row in kept if row.digest != one.digest]
+        if len(kept) >= GIVEN_MAX:
+            raise Ineligible("budget", f"it answered {GIVEN_MAX} rounds that still count: wait")
+        value = [list(row) for row in (*kept, one)]
+        self._device.put_reserved(name, value, now_ms=now_ms)
 
     # -- manifests ----------------------------------------------------------------------
 

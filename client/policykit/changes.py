@@ -162,6 +162,12 @@ def _task(was: TaskRule, now: TaskRule) -> Iterator[Change]:
         yield Change(
             risks.LESS_NOISE, now.source, str(after), words.noise(before), words.noise(after)
         )
+    if _is_looser(was, now):
+        yield Change(
+            risks.LESS_NOISE, f"{now.source}.period",
+            digest([now.micro_rho_a_period or 0, now.period_days or 0]),
+            _period(was), _period(now),
+        )  # fmt: skip
     if now.k_min_at_least < was.k_min_at_least:
         before, after = was.k_min_at_least, now.k_min_at_least
         yield Change(
@@ -172,6 +178,24 @@ def _task(was: TaskRule, now: TaskRule) -> Iterator[Change]:
             risks.LONGER_RETENTION, f"{now.source}.result", str(now.result_days),
             f"{was.result_days} days", f"{now.result_days} days",
         )  # fmt: skip
+
+
+def _is_looser(was: TaskRule, now: TaskRule) -> bool:
+    """Whether all rounds of a task together may cost more than before, in any time."""
+    if was.micro_rho_a_period is None or was.period_days is None:
+        return False
+    return (
+        now.micro_rho_a_period is None
+        or now.period_days is None
+        or now.micro_rho_a_period > was.micro_rho_a_period
+        or now.period_days < was.period_days
+    )
+
+
+def _period(task: TaskRule) -> str:
+    if task.micro_rho_a_period is None:
+        return "any number of rounds"
+    return f"{words.noise(task.micro_rho_a_period)} in {task.period_days} days"
 
 
 def _flags(old: Bundle, new: Bundle) -> Iterator[Change]:

@@ -106,6 +106,7 @@ def task(source: str, value: Value) -> TaskRule:
     """`SOURCE: {signals, purpose, kind, k_min_at_least, micro_rho_at_most, …}`."""
     said = value.map()
     cohort = said.maybe("cohort")
+    period = {one: said.maybe(one) for one in ("micro_rho_a_period", "period_days")}
     parts: dict[str, Any] = {
         "source": source,
         "signals": said.take("signals").texts(),
@@ -116,6 +117,7 @@ def task(source: str, value: Value) -> TaskRule:
         "result_days": said.take("result_days").whole(),
         "cohort": None if cohort is None else cohort.text(),
         "text": said.take("text").text(),
+        **{one: None if given is None else given.whole() for one, given in period.items()},
     }
     said.done()
     return value.sound(lambda: TaskRule(**parts))

@@ -31,7 +31,8 @@ class TaskRule:
 
     A round has `k_min_at_least` contributions or no result, costs a device
     `micro_rho_at_most` of zCDP, and its result is kept for `result_days`. `cohort`: the rule
-    whose labels are its bins, if it counts by cohort.
+    whose labels are its bins, if it counts by cohort. `micro_rho_a_period`: what an account gives
+    in any `period_days` to all versions of the task together; None: the other caps are all.
     """
 
     source: str
@@ -43,6 +44,8 @@ class TaskRule:
     result_days: int
     cohort: str | None
     text: str
+    micro_rho_a_period: int | None = None
+    period_days: int | None = None
 
     def __post_init__(self) -> None:
         fields.name("source", self.source)
@@ -57,6 +60,17 @@ class TaskRule:
         if self.cohort is not None:
             fields.name("cohort", self.cohort)
         fields.text("text", self.text)
+        self._check_period()
+
+    def _check_period(self) -> None:
+        if (self.micro_rho_a_period is None) != (self.period_days is None):
+            raise FormatError(
+                "task-period", "micro_rho_a_period and period_days go together; give both"
+            )
+        if self.micro_rho_a_period is not None:
+            fields.whole("period_days", self.period_days, 1, DAYS_MAX)
+            low = self.micro_rho_at_most
+            fields.whole("micro_rho_a_period", self.micro_rho_a_period, low, MICRO_RHO_MAX)
 
     def check(self, *, purpose: str, kind: str, k_min: int, micro_rho: int) -> None:
         """FormatError unless a task keeps to the rule. `micro_rho`: what one round costs."""
@@ -74,7 +88,7 @@ class TaskRule:
             )
 
     def as_map(self) -> dict[str, Any]:
-        """As it is signed; a cohort only if there is one."""
+        """As it is signed; a cohort and a period only if there is one."""
         made: dict[str, Any] = {
             "source": self.source,
             "signals": list(self.signals),
@@ -87,6 +101,11 @@ class TaskRule:
         }
         if self.cohort is not None:
             made["cohort"] = self.cohort
+        if self.micro_rho_a_period is not None:
+            made |= {
+                "micro_rho_a_period": self.micro_rho_a_period,
+                "period_days": self.period_days,
+            }
         return made
 
     @classmethod
@@ -103,6 +122,8 @@ class TaskRule:
             result_days=read.take("result_days"),
             cohort=read.maybe("cohort"),
             text=read.take("text"),
+            micro_rho_a_period=read.maybe("micro_rho_a_period"),
+            period_days=read.maybe("period_days"),
         )
         read.done()
         return made

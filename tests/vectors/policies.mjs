@@ -55,7 +55,13 @@ function readSignal(one, purposes) {
 }
 
 function readTask(one, signals, retention) {
-  fields(one, "source signals purpose kind k_min_at_least micro_rho_at_most result_days text", ["cohort"]);
+  fields(one, "source signals purpose kind k_min_at_least micro_rho_at_most result_days text", [
+    "cohort", "micro_rho_a_period", "period_days",
+  ]);
+  if ("period_days" in one || "micro_rho_a_period" in one) {
+    within(one.period_days, 1, 3660, "period_days");
+    within(one.micro_rho_a_period, one.micro_rho_at_most, 2 ** 53, "micro_rho_a_period");
+  }
   within(one.result_days, 1, retention.result_days, "result_days");
   for (const name of one.signals) {
     const signal = signals.find((other) => other.name === name);
