@@ -182,6 +182,30 @@ def test_only_the_coarse_value_is_ever_stored_or_sent(
             assert EXACT_MS.to_bytes(8, "big") not in stored(phone)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("age", 200),  # whose bucket would be that of 65
+        ("age", -1),  # that of 0
+        ("distance", 50.2),  # rounds to 50.0
+        ("distance", -0.2),
+        ("opened", 4_000_000_000_001),  # on the last day that is in the range
+        ("age", 18.0),  # no whole number
+    ],
+)
+def test_what_an_app_gives_must_be_in_the_range_before_it_is_made_coarse(
+    one: Governed, key: str, value: Value
+) -> None:
+    """Making coarse hides no value that the policy does not declare; the ends are in it."""
+    before = dict(one.phone.rows)
+    with pytest.raises(SignalRefused, match="rule range"):
+        one.write("setting", "app", key, value)
+    assert one.phone.rows == before
+    for end, coarse in (("age", 120), 65), (("distance", 50.0), 50.0):
+        one.write("setting", "app", *end)
+        assert one.phone.device.get("app", end[0]) == coarse
+
+
 def test_the_search_for_exact_values_finds_one_that_was_not_made_coarse(one: Governed) -> None:
     """So that finding nothing means something."""
     one.policy = bundle(signals=tuple(

@@ -67,7 +67,8 @@ class PolicyGate:
         """The generalised value; SignalRefused by the first rule that it misses."""
         signal = self._wanted(kind, collection, key)
         coarse = signal.generalised(value)
-        if not signal.values.admits(coarse):
+        # What is given, too: or making coarse would let in what the policy does not declare.
+        if not (signal.values.admits(value) and signal.values.admits(coarse)):
             raise refused("range")
         return _admitted(signal, coarse, now_ms)
 

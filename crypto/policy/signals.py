@@ -36,9 +36,9 @@ class Signal:
     """What may be recorded under some names, how coarse, what for, how far and how long.
 
     `keys`: the keys it is recorded under, or `("*",)`, any key without a slash. It is recorded
-    while any of `purposes` is granted, and used for the granted ones only. `generalise` is
-    applied in its order, before `values` is checked and before anything is stored.
-    `half_life_days`: of a score.
+    while any of `purposes` is granted, and used for the granted ones only. `values` is what an
+    app may give, and holds again of what `generalise`, in its order, leaves of it: that is stored,
+    and nothing else. `half_life_days`: of a score.
     """
 
     name: str
