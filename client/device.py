@@ -219,7 +219,7 @@ class Device:
     def stored(self, collection: str) -> tuple[tuple[str, bytes | None], ...]:
         """All keys of a collection with their encoded values: equal as long as nothing changed."""
         core = self._core
-        keys = views.names_in(core, collection)
+        keys = () if _is_secret(collection) else views.names_in(core, collection)
         return tuple((key, views.shown(core, Name(collection, key))) for key in keys)
 
     def collections(self, *, undeclared: bool = False) -> tuple[str, ...]:
@@ -268,6 +268,8 @@ class Device:
                 yield key
 
     def _shows(self, collection: str, key: str, *, undeclared: bool = False) -> bool:
+        if _is_secret(collection):
+            return False
         return undeclared or collection.startswith(".") or self._core.gate.shows(collection, key)
 
     @property
@@ -296,7 +298,7 @@ class Device:
 
     def is_here(self, collection: str, key: str) -> bool:
         """Whether a setting, or a member, stays on this device."""
-        return self._core.local.value(Name(collection, key)) is not None
+        return views.local_value(self._core, Name(collection, key)) is not None
 
     def written_ms(self, collection: str, key: str) -> int:
         """When a setting or a member was last written, by its device's clock; 0: never."""
@@ -565,3 +567,8 @@ class Device:
         """Brings the account back to a service that lost all of it, once a person asks for that:
         it may have been deleted on purpose. NotAllowed if this device can't."""
         remake.begin(self._core)
+
+
+def _is_secret(collection: str) -> bool:
+    """Whether it holds the account's secret, which is read by `aggregation_key` alone."""
+    return collection == views.AGGREGATION_KEY.collection

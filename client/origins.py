@@ -16,7 +16,7 @@ from client.core import Core
 from client.oplog import Place
 from client.profile import Entry, Name, Order
 from client.values import Part
-from client.views import shown
+from client.views import local_value, shares, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Origins:
     def setting(self, collection: str, key: str) -> Origin | None:
         """Of a setting or a set's member; None if there is none."""
         core, name = self._core, Name(collection, key)
-        kept = core.local.value(name)
+        kept = local_value(core, name)
         if kept is not None:
             return Origin(self._own, kept.at_ms, stays_here=True)
         if shown(core, name) is None:
@@ -72,7 +72,7 @@ class Origins:
             if part is not None:
                 waiting = name in core.outbox.edits
                 found.append((part, Origin((index,), part.changed_ms, waiting=waiting)))
-        local = core.local.score(Name(collection, key))
+        local = shares(core, collection, key).get(None)
         if local is not None:
             found.append((local, Origin(self._own, local.changed_ms, stays_here=True)))
         return found

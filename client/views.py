@@ -25,11 +25,11 @@ def shown(core: Core, name: Name) -> bytes | None:
     not be read now."""
     if hidden(core, name):
         return None
-    kept = _local_value(core, name)
+    kept = local_value(core, name)
     return kept.value if kept is not None else synced(core, name)
 
 
-def _local_value(core: Core, name: Name) -> Kept | None:
+def local_value(core: Core, name: Name) -> Kept | None:
     """A setting or a member that stays here. While a task is answered there is none: what was
     recorded to stay stays, also if a later policy lets tasks read what is recorded by it."""
     return core.local.value(name) if core.only is None else None
@@ -136,7 +136,7 @@ def written_ms(core: Core, name: Name) -> int:
     there is none."""
     if hidden(core, name):
         return 0
-    kept = _local_value(core, name)
+    kept = local_value(core, name)
     return kept.at_ms if kept is not None else synced_ms(core, name)
 
 
@@ -190,7 +190,7 @@ def put(core: Core, name: Name, new: Value, now_ms: int) -> None:
 
 
 __all__ = [
-    "AGGREGATION_KEY", "app_name", "collections", "edit", "hidden", "names_in", "parts", "put",
-    "queue", "score", "scores", "shares", "shown", "synced", "synced_ms", "synced_value", "value",
-    "written_ms",
+    "AGGREGATION_KEY", "app_name", "collections", "edit", "hidden", "local_value", "names_in",
+    "parts", "put", "queue", "score", "scores", "shares", "shown", "synced", "synced_ms",
+    "synced_value", "value", "written_ms",
 ]  # fmt: skip

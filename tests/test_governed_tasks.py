@@ -16,6 +16,7 @@ from client.measure.policy import DAY_MS
 from client.measure.records import GIVEN
 from client.profile import Name
 from client.values import Part, encode
+from client.views import AGGREGATION_KEY
 from crypto.policy import Bundle
 from crypto.policy.flags import Flag
 from crypto.policy.purposes import Purpose
@@ -253,6 +254,37 @@ def test_what_was_recorded_to_stay_on_the_device_stays_though_a_later_policy_let
         assert one.device.collections() == ("rating",)
         assert one.measures.of(cuisine(), one.device, now_ms=now_ms) is None
     assert one.device.get("food", "cuisine") == "lao"
+
+
+def test_a_task_learns_nothing_of_names_that_it_may_not_read(one: Meter) -> None:
+    """Neither that something is there, nor when or where it was written; nor the account's
+    secret, which nobody reads as a record."""
+    core, now_ms = one.device._core, one.now_ms
+    one.put("food/diet", "vegan")
+    one.device.add_score("rating", "thai", 1, now_ms=now_ms)
+    core.local.put(Name("notes", "a"), encode("x"), now_ms, core.journal)
+    core.local.put_score(Name("notes", "a"), Part(1, now_ms), core.journal)
+    names = (("food", "diet"), ("rating", "thai"), ("notes", "a"), ("notes", "nothing"))
+
+    def learned() -> list[tuple[object, ...]]:
+        device = one.device
+        return [
+            (
+                device.origins.setting(*name), device.origins.parts(*name), device.is_here(*name),
+                device.written_ms(*name), device.shares(*name),
+            )
+            for name in names
+        ]  # fmt: skip
+
+    *there, nothing = learned()
+    assert nothing not in there
+    with one.measuring.reading(cuisine()):
+        assert learned() == [nothing] * 4
+        assert [one.device.stored(name) for name, _ in names] == [()] * 4
+    assert one.device.aggregation_key is not None
+    assert one.device.get(*AGGREGATION_KEY) is None
+    assert one.device.list(AGGREGATION_KEY.collection) == {}
+    assert one.device.stored(AGGREGATION_KEY.collection) == ()
 
 
 async def test_a_governed_device_answers_out_of_what_the_policy_declares(
