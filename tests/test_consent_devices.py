@@ -278,6 +278,22 @@ async def test_a_device_that_died_behind_the_service_stops_nobody(
     assert standing(other) is Standing.GRANTED
 
 
+async def test_a_late_grant_behind_an_entry_without_a_receipt_is_taken_up(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both at once: one device died, the call of the other one was given up before it arrived."""
+    await dies_behind_the_service(home, monkeypatch, home.a.consenting.grant(ADVICE))
+    with Late(monkeypatch) as late, pytest.raises(RemoteError):
+        await home.b.consenting.grant(COUNTING)
+    await late.arrive()
+    again = home.b = home.devices.again(home.b)
+    await again.sync_once()
+    await home.both()
+    for synced in (home.a, home.b):
+        assert standing(synced) is Standing.GRANTED
+        assert rules(synced) == []
+
+
 async def dies_behind_the_service(
     home: House, monkeypatch: pytest.MonkeyPatch, saying: Any
 ) -> bytes:

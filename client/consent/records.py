@@ -7,7 +7,7 @@ time lose nothing. What can't be read is left out: it may be a newer version's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -222,12 +222,14 @@ class Records:
         name = Name(RECEIPTS, _place(one.entry.seq))
         self._device.put_reserved(name, one.as_value(), now_ms=now_ms)
 
-    def put_stub(self, one: Stub, *, now_ms: int) -> None:
-        """Tells them of an entry that is built on, should its receipt never come."""
-        name, signed = Name(ENTRIES, _place(one.entry.seq)), one.entry.encode()
-        if self._device.get(*name) is None and self._device.get(RECEIPTS, name.key) is None:
-            value: Value = [signed, one.sig, bytes(one.device_id)]
-            self._device.put_reserved(name, value, now_ms=now_ms)
+    def put_stubs(self, unknown: Sequence[Stub], *, now_ms: int) -> None:
+        """Tells them of the entries that receipts build on, should their own never come."""
+        receipts, stubs = self._device.list(RECEIPTS), self._device.list(ENTRIES)
+        for one in unknown:
+            place = _place(one.entry.seq)
+            if place < max(receipts, default="") and place not in receipts | stubs:
+                value: Value = [one.entry.encode(), one.sig, bytes(one.device_id)]
+                self._device.put_reserved(Name(ENTRIES, place), value, now_ms=now_ms)
 
     # -- withdrawals --------------------------------------------------------------------
 

@@ -7,13 +7,14 @@ once, everywhere else with the next sync, and its receipt follows, by whichever 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from client.consent.comparing import Comparison, compare
 from client.consent.ledger import ConsentLedger, Standing
 from client.consent.purging import Purged, purge, strip_undo
-from client.consent.records import ID_BYTES, Recorded
+from client.consent.records import ID_BYTES, Recorded, Stub
 from client.consent.remote import ConsentCalls
 from client.consent.underway import Underway
 from client.errors import NotAllowed, NothingThere, UserError, WordsChanged
@@ -191,6 +192,7 @@ class Consenting:
         listed = await self._calls.list()
         await self._take_pending([one.raw for one in listed])
         found = compare(self.synced.core, self.records.entries(), listed)
+        self.records.put_stubs(found.unknown, now_ms=self.synced.now_ms())
         self._tell(found)
         for one in found.lost:
             raw = one.entry.encode()
@@ -269,9 +271,7 @@ class Consenting:
             one = Recorded(entry, sig, core.identity.device_id, receipt, answers, words)
             one = self.underway.note(one)
             if await self._say(one):
-                for stub in compared.unknown:
-                    self.records.put_stub(stub, now_ms=self.synced.now_ms())
-                self._keep(one)
+                self._keep(one, compared.unknown)
                 return one
             compared = await self._compare()
         raise UserError("other devices keep changing what is agreed to: try again in a moment")
@@ -286,12 +286,14 @@ class Consenting:
         raw = one.entry.encode()
         return await self._calls.record(raw, one.sig, one.device_id, salt=salt)
 
-    def _keep(self, one: Recorded) -> None:
-        """The service has the entry: receipt and switch are stored in one write."""
+    def _keep(self, one: Recorded, unknown: Sequence[Stub] = ()) -> None:
+        """The service has the entry: receipt and switch are stored in one write, with what it is
+        built on."""
         core, now_ms = self.synced.core, self.synced.now_ms()
         purpose, seq = one.receipt.purpose, one.entry.seq
         newest = self.ledger.state(purpose).newest
         self.records.put(one, now_ms=now_ms)
+        self.records.put_stubs(unknown, now_ms=now_ms)
         if newest is None or newest.entry.seq < seq:
             core.put_reserved(Name(COLLECTION, purpose), one.entry.granted, now_ms=now_ms)
         self.synced.save()
