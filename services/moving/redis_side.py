@@ -331,8 +331,11 @@ class RedisSide:
     async def _give(self, keys: RoundKeys, row: RoundRow, gone_ms: int, given: list[Row]) -> None:
         async def one(account_id: bytes, digest: bytes, position: int) -> tuple[bytes, bytes]:
             account = AccountKeys(AccountId(account_id))
+            # No consent is asked for: it was when this was given.
             incarnation = await self._link.run(
-                GIVE, (account.state, account.given), (row.round_id, gone_ms, 0)
+                GIVE,
+                (account.state, account.given, account.consent_tags),
+                (row.round_id, gone_ms, 0, b"", b""),
             )
             return account_id + incarnation, digest + position_name(position)
 
