@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from client.consent.exporting import export
 from client.device import Device
 from client.intelligence import exposures
 from client.intelligence.context import Context
@@ -146,6 +147,11 @@ async def test_an_experiment_runs_and_ends_with_its_purpose(home: House) -> None
     assert (len(shown_), total) == (1, 2)
     await home.both()
     assert OnDevice(home.a).experiments.total("home-first") == 4
+    exported = export(home.a, Participant(home.a).core)["experiments"]
+    assert [(one["device"], one["outcome"]) for one in exported] == [(0, 2), (1, 2)]
+    assert {(one["experiment"], one["variant"]) for one in exported} == {
+        ("home-first", next(iter(shown_)))
+    }
     rule = OnDevice(home.a).experiments.rule("home-first")
     kind = Experiment(FIELD61, 2, rule.variants, 1, 5)
     law = Law(Mechanism.GAUSSIAN, 40_000)
