@@ -101,11 +101,12 @@ proto-baseline: venv ## Make today's API the one not to break (docs/releasing.md
 
 # It is not signed: everybody signs their own.
 policy-baseline: venv ## Make the shipped policy the one that its changes are judged against
-	@$(BIN)/rookery policy build deploy/policy --unsigned --issued-ms 1 \
+	@$(BIN)/rookery policy build deploy/policy --unsigned --issued-ms 1 --force \
 		-o deploy/policy/baseline.policy
 
 policy-demo: venv ## Compile the shipped policy into client/demo, which has no deploy/ in a wheel
-	@$(BIN)/rookery policy build deploy/policy --unsigned --issued-ms 1 -o client/demo/shipped.policy
+	@$(BIN)/rookery policy build deploy/policy --unsigned --issued-ms 1 --force \
+		-o client/demo/shipped.policy
 
 policy-page: venv ## Write summary and diagram of the shipped policy in docs/policy.md anew
 	@$(BIN)/python .ci/policy_page.py

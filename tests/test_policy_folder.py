@@ -342,9 +342,27 @@ def test_a_policy_is_built_signed_and_numbered(folder: Folder, tmp_path: Path) -
     assert again.read_bytes() == first.read_bytes()
     folder.write("policy", "title: The second\n")
     done = rookery("build", folder.path, "--key", key, "--previous", first, "-o", second)
-    assert done.code == 0
+    assert (done.code, done.err) == (0, "")
     after = bundlefile.read(second).bundle
     assert (after.sequence, after.previous) == (2, built.bundle.hash)
+
+
+def test_what_is_there_is_overwritten_only_by_force(folder: Folder, tmp_path: Path) -> None:
+    """The same again is no error; and a first one says that nothing was compared."""
+    out = tmp_path / "1.policy"
+    build = ("build", folder.path, "--unsigned", "-o", out, "--issued-ms")
+    first = rookery(*build, "7")
+    assert first.code == 0
+    assert "nothing was compared" in first.err
+    kept = out.read_bytes()
+    assert rookery(*build, "7").code == 0
+    refused = rookery(*build, "8")
+    assert refused.code == 1
+    assert "--previous" in refused.err
+    assert "--force" in refused.err
+    assert out.read_bytes() == kept
+    assert rookery(*build, "8", "--force").code == 0
+    assert bundlefile.read(out).bundle.issued_ms == 8
 
 
 def test_a_past_that_contradicts_the_number_is_refused(folder: Folder, tmp_path: Path) -> None:

@@ -88,7 +88,10 @@ def _add_build(build: argparse.ArgumentParser) -> None:
     signing.add_argument(
         "--unsigned", action="store_true", help="to compare with; nobody obeys it"
     )  # fmt: skip
-    build.add_argument("-o", "--out", type=Path, required=True, metavar="FILE")
+    build.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FILE", help="where to; a new file"
+    )  # fmt: skip
+    build.add_argument("--force", action="store_true", help="overwrite what is there")
 
 
 def _add_show(show: argparse.ArgumentParser) -> None:

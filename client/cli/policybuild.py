@@ -42,8 +42,13 @@ async def build(arguments: argparse.Namespace, out: Output) -> int:
             return UNMET
     elif past.sequence > 1:
         out.note("rookery: built on a hash alone: what is new or wider was not judged")
+    else:
+        out.note(
+            "rookery: built as the first one: nothing was compared; if another is in force, name"
+            " it by --previous"
+        )
     file = BundleFile.signed(bundle, key)
-    bundlefile.write(arguments.out, file)
+    bundlefile.write(arguments.out, file, force=arguments.force)
     out.result(
         {
             "file": str(arguments.out),

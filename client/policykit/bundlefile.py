@@ -60,9 +60,26 @@ def read(path: Path) -> BundleFile:
         raise UserError(f"{path} can't be used: {error.message}; build it again") from None
 
 
-def write(path: Path, file: BundleFile) -> None:
-    """Over what may be there: a compiled policy can be built again."""
+def write(path: Path, file: BundleFile, *, force: bool = False) -> None:
+    """A new file; over another one only by `force`: what was published once is what the next
+    number is built on, and can't be built again to the byte."""
+    data = file.encode()
+    is_device = path.exists() and not path.is_file()
     try:
-        path.write_bytes(file.encode())
+        with path.open("wb" if force or is_device else "xb") as made:
+            made.write(data)
+    except FileExistsError:
+        if not _holds(path, data):
+            raise UserError(
+                f"{path} is there and holds something else: write to a new file and name this one"
+                " by --previous, or overwrite it by --force"
+            ) from None
     except OSError as error:
         raise UserError(f"{path} can't be written ({error.strerror})") from None
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except OSError:
+        return False
