@@ -14,7 +14,8 @@ import pytest
 from crypto.marks import Finder, Mark
 from services import cli
 from services.canary.rules import DUE, PLACES
-from services.canary.search import Piece, Search
+from services.canary.run import Verdict
+from services.canary.search import Leak, Piece, Search
 from tests.programs import program
 
 pytestmark = pytest.mark.timeout(300)
@@ -35,13 +36,16 @@ def canary(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, An
 def test_nothing_stands_where_it_must_not(capsys: pytest.CaptureFixture[str]) -> None:
     """In no store, log, metric, trace or frame; a deleted account is in no store; and all that
     the table lets stand somewhere was seen there, so the canary sees."""
-    code, found, _ = canary(capsys)
+    code, found, err = canary(capsys)
     assert found["leaks"] == []
     assert found["left_after_deletion"] == []
     assert found["not_seen"] == []
     assert (code, found["ok"]) == (0, True)
     assert found["marks"] > 300
     assert found["bytes_searched"] > 1_000_000
+    told = err.splitlines()
+    assert len(told) > 3
+    assert all(line.startswith("canary: ") for line in told), "progress, and nothing else"
 
 
 def test_what_is_planted_is_found_each_by_its_kind(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,6 +102,25 @@ def test_a_secret_is_a_leak_wherever_it_stands(place: str) -> None:
         search.look([Piece(place, "file", b"x" * 5 + base64.b64encode(mark.raw))], "stopped")
         assert [(leak.place, leak.sort) for leak in search.leaks] == [(place, sort)]
         assert not Finder([mark]).find(str(search.leaks[0]).encode())
+
+
+def test_the_verdict_is_the_last_line() -> None:
+    """That nothing was found, or how many of which."""
+    leak = Leak("store", "service.db", 16, "hex", "tag", "lived")
+
+    def last(leaks: int, left: int, blind: int) -> str:
+        unseen = (("account id", "store"),) * blind
+        found = Verdict((leak,) * leaks, (leak,) * left, unseen, 922, 43_162, 5_600_000, 39.0)
+        lines = found.lines()
+        assert lines[-2] == "922 marks, 43,162 forms, 5.6 MB, 39 s"
+        assert len(lines) == 2 + leaks + left + blind
+        return lines[-1]
+
+    assert last(0, 0, 0) == "ok: nothing found"
+    assert last(2, 0, 0) == "found: 2 leaked"
+    assert last(1, 3, 2) == (
+        "found: 1 leaked, 3 left after the deletion, 2 had to be seen and were not"
+    )
 
 
 KEYS = {"place", "file", "offset", "form", "sort", "moment"}

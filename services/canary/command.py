@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import shlex
+import sys
 
 from services.canary.processes import PROGRAM
 from services.canary.run import SCENARIO, run
@@ -20,6 +21,7 @@ def canary(arguments: argparse.Namespace) -> None:
             redis_program=arguments.redis_server if arguments.store == "redis" else "",
             service_command=shlex.split(arguments.service_command) or PROGRAM,
             device_command=shlex.split(arguments.device_command) or SCENARIO,
+            tell=lambda line: print(f"canary: {line}", file=sys.stderr, flush=True),
         )
     )
     print(json.dumps(verdict.as_data()) if arguments.json else "\n".join(verdict.lines()))

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,12 @@ MET: Final = "met"
 LIVED: Final = "lived"
 # The module by name: services may not import the client.
 SCENARIO: Final = (sys.executable, "-m", "client.canary")
+Tell = Callable[[str], None]
+"""Takes a line for each part of a run, as it begins."""
+
+
+def _untold(line: str) -> None:
+    """Nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,19 @@ class Verdict:
             *(f"LEFT  {one}" for one in self.left),
             *(f"BLIND {sort}: had to be seen in {place}" for sort, place in self.blind),
             f"{self.marks} marks, {self.patterns:,} forms, {searched}, {self.seconds:.0f} s",
+            self.summary(),
         ]
+
+    def summary(self) -> str:
+        """The verdict in a line."""
+        if self.holds:
+            return "ok: nothing found"
+        counts = (
+            (len(self.leaks), "leaked"),
+            (len(self.left), "left after the deletion"),
+            (len(self.blind), "had to be seen and were not"),
+        )
+        return "found: " + ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
 async def run(
@@ -76,8 +94,10 @@ async def run(
     redis_program: str = "",
     service_command: Sequence[str] = PROGRAM,
     device_command: Sequence[str] = SCENARIO,
+    tell: Tell = _untold,
 ) -> Verdict:
     """Stages, plays and searches; all that it made is removed again. CanaryError."""
+    tell("starting a service, three parties, a push gateway and a collector of traces")
     begun_s = time.monotonic()
     search = Search()
     with tempfile.TemporaryDirectory(prefix="rookery-canary-") as name:
@@ -87,7 +107,8 @@ async def run(
         ) as stage:
             for sort, raw in key_marks(stage.seeds):
                 search.add(Mark(sort, raw), is_own=False)
-            left = await _play(stage, search, device_command)
+            left = await _play(stage, search, device_command, tell)
+            tell("ending all of them, and searching every store, log, trace and frame")
             await stage.stop()
             await asyncio.to_thread(_look, search, stage, "stopped")
     return Verdict(
@@ -97,8 +118,9 @@ async def run(
     )  # fmt: skip
 
 
-async def _play(stage: Stage, search: Search, command: Sequence[str]) -> list[Leak]:
+async def _play(stage: Stage, search: Search, command: Sequence[str], tell: Tell) -> list[Leak]:
     """Runs the client's part, and looks at its moments. What a deletion left."""
+    tell("playing the scenario: three people, their devices, rounds and consent")
     with (stage.folder / "scenario.err").open("wb") as errors:
         child = await asyncio.create_subprocess_exec(
             *command, env=environment({}), stdin=PIPE, stdout=PIPE, stderr=errors,
@@ -109,13 +131,17 @@ async def _play(stage: Stage, search: Search, command: Sequence[str]) -> list[Le
             await _say(child, json.dumps(stage.told()))
             # What the loss of a phone takes along is looked for before it is lost.
             await _moment(child, search, MET)
+            tell("searching the stores before a phone is lost")
             await asyncio.to_thread(lambda: search.look(stage.stores(), MET))
             await _say(child, "")
+            tell("playing on: a stolen device, pause, reset and undo, an operator")
             await _moment(child, search, LIVED)
+            tell("searching stores and metrics before an account is deleted")
             pieces = [*await stage.metrics(), *await asyncio.to_thread(lambda: [*stage.stores()])]
             await asyncio.to_thread(search.look, pieces, LIVED)
             await _say(child, "")
             await _moment(child, search, DELETED)
+            tell("searching what the deletion left")
             left = await _erased(stage, search)
             pieces = await stage.metrics()
             await asyncio.to_thread(search.look, pieces, DELETED)
