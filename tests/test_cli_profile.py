@@ -143,3 +143,11 @@ def test_edits_of_a_device_that_is_out_are_said_to_stay(
     shown = second.run("get", "ui/theme")
     assert shown.out == "dark\n"
     assert "no longer takes this device" in shown.err
+
+
+def test_a_list_rounds_a_score_for_people_and_not_for_programs(calm: Home) -> None:
+    """Six digits in the list; `--json` has all of them."""
+    calm.run("like", "mood/thai", "0.123456789", "--offline")
+    assert calm.run("list", "mood/", "--offline").out == "score    mood/thai = 0.123457\n"
+    (item,) = calm.run("list", "mood/", "--json", "--offline").json["items"]
+    assert item["value"] == pytest.approx(0.123456789, abs=1e-12)

@@ -116,6 +116,7 @@ async def test_the_address_works_once(site: LocalSite) -> None:
     assert (await first.ask("GET", first.mount + "/"))[0] == 200
     status, _, text = await second.enter()
     assert status == 403
+    assert "<h1>Opened already</h1>" in text
     assert "Run the command again" in text
     assert (await second.ask("GET", first.mount + "/"))[0] == 403
 

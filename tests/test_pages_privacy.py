@@ -378,9 +378,12 @@ async def test_a_device_under_no_policy_is_shown_what_it_holds(home: House) -> N
     """It says so, and offers nothing that would not work."""
     home.a.unpin_policy(KEY.public[:8])
     home.a.edit(lambda core, now_ms: core.put("free", "thing", "x", now_ms=now_ms))
+    home.a.edit(lambda core, now_ms: core.put("taste", "thai", 5, now_ms=now_ms))
+    home.a.edit(lambda core, now_ms: core.add_member("taste.hidden", "thai", now_ms=now_ms))
     site = PrivacyCentre(home.a).site()
     await site.start()
     first, known = await reading(site, lambda reader: (reader.text, reader.open("known")))
     await site.stop()
     assert "under no policy" in first
     assert "free/thing" in known
+    assert "hides thai" in next(x for x in known.splitlines() if x.startswith("taste.hidden/thai"))

@@ -16,6 +16,7 @@ from client.sync import SyncedDevice
 from client.watch import Watch
 
 DAY_MS = 86_400_000
+_SCORE_DIGITS = 6
 
 
 def _half_life(arguments: argparse.Namespace) -> int | None:
@@ -192,4 +193,7 @@ def _data(item: Item) -> dict[str, Any]:
 def _line(item: Item) -> str:
     if item.value is None:
         return f"{item.kind.value:7}  {item.name} is removed"
-    return f"{item.kind.value:7}  {item.name} = {brief(item.value)}"
+    value = item.value
+    if item.kind is Kind.SCORE and isinstance(value, float):
+        value = float(f"{value:.{_SCORE_DIGITS}g}")  # decay makes more; `get` and `--json` have all
+    return f"{item.kind.value:7}  {item.name} = {brief(value)}"

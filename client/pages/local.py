@@ -42,6 +42,13 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 
+_SORRY: Final = {
+    HTTPStatus.FORBIDDEN: "Opened already",
+    HTTPStatus.NOT_FOUND: "Not here",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "A fault",
+}
+"""Titles of pages that say why there is no answer."""
+
 Form = Mapping[str, str]
 Fill = Callable[[], Awaitable[dict[str, Any]]]
 """What a page's template is filled with, read anew each time it is shown."""
@@ -245,7 +252,7 @@ class LocalSite:
         return self._response(
             "sorry.html",
             http_status=status,
-            title="Not here",
+            title=_SORRY.get(status, "Not answered"),
             place=None,
             pages=[],
             told=[],

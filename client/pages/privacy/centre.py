@@ -137,7 +137,11 @@ class PrivacyCentre:
 
     async def _known(self) -> dict[str, Any]:
         core, now_ms = self._synced.core, self._synced.now_ms()
-        moved = ranked.moved(self._rankings().values())
+        own = OnDevice(self._synced, purpose=self._purpose)
+        moved = {
+            **ranked.moved(self._rankings().values()),
+            **ranked.hides(core, own.collections(), own.uses()),
+        }
         return {"groups": known.groups(core, self._synced.policy, moved, now_ms=now_ms)}
 
     async def _ranking(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Held:
     recorded: str
     kept_until: str
     moved: str
-    """What it did to the ranking, in words; empty: nothing."""
+    """What it does to the ranking, in words; empty: nothing."""
 
     def __repr__(self) -> str:
         return "Held(content hidden)"

@@ -9,6 +9,8 @@ from client.device import Device
 from client.intelligence import explain
 from client.intelligence.explain import Explanation, Reason
 from client.intelligence.ranking import Ranked
+from client.intelligence.recipe import HIDDEN
+from client.intelligence.uses import Uses
 from client.pages.privacy import words
 
 ITEMS_MAX = 25
@@ -80,7 +82,7 @@ def _whys(device: Device, explanation: Explanation) -> list[Why]:
 
 
 def _what(reason: Reason) -> str:
-    when = f", for it is: {reason.context}" if reason.context else ""
+    when = f", counted only in the context {reason.context}, as now" if reason.context else ""
     return f"{reason.words} ({reason.signal}){when}"
 
 
@@ -103,6 +105,18 @@ def moved(rankings: Iterable[Sequence[Ranked]]) -> Mapping[tuple[str, str], str]
                     name = (each.fact.term.collection, item.item)
                     sums[name] = sums.get(name, 0.0) + each.amount
     return {name: _move(name[1], amount) for name, amount in sums.items()}
+
+
+def hides(device: Device, collections: Iterable[str], uses: Uses) -> Mapping[tuple[str, str], str]:
+    """What each member of the `.hidden` sets keeps out of the rankings, by collection and key;
+    what may not be used hides nothing."""
+    asides = [collection + HIDDEN for collection in collections]
+    return {
+        (aside, item): f"hides {item}"
+        for aside in asides
+        for item in device.members(aside)
+        if uses.use_of("set", aside, item) is not None
+    }
 
 
 def _move(item: str, amount: float) -> str:
