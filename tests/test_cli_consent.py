@@ -48,13 +48,13 @@ async def test_a_person_agrees_and_takes_it_back(home: Home) -> None:
     rows = {row["purpose"]: row for row in home.run("consent", "--json").json["purposes"]}
     assert rows[COUNTING]["standing"] == "granted"
     assert rows[ADVICE]["standing"] == "never"
-    done = home.run("consent", "withdraw", COUNTING, "--json")
+    done = home.run("consent", "withdraw", COUNTING, "--json", typed="withdraw\n")
     assert "nobody can tell your part from the rest" in done.err
     assert done.json["deleted"] == [{"name": "food/cuisine", "kind": "setting"}]
     assert len(done.json["receipt"]) == 64
     home.run("consent", "grant", COUNTING)
     home.run("set", "food/cuisine", "thai")
-    assert "sealed history" in home.run("consent", "withdraw", COUNTING).out
+    assert "sealed history" in home.run("consent", "withdraw", COUNTING, "--yes").out
     assert f"{COUNTING}  withdrawn" in home.run("consent", "--offline").out
     exported = home.run("export", "--offline").json
     assert [one["granted"] for one in exported["receipts"]] == [True, False] * 2
@@ -72,10 +72,26 @@ async def test_what_is_intrusive_is_asked_for_by_itself(home: Home) -> None:
     assert "nothing was granted" in refused.err
     home.run("consent", "grant", ADVICE, typed="grant\n")
     home.run("allow", COUNTING)
-    assert home.run("disallow", COUNTING, "--json").json["standing"] == "withdrawn"
+    assert "nothing was withdrawn" in home.run("disallow", COUNTING, typed="no\n", code=1).err
+    assert home.run("disallow", COUNTING, "--yes", "--json").json["standing"] == "withdrawn"
     assert "lists all" in home.run("consent", "grant", "elsewhere", code=3).err
     assert "never granted" in home.run("consent", "withdraw", "elsewhere", code=3).err
     assert "name a purpose" in home.run("consent", "grant", code=1).err
+
+
+async def test_without_a_terminal_what_asks_says_how_to_go_on(home: Home) -> None:
+    """Nothing is done, and the sentence names `--yes`."""
+    home.run("consent", "grant", COUNTING)
+    asking = (
+        ("consent", "withdraw", COUNTING), ("consent", "grant", ADVICE), ("allow", ADVICE),
+        ("disallow", COUNTING), ("reset",), ("forget-me",),
+    )  # fmt: skip
+    for words in asking:
+        refused = home.run(*words, code=1)
+        assert "nothing was typed" in refused.err, words
+        assert "--yes" in refused.err, words
+    rows = {row["purpose"]: row for row in home.run("consent", "--json").json["purposes"]}
+    assert (rows[COUNTING]["standing"], rows[ADVICE]["standing"]) == ("granted", "never")
 
 
 async def test_words_that_changed_are_shown_before_they_are_agreed_to(
@@ -109,7 +125,7 @@ async def test_recording_stops_goes_on_and_starts_anew(home: Home) -> None:
     assert home.run("undo", "--json").json["restored"] == 1
     assert home.run("get", "food/cuisine").out.strip() == "thai"
     home.run("undo", code=3)
-    done = home.run("consent", "withdraw", COUNTING, "--offline", "--json").json
+    done = home.run("consent", "withdraw", COUNTING, "--yes", "--offline", "--json").json
     assert (done["receipt"], done["synced"]) == (None, False)
     home.run("sync")
     assert [one["granted"] for one in home.run("export").json["receipts"]] == [True, False]

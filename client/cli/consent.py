@@ -135,7 +135,7 @@ async def _grant(synced: SyncedDevice, arguments: argparse.Namespace, out: Outpu
         )
     if words is None:
         raise NothingThere(f"the policy has no purpose {name}: `rookery device consent` lists all")
-    if words.intrusive and not getattr(arguments, "yes", False):
+    if words.intrusive and not arguments.yes:
         text = f"{words.text} For you: {words.benefit} It may tell more of you than you expect."
         await ask(out, clean(text), "grant", done="granted")
     receipt = await synced.consenting.grant(name, text_hash=words.text_hash)
@@ -160,7 +160,10 @@ async def _withdraw(synced: SyncedDevice, arguments: argparse.Namespace, out: Ou
     from client.consent.taken import before_withdrawing
     from client.measure.core import Measuring
 
+    synced.consenting.check_withdrawal(name)
     out.note(clean(before_withdrawing(Measuring(synced.core, synced.vault.load()), name)))
+    if not arguments.yes:
+        await ask(out, clean(f"This withdraws {name}."), "withdraw", done="withdrawn")
     done = await synced.consenting.withdraw(name, offline=getattr(arguments, "offline", False))
     data: dict[str, Any] = {
         "purpose": name,

@@ -184,25 +184,25 @@ def _add_measure(add: _Adder) -> None:
     offline.add_argument("--offline", action="store_true", help="don't ask the service")
     purpose = argparse.ArgumentParser(add_help=False)
     purpose.add_argument("name", metavar="PURPOSE", help="as `rookery device tasks` shows it")
+    yes = argparse.ArgumentParser(add_help=False)
+    yes.add_argument("--yes", action="store_true", help="don't ask")
     add(
         "allow", "consent:allow", "let joint aggregates of a purpose use what is in the profile",
-        purpose, offline,
+        purpose, offline, yes,
     )  # fmt: skip
-    add("disallow", "consent:disallow", "take that back, on all devices", purpose, offline)
+    add("disallow", "consent:disallow", "take that back, on all devices", purpose, offline, yes)
     consent = add(
         "consent", "consent:consent", "show what can be agreed to on a device under a policy, say"
-        " yes to a purpose, or take it back", offline,
+        " yes to a purpose, or take it back", offline, yes,
     )  # fmt: skip
     consent.add_argument(
         "action", nargs="?", choices=("list", "grant", "withdraw"), default="list",
         help="default: list",
     )  # fmt: skip
     consent.add_argument("purpose", nargs="?", metavar="PURPOSE", help="as the list shows it")
-    consent.add_argument("--yes", action="store_true", help="don't ask")
     add("pause", "recording:pause", "record and contribute nothing, on all devices", offline)
     add("resume", "recording:resume", "go on as it was granted", offline)
-    reset = add("reset", "recording:reset", "remove everything that apps recorded", offline)
-    reset.add_argument("--yes", action="store_true", help="don't ask")
+    add("reset", "recording:reset", "remove everything that apps recorded", offline, yes)
     add(
         "undo", "recording:undo", "bring back what a reset on this device removed, for a week",
         offline,

@@ -68,8 +68,9 @@ def find_device(devices: Sequence[DeviceInfo], text: str) -> DeviceId:
     return found[0].device_id
 
 
-async def read_line(*, blank: bool = False) -> str:
+async def read_line(*, blank: bool = False, instead: str = "") -> str:
     """One line of standard input; UserError if it is over, or blank unless that is allowed.
+    `instead`: what its sentence says to do without anybody who types.
 
     Read in a thread that the process does not wait for, so that Ctrl-C ends it at once; and
     byte by byte, so that what follows is there for the next reader.
@@ -89,7 +90,7 @@ async def read_line(*, blank: bool = False) -> str:
     threading.Thread(target=read, daemon=True).start()
     text = await line
     if not text or not (blank or text.strip()):
-        raise UserError("nothing was typed")
+        raise UserError(f"nothing was typed{instead and ': ' + instead}")
     return text.strip()
 
 

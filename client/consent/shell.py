@@ -109,11 +109,15 @@ class Consenting:
             raise NothingThere(text)
         return bundle, words
 
+    def check_withdrawal(self, purpose: str) -> None:
+        """NothingThere for a purpose that was never granted."""
+        if self.ledger.state(purpose).newest is None and not self.underway.grants(purpose):
+            raise NothingThere(f"{purpose} was never granted: it is off")
+
     async def withdraw(self, purpose: str, *, offline: bool = False) -> Withdrawn:
         """Switches a purpose off, at once and whether or not the service can be reached, and
         removes what nothing else needs. NothingThere for one that was never granted."""
-        if self.ledger.state(purpose).newest is None and not self.underway.grants(purpose):
-            raise NothingThere(f"{purpose} was never granted: it is off")
+        self.check_withdrawal(purpose)
         now_ms = self.synced.now_ms()
         core = self.synced.core
         self.records.withdraw(purpose, secrets.token_bytes(ID_BYTES), now_ms=now_ms)
