@@ -103,11 +103,13 @@ def _parser() -> argparse.ArgumentParser:
         )  # fmt: skip
     moving.add_argument("--json", action="store_true", help="one JSON object a line")
     _command(commands, "config", "print every setting with its default", "show_config")
-    _command(
-        commands,
-        "new-generation",
-        "after restoring a backup: clients compare and push again what is missing",
-        "new_generation",
+    keeping.stored(
+        _command(
+            commands,
+            "new-generation",
+            "after restoring a backup: clients compare and push again what is missing",
+            "new_generation",
+        )
     )
     return parser
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from services import listed, otlp, settings
@@ -29,6 +29,8 @@ __all__ = [
     "commented_toml",
     "load",
     "of_arguments",
+    "sources",
+    "store_absent",
 ]
 
 
@@ -348,6 +350,28 @@ def of_arguments(arguments: argparse.Namespace) -> Config:
     """What a command of `rookery-server` was told, in whichever of the ways."""
     given = settings.of_options(arguments, "listen", "database", "audience")
     return load(arguments.config, os.environ, given)
+
+
+def sources(arguments: argparse.Namespace) -> str:
+    """Where `of_arguments` took settings from, for people: no value is in it."""
+    file = f"file {arguments.config}" if arguments.config else "no file (--config)"
+    known = {row.name for row in fields(Config)}
+    variables = sorted(
+        name
+        for name in os.environ
+        if name.startswith(ENV_PREFIX) and name.removeprefix(ENV_PREFIX).lower() in known
+    )
+    options = settings.of_options(arguments, "listen", "database", "audience")
+    told = [*variables, *(f"--{name}" for name in options)]
+    return f"from {file}; {', '.join(told) or f'no variable {ENV_PREFIX}...'}"
+
+
+def store_absent(config: Config) -> str:
+    """What to say to who looks for a store in a file that is not there."""
+    return (
+        f"{config.database}: is not there; say which store it is by --database, by --config"
+        f" (the service's file) or by {ENV_PREFIX}DATABASE"
+    )
 
 
 def _check_whole(config: Config) -> None:

@@ -256,3 +256,23 @@ def shown(
     capsys.readouterr()
     assert run(folder, monkeypatch, "--json") == 0
     return [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+
+
+def test_the_store_is_named_as_serve_names_it(
+    kept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By --database, by the file of --config or by the environment; who names none that is there
+    is told these ways."""
+    folder, _ = kept
+    (folder / DATABASE).rename(folder / "service.db")
+    (folder / "rookery.toml").write_text('database = "service.db"\n')
+    for arguments in (["--verify"], [], ["--health"]):
+        assert run(folder, monkeypatch, *arguments, "--database", "service.db") == 0
+        assert run(folder, monkeypatch, *arguments, "--config", "rookery.toml") == 0
+        capsys.readouterr()
+        assert run(folder, monkeypatch, *arguments) == 1
+        told = capsys.readouterr().err
+        assert f"{DATABASE}: is not there" in told
+        assert all(way in told for way in ("--database", "--config", "ROOKERY_DATABASE"))
+    monkeypatch.setenv("ROOKERY_DATABASE", "service.db")
+    assert run(folder, monkeypatch, "--verify") == 0

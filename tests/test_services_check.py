@@ -104,6 +104,20 @@ async def test_it_needs_no_lock_and_finds_the_process_that_serves(tmp_path: Path
         assert "0 accounts" in told["store", "ok"]
 
 
+async def test_it_says_where_its_settings_came_from(tmp_path: Path, checked: Checked) -> None:
+    """The file, variables and options by name; no value of a variable."""
+    await make_store(tmp_path)
+    checked.set("database", "elsewhere.db")
+    assert "elsewhere.db is not there" in checked.faults()[0]
+    _, rows = checked.run("check", "--database", "rookery.db")
+    [settings] = [text for _, name, text in rows if name == "settings"]
+    assert settings.endswith(
+        "from no file (--config); ROOKERY_DATABASE, ROOKERY_LISTEN, --database"
+    )
+    assert "elsewhere" not in settings
+    assert any("1 account" in text for _, name, text in rows if name == "store")
+
+
 async def test_faults_of_the_store(tmp_path: Path, checked: Checked) -> None:
     """None there, open to others, put back from a copy, of a newer version, damaged, another
     program's; a time to come in it."""

@@ -19,7 +19,7 @@ from typing import NoReturn, Protocol, TypeVar
 
 from services.audit.record import BEGUN, DONE, Record, lists_hash
 from services.audit.trimming import gone_before
-from services.config import Config
+from services.config import Config, store_absent
 from services.keeping import copying
 from services.keeping.current import Trusted
 from services.keeping.errors import KeepingError
@@ -63,6 +63,11 @@ def _open() -> None:
     """It is, for as long as it is used."""
 
 
+def _find(config: Config) -> None:
+    if not Path(config.database).is_file():
+        raise KeepingError(store_absent(config))
+
+
 @asynccontextmanager
 async def reading(config: Config) -> AsyncIterator[Readable]:
     """The configured store, for reading. KeepingError, StoreError."""
@@ -74,6 +79,7 @@ async def reading(config: Config) -> AsyncIterator[Readable]:
             await store.close()
         return
     path = Path(config.database)
+    _find(config)
     with copying.moment(path) as moment:
         (version,) = moment.execute("PRAGMA user_version").fetchone()
     if version < AUDIT_SCHEMA:

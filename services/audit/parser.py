@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from services.keeping.parser import Commands, MakeCommand
+from services.keeping.parser import Commands, MakeCommand, stored
 
 
 def add(commands: Commands[argparse.ArgumentParser], command: MakeCommand) -> None:
@@ -15,6 +15,7 @@ def add(commands: Commands[argparse.ArgumentParser], command: MakeCommand) -> No
         "show the audit log, verify it, or show privacy health; beside a running service, too",
         "services.audit.command:audit",
     )
+    stored(audit)
     audit.add_argument(
         "--verify", action="store_true", help="walk the chain of hashes; exit code 1 if it breaks"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from services.config import of_arguments
+from services.config import of_arguments, sources
 from services.keeping import findings
 from services.keeping.errors import KeepingError
 from services.keeping.findings import Check, Level
@@ -29,7 +29,8 @@ def check(arguments: argparse.Namespace) -> None:
             raise KeepingError(f"--peer: wants HOST:PORT, and {arguments.peer} has no port")
         ca = arguments.peer_ca.read_bytes() if arguments.peer_ca else None
         peer = Peer(arguments.peer, ca)
-    _print(of_service(config, peer=peer, deep=arguments.deep), as_json=arguments.json)
+    checks = of_service(config, source=sources(arguments), peer=peer, deep=arguments.deep)
+    _print(checks, as_json=arguments.json)
 
 
 def check_party(arguments: argparse.Namespace) -> None:

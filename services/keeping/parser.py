@@ -21,11 +21,18 @@ class MakeCommand(Protocol):
     ) -> argparse.ArgumentParser: ...
 
 
+def stored(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The same, which takes the store of a service as `serve` does."""
+    parser.add_argument("--database", metavar="FILE", help="the service's, as `serve` was given it")
+    return parser
+
+
 def add(commands: Commands[argparse.ArgumentParser], command: MakeCommand) -> None:
     """check, backup, restore, keys."""
     check = command(
         commands, "check", "judge settings, store, clock and keys; change nothing", _CHECK + "check"
     )
+    stored(check)
     check.add_argument("--json", action="store_true", help="one JSON object a line")
     check.add_argument("--deep", action="store_true", help="read all of the database")
     check.add_argument("--peer", metavar="HOST:PORT", help="another server, to compare clocks with")
@@ -33,6 +40,7 @@ def add(commands: Commands[argparse.ArgumentParser], command: MakeCommand) -> No
     backup = command(
         commands, "backup", "copy the database while the service runs", _RUN + "backup"
     )
+    stored(backup)
     backup.add_argument("target", metavar="FILE", type=Path, help="a new file")
     restore = command(
         commands,
@@ -40,6 +48,7 @@ def add(commands: Commands[argparse.ArgumentParser], command: MakeCommand) -> No
         "put a backup in the place of the database; clients give back what is missing",
         _RUN + "restore",
     )
+    stored(restore)
     restore.add_argument("source", metavar="FILE", type=Path, help="what `backup` wrote")
     restore.add_argument(
         "--replace", action="store_true", help="set a database that stands there aside"
@@ -49,10 +58,12 @@ def add(commands: Commands[argparse.ArgumentParser], command: MakeCommand) -> No
 
 
 def _add_keys(commands: Commands[argparse.ArgumentParser], command: MakeCommand) -> None:
-    command(commands, "init", "make identity key and pepper (mode 0600)", "keys_init")
+    stored(command(commands, "init", "make identity key and pepper (mode 0600)", "keys_init"))
     shown = command(commands, "list", "public halves, marks, ages and ends", _KEYS + "show")
+    stored(shown)
     shown.add_argument("--json", action="store_true", help="one JSON object a line")
     make = command(commands, "make", "make one key that is not there (mode 0600)", _KEYS + "make")
+    stored(make)
     make.add_argument("which", choices=("identity", "pepper", "wake"))
     rotate = command(
         commands,
@@ -60,6 +71,7 @@ def _add_keys(commands: Commands[argparse.ArgumentParser], command: MakeCommand)
         "put a new key in force; a running service takes it up by itself",
         _KEYS + "rotate",
     )
+    stored(rotate)
     rotate.add_argument("which", choices=("identity", "pepper"))
     rotate.add_argument(
         "--overlap-days",
@@ -72,5 +84,6 @@ def _add_keys(commands: Commands[argparse.ArgumentParser], command: MakeCommand)
     retire = command(
         commands, "retire", "forget a key of before, once its overlap is over", _KEYS + "retire"
     )
+    stored(retire)
     retire.add_argument("which", choices=("identity", "pepper"))
     retire.add_argument("key", metavar="ID", help="as `keys list` shows it; a start will do")

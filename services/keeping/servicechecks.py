@@ -48,11 +48,13 @@ class Peer:
     ca: bytes | None
 
 
-def of_service(config: Config, *, peer: Peer | None, deep: bool) -> Iterator[tuple[str, Check]]:
-    """All checks of a service, by name."""
+def of_service(
+    config: Config, *, source: str, peer: Peer | None, deep: bool
+) -> Iterator[tuple[str, Check]]:
+    """All checks of a service, by name. `source`: where the settings came from."""
     now_ms = checks.wall_ms()
     newest: list[int] = []
-    yield "settings", lambda: _settings(config)
+    yield "settings", lambda: _settings(config, source)
     yield "store", lambda: _store(config, newest, deep=deep)
     yield "clock", lambda: checks.clock(max(newest, default=None), now_ms)
     yield "keys", lambda: _keys(config, now_ms)
@@ -66,8 +68,8 @@ def of_service(config: Config, *, peer: Peer | None, deep: bool) -> Iterator[tup
         yield "peer", lambda: _peer(config, peer)
 
 
-def _settings(config: Config) -> Iterator[Finding]:
-    yield ok("settings", f"audience {config.audience}")
+def _settings(config: Config, source: str) -> Iterator[Finding]:
+    yield ok("settings", f"audience {config.audience}, {source}")
     here = config.listen.startswith(_LOCAL)
     if config.trusted_hop == LOOPBACK and not here:
         yield warning(
@@ -90,7 +92,11 @@ def _store(config: Config, newest: list[int], *, deep: bool) -> Iterator[Finding
         return
     path = Path(config.database)
     if not path.exists():
-        yield warning("store", f"{path} is not there: the service makes it when it starts")
+        yield warning(
+            "store",
+            f"{path} is not there: the service makes it when it starts; another one is named by"
+            " --database, --config or ROOKERY_DATABASE",
+        )
         yield checks.free_space(path, 0)
         return
     with copying.moment(path) as moment, copying.reported(path):

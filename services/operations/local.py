@@ -23,8 +23,8 @@ _DAY_MS: Final = 86_400_000
 async def health(config: Config, *, as_json: bool) -> None:
     """Prints it. KeepingError, StoreError."""
     now_ms = time.time_ns() // 1_000_000
-    found = None if config.redis_url else facts.of_file(Path(config.database))
     async with reading(config) as store:
+        found = None if config.redis_url else facts.of_file(Path(config.database))
         answer = await gather(store, config, Counted(), found, now_ms)
         log = await verify(
             store.governance, gone_before_ms=await gone_before_now(config, store.governance)

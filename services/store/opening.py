@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from services.config import ACCEPTED_LOSS, Config, ConfigError
+from services.config import ACCEPTED_LOSS, Config, ConfigError, store_absent
 from services.store.base import Store
 from services.store.observer import UNOBSERVED, StoreObserver
 from services.store.sqlite import SqliteStore
@@ -98,4 +98,4 @@ def promise_of(config: Config) -> Promise:
 
 def _find_file(config: Config) -> None:
     if not Path(config.database).exists():
-        raise ConfigError(f"database: {config.database} is not there")
+        raise ConfigError(store_absent(config))
