@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli_process import Home
 from tests.consent_worlds import ADVICE, COUNTING, PURPOSES, policy
-from tests.governed_worlds import KEY
+from tests.governed_worlds import KEY, killing
 from tests.service_process import ServiceProcess
 from tests.test_policy_processes import governed_process, publish
 
@@ -41,7 +41,7 @@ async def test_a_person_agrees_and_takes_it_back(home: Home) -> None:
     assert PURPOSES[0].text in shown
     assert f"for you: {PURPOSES[0].benefit}" in shown
     refused = home.run("set", "food/cuisine", "thai", code=1)
-    assert "consent grant" in refused.err
+    assert f"consent grant PURPOSE` allows it; PURPOSE is {COUNTING} (rule" in refused.err
     granted = home.run("consent", "grant", COUNTING, "--json").json
     assert (granted["standing"], granted["policy_sequence"]) == ("granted", 1)
     home.run("set", "food/cuisine", "thai")
@@ -63,6 +63,21 @@ async def test_a_person_agrees_and_takes_it_back(home: Home) -> None:
     assert exported["settings"] == {}
     assert [one["this_device"] for one in exported["devices"]] == [True]
     assert exported["spent"]["rounds"] == 0
+
+
+async def test_an_edit_that_is_refused_takes_the_newer_policy_first(
+    home: Home, service: ServiceProcess
+) -> None:
+    """A kill that ended since is found out by the edit itself; offline it says how."""
+    home.run("consent", "grant", COUNTING)
+    killed = policy(INTRUSIVE, flags=(killing("signal", "cuisine"),))
+    await publish(service, killed)
+    home.run("sync")
+    assert "rule killed" in home.run("set", "food/cuisine", "thai", code=1).err
+    await publish(service, policy(killed, flags=()))
+    refused = home.run("set", "food/cuisine", "thai", "--offline", code=1)
+    assert "`rookery device sync` (rule killed)" in refused.err
+    assert home.run("set", "food/cuisine", "thai", "--json").json["synced"]
 
 
 async def test_what_is_intrusive_is_asked_for_by_itself(home: Home) -> None:

@@ -11,6 +11,8 @@ from client.cli.output import NOT_FOUND, OK, Output, brief, clean, show
 from client.cli.typed import parse_value, read_line, split_name
 from client.device import Device
 from client.errors import NothingThere, Revoked, UserError
+from client.gate import SignalRefused
+from client.remoteerrors import RemoteError
 from client.snapshot import Item, Kind, Snapshot
 from client.sync import SyncedDevice
 from client.watch import Watch
@@ -36,12 +38,28 @@ async def edited(
     """The same on a device that is open."""
     if synced.core.status.revoked:
         raise Revoked
-    synced.edit(change)
+    try:
+        synced.edit(change)
+    except SignalRefused:
+        # A newer policy, or a grant on another device, may let it in.
+        if not await _renewed(synced, arguments, out):
+            raise
+        synced.edit(change)
     done = await session.try_send(synced, arguments, out)
     waiting = synced.core.status.edits_waiting
     data = {"name": arguments.name, "synced": done and not waiting, "waiting": waiting}
     out.result(data, text if done else f"{text} (kept here; it is sent with the next sync)")
     return OK
+
+
+async def _renewed(synced: SyncedDevice, arguments: argparse.Namespace, out: Output) -> bool:
+    """Syncs before a refusal is told. True if the device may be asked again."""
+    try:
+        done = await session.try_sync(synced, arguments, out)
+    except RemoteError as error:
+        out.note(f"rookery: not synced: {error}")
+        return False
+    return done and not synced.core.status.revoked
 
 
 async def set_(arguments: argparse.Namespace, out: Output) -> int:

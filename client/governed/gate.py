@@ -6,7 +6,7 @@ rule and what to do, and neither the value nor its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from client.gate import Admitted, Held, Kind, SignalRefused
@@ -20,16 +20,17 @@ from crypto.policy.values import Delta, Members, is_number
 _SENTENCES: Final = {
     "no-policy": "this device is governed and has no policy yet: sync it, then try again",
     "undeclared": "the policy declares no signal of this name: declare it in signals.yaml and"
-    " publish the policy",
+    " publish the policy; a newer one comes with `rookery device sync`",
     "kind": "the policy declares this name as another kind of signal: use the call for that kind,"
-    " or declare the signal under another name",
+    " or declare the signal under another name; a newer policy comes with `rookery device sync`",
     "killed": "a kill switch of the policy has stopped this signal, or all that it is for: wait"
-    " until it is switched off",
+    " until it is switched off; a newer policy comes with `rookery device sync`",
     "paused": "recording is paused on this account: `rookery device resume` goes on",
     "purpose-off": "nothing that this signal is for is allowed: `rookery device consent grant"
     " PURPOSE` allows it",
     "range": "the value is none that the policy declares for this signal: keep to its values, or"
-    " widen them in signals.yaml and publish the policy",
+    " widen them in signals.yaml and publish the policy; a newer one comes with `rookery device"
+    " sync`",
     "full": "the set has as many members as the policy lets it have: take one out first",
 }
 RULES: Final = tuple(_SENTENCES)
@@ -99,7 +100,7 @@ class PolicyGate:
         if self._ledger.paused:
             raise refused("paused")
         if not any(map(self._ledger.allows, alive)):
-            raise refused("purpose-off")
+            raise refused("purpose-off", alive)
 
     def shows(self, collection: str, key: str) -> bool:
         """What the policy declares, and nothing before there is one."""
@@ -158,9 +159,11 @@ class PolicyGate:
         return self._index.get((kind, collection), [])
 
 
-def refused(rule: str) -> SignalRefused:
-    """The refusal by a rule, in words that end with its name."""
-    return SignalRefused(rule, f"{_SENTENCES[rule]} (rule {rule})")
+def refused(rule: str, purposes: Sequence[str] = ()) -> SignalRefused:
+    """The refusal by a rule, in words that end with its name. `purposes`: those of which any
+    would do."""
+    which = f"; PURPOSE is {' or '.join(purposes)}" if purposes else ""
+    return SignalRefused(rule, f"{_SENTENCES[rule]}{which} (rule {rule})")
 
 
 def _admitted(signal: Signal, value: object, at_ms: int) -> Admitted:
