@@ -131,6 +131,10 @@ async def test_recording_stops_goes_on_and_starts_anew(home: Home) -> None:
     assert home.run("pause", "--offline", "--json").json == {"paused": True, "synced": False}
     assert "paused" in home.run("set", "food/cuisine", "lao", code=1).err
     assert "everything is paused" in home.run("consent").out
+    assert "everything is paused" in home.run("rank", "rating", "--offline").out
+    shown = home.run("status", "--offline").out
+    assert "everything is paused" in shown
+    assert "policy       number 1" in shown
     home.run("resume")
     refused = home.run("reset", typed="no\n", code=1)
     assert "nothing was reset" in refused.err
@@ -162,7 +166,10 @@ async def test_a_device_under_no_policy_is_told_what_to_use(
     """Its consent is a setting, as it was; it can't pause what asks no gate."""
     await publish(service, INTRUSIVE)
     made = Home(tmp_path, "free", service)
-    made.run("init", "--no-recovery", service=True)
+    assert "trust --policy KEY" in made.run("init", "--no-recovery", service=True).err
+    status = made.run("status")
+    assert "this device is under none" in status.out
+    assert "trust --policy KEY" in status.err
     assert "under no policy" in made.run("consent", code=1).err
     assert "disallow PURPOSE" in made.run("pause", code=1).err
     made.run("allow", COUNTING)
@@ -171,3 +178,14 @@ async def test_a_device_under_no_policy_is_told_what_to_use(
     made.run("undo")
     assert made.run("export").json["settings"] == {"food/cuisine": "thai"}
     assert made.run("export").json["consent"] == [{"purpose": COUNTING, "standing": "allowed"}]
+
+
+def test_before_the_first_policy_a_new_account_is_told_why_it_is_refused(
+    tmp_path: Path, service: ServiceProcess
+) -> None:
+    """A governed service allows nothing by then; nothing is left of the attempt."""
+    made = Home(tmp_path, "early", service)
+    refused = made.run("init", "--no-recovery", service=True, code=1)
+    assert "has no policy" in refused.err
+    assert "`rookery policy publish`" in refused.err
+    assert not made.state.exists()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from client.cli import session
+from client.cli import policyheld, session
 from client.cli.asking import ask
 from client.cli.output import NOT_FOUND, OK, Output
 from client.cli.times import ago
@@ -47,6 +47,8 @@ async def status(arguments: argparse.Namespace, out: Output) -> int:
         notices, now_ms = synced.core.notices, synced.now_ms()
         text = "\n".join([*_lines(data, now_ms), *(_notice_line(row, now_ms) for row in notices)])
         out.result(data | {"notices": [_notice(row) for row in notices]}, text)
+        if policyheld.is_left_out(synced):
+            out.note(policyheld.HINT)
     return OK
 
 
@@ -67,6 +69,9 @@ def _status(synced: SyncedDevice) -> dict[str, Any]:
         "revoked": now.revoked,
         "cloned": now.cloned,
         "clock_offset_ms": synced.transport.wire.clock_offset_ms,
+        "governed": synced.governed,
+        "policy_sequence": synced.holding.sequence,
+        "paused": synced.governed and synced.ledger.paused,
     }
 
 
@@ -81,7 +86,10 @@ def _lines(data: dict[str, Any], now_ms: int) -> list[str]:
         f"waiting      {data['waiting']} edits, {data['in_flight']} being sent",
         f"on hold      {data['on_hold']} received ops that wait for others",
         f"clock        {data['clock_offset_ms'] / 1000:+.1f} s of the service's",
+        f"policy       {_policy(data)}",
     ]
+    if data["paused"]:
+        lines.append("everything is paused: `rookery device resume` goes on")
     if not data["account_made"]:
         lines.append("the account is not made yet: `rookery device sync` makes it")
     if data["revoked"]:
@@ -89,6 +97,12 @@ def _lines(data: dict[str, Any], now_ms: int) -> list[str]:
     if data["cloned"]:
         lines.append("this device needs a new identity; the next sync gives it one")
     return lines
+
+
+def _policy(data: dict[str, Any]) -> str:
+    if not data["governed"]:
+        return "this device is under none"
+    return f"number {data['policy_sequence']}" if data["policy_sequence"] else "none yet: sync it"
 
 
 def _notice(row: Notice) -> dict[str, Any]:

@@ -6,12 +6,18 @@ from client import remoteerrors as reasons
 from client.cli.output import Output
 from client.device import Device
 from client.errors import UserError
+from client.governed.remote import get_policy
 from client.remote import Remote
 from client.remoteerrors import RemoteError
 from client.steps import CreateAccount
 from client.transport import Signer, Transport
 from crypto import receipt
 from crypto.errors import CryptoError
+
+_NO_POLICY = (
+    "the service takes no account yet: it is governed and has no policy; who publishes it puts the"
+    " first one in force (`rookery policy publish`), then run this again"
+)
 
 
 async def introduce(core: Device, transport: Transport, token: bytes | None, out: Output) -> bool:
@@ -31,6 +37,8 @@ async def introduce(core: Device, transport: Transport, token: bytes | None, out
             raise UserError(
                 f"the service does not answer to the name {endpoint.audience!r}: check --audience"
             ) from None
+        if error.reason == reasons.ACCESS_DENIED and await _is_before_the_first(transport):
+            raise UserError(_NO_POLICY) from None
         if not error.transient:
             raise
         out.note(f"rookery: {error}")
@@ -42,3 +50,12 @@ async def introduce(core: Device, transport: Transport, token: bytes | None, out
             " check it"
         ) from None
     return True
+
+
+async def _is_before_the_first(transport: Transport) -> bool:
+    """Whether the service has no policy: then it allows nobody anything. It tells that to
+    anybody."""
+    try:
+        return (await get_policy(transport, 0)).sequence == 0
+    except RemoteError:
+        return False

@@ -25,19 +25,24 @@ _NOTHING = (
     "nothing is known of any item here that may be used: rate one (`rookery device set"
     " COLLECTION/ITEM 5 --type int`), or allow the purpose"
 )
+_PAUSED = "everything is paused, so that nothing of yours is used: `rookery device resume` goes on"
 
 
 async def rank(arguments: argparse.Namespace, out: Output) -> int:
     """The items, best first."""
     async with session.opened(arguments, patient=False) as synced:
         collection, ranking, context = await _ranking(arguments, out, synced, arguments.collection)
+        paused = synced.governed and synced.ledger.paused
     shown = ranking[: arguments.top]
     data = {
         "collection": collection,
         "context": list(context.features),
+        "paused": paused,
         "items": [{"item": one.item, "score": one.score} for one in shown],
     }
-    out.result(data, _ranked(shown) if shown else _NOTHING)
+    if paused and shown:
+        out.note(f"rookery: {_PAUSED}")
+    out.result(data, _ranked(shown) if shown else _PAUSED if paused else _NOTHING)
     return OK
 
 
@@ -51,6 +56,10 @@ async def explain(arguments: argparse.Namespace, out: Output) -> int:
         told = explain_item(item, ranking)
         names = {row.index: row.this_device for row in synced.core.devices}
         now_ms = synced.now_ms()
+        paused = synced.governed and synced.ledger.paused
+    if told is None and paused:
+        out.failure("NOT_FOUND", f"{item} is not ranked in {found}: {_PAUSED}")
+        return NOT_FOUND
     if told is None:
         out.failure("NOT_FOUND", f"{item} is not ranked in {found}: it is hidden, or not known")
         return NOT_FOUND

@@ -19,6 +19,17 @@ _NONE = (
 )
 
 
+HINT = (
+    "The service has a policy, and this device is not under it: `rookery device trust --policy KEY`"
+    " puts it under one. KEY comes from who publishes it."
+)
+
+
+def is_left_out(synced: SyncedDevice) -> bool:
+    """Whether the service spoke of a policy, and this device has pinned no key for one."""
+    return not synced.governed and synced.transport.wire.policy_sequence > 0
+
+
 async def policy(arguments: argparse.Namespace, out: Output) -> int:
     """Syncs, if the service can be reached, and shows what is in force then."""
     async with session.opened(arguments, patient=False) as synced:

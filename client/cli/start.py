@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from client.cli import session
+from client.cli import policyheld, session
 from client.cli.introduce import introduce
 from client.cli.output import OK, UNREACHABLE, Output
 from client.cli.tokencommand import token_for
@@ -61,6 +61,8 @@ async def init(arguments: argparse.Namespace, out: Output) -> int:
         made = reached and await _first_sync(synced, out)
         if not out.as_json and made:
             out.result(data, f"This is device {data['device'][:8]} of a new account.")
+        if policyheld.is_left_out(synced):
+            out.note(policyheld.HINT)
     return OK if made else UNREACHABLE
 
 
