@@ -276,3 +276,19 @@ def test_the_store_is_named_as_serve_names_it(
         assert all(way in told for way in ("--database", "--config", "ROOKERY_DATABASE"))
     monkeypatch.setenv("ROOKERY_DATABASE", "service.db")
     assert run(folder, monkeypatch, "--verify") == 0
+
+
+def test_a_key_that_the_settings_list_is_shown_with_its_role(
+    kept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that an id says something; a key that is nowhere listed stays an id."""
+    folder, _ = kept
+    who = of_key(ANALYST.public)
+    assert run(folder, monkeypatch) == 0
+    assert f"by {who}\n" in capsys.readouterr().out
+    monkeypatch.setenv("ROOKERY_ANALYSTS", f"{ANALYST.public.hex()} until 2020-01-31")
+    assert run(folder, monkeypatch) == 0
+    assert capsys.readouterr().out.count(f"by {who} (analyst)\n") == 8
+    assert run(folder, monkeypatch, "--json") == 0
+    rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+    assert all(row["roles"] == ["analyst"] for row in rows if row["who"] == who)

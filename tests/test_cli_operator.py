@@ -19,6 +19,7 @@ from client.operator.auditlog import (
     follow,
     parse_head,
 )
+from services.audit.record import of_key
 from services.store.governance import Head, following
 from tests.analyst_worlds import Desktop
 from tests.governed_worlds import KEY
@@ -27,6 +28,7 @@ from tests.relay_worlds import (
     ANALYST,
     PARTIES,
     PUBLISHER,
+    STRANGER as OPERATOR,
 )
 
 
@@ -148,6 +150,20 @@ async def test_who_is_no_operator_is_told_what_makes_one(office: Office, tmp_pat
         assert says in failed.err
     made = await office.desk.run("keygen", "--out", str(tmp_path / "new.key"), key=False)
     assert "role operator" in made.out
+
+
+async def test_the_log_says_which_roles_a_listed_key_has(office: Office) -> None:
+    """By the policy that the pinned key signed, and only then: the service's word is not asked."""
+    await office.json("health")
+    who = of_key(OPERATOR.public)
+    unnamed = await office.json("audit")
+    assert all("roles" not in entry for entry in unnamed["entries"])
+    named = await office.json("audit", "--policy", KEY.public.hex())
+    assert {tuple(entry["roles"]) for entry in named["entries"] if entry["who"] == who} == {
+        ("operator",)
+    }
+    told = (await office.desk.run("audit", "--policy", KEY.public.hex())).out
+    assert f"by {who} (operator)" in told
 
 
 async def test_a_log_with_a_hole_does_not_reach_its_head(office: Office) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from services.audit.record import of_key
 from tests.analyst_worlds import Desktop, task_file
 from tests.cli_process import PROGRAM
 from tests.relay_worlds import ANALYST, PUBLISHER, STRANGER, Relay
@@ -37,6 +38,10 @@ def test_a_key_is_made_once_and_only_its_public_half_is_shown(tmp_path: Path) ->
     public = rookery("key", str(path)).stdout.strip()
     assert public in made.stdout
     assert secret not in made.stdout + made.stderr
+    logged = of_key(bytes.fromhex(public))
+    assert logged in made.stdout
+    assert logged in rookery("key", str(path)).stderr, "beside the output that scripts take"
+    assert json.loads(rookery("key", str(path), "--json").stdout)["audit_id"] == logged
     again = rookery("keygen", "--out", str(path), "--json")
     assert again.returncode == 1
     assert "is not overwritten" in json.loads(again.stdout)["message"]

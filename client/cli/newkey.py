@@ -12,7 +12,8 @@ from mpc.keys import PublisherKey
 
 
 def make(arguments: argparse.Namespace, out: Output, text: str) -> int:
-    """Makes the file `--out`; never over one. `text` has places for `file` and `public`."""
+    """Makes the file `--out`; never over one. `text` has places for `file`, `public` and
+    `id`."""
     seed = secrets.token_bytes(keyfile.KEY_BYTES)
     try:
         keyfile.create(arguments.out, seed)
@@ -20,16 +21,23 @@ def make(arguments: argparse.Namespace, out: Output, text: str) -> int:
         raise UserError(
             f"{arguments.out} is there already and is not overwritten: choose another --out"
         ) from None
-    public = PublisherKey(seed).public.hex()
+    key = PublisherKey(seed)
+    public = key.public.hex()
     out.result(
-        {"file": str(arguments.out), "public_key": public},
-        text.format(file=arguments.out, public=public),
+        {"file": str(arguments.out), "public_key": public, "audit_id": audit_id(key)},
+        text.format(file=arguments.out, public=public, id=audit_id(key)),
     )
     return OK
 
 
 def show(key: PublisherKey, out: Output) -> int:
-    """Its public half."""
+    """Its public half; for people also its id, beside the output that scripts take."""
     public = key.public.hex()
-    out.result({"public_key": public}, public)
+    out.result({"public_key": public, "audit_id": audit_id(key)}, public)
+    out.note(f"the audit log names it {audit_id(key)}")
     return OK
+
+
+def audit_id(key: PublisherKey) -> str:
+    """Who, as the audit log of a service names this key (docs/access.md)."""
+    return f"key:{key.device_id.hex()}"

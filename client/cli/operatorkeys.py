@@ -12,6 +12,7 @@ _TEXT = """\
 change nothing.
 
 public key  {public}
+audit log   {id}
 
 The policy lists it for the role operator, in access.yaml."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
-from typing import Final
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from client import remoteerrors as reasons
 from client.analyst import present
@@ -174,6 +174,9 @@ async def audit(arguments: argparse.Namespace, out: Output) -> int:
     broken = ""
     async with _opened(arguments) as operations:
         start = await _start(arguments, operations)
+        roles: Mapping[str, Sequence[str]] = {}
+        if arguments.policy is not None:
+            roles = await operations.roles(policy_key(arguments.policy))
         try:
             async for page in operations.whole_audit(noted, start):
                 entries += page
@@ -184,12 +187,12 @@ async def audit(arguments: argparse.Namespace, out: Output) -> int:
         head = str(ChainHead(entries[-1].seq, entries[-1].hash))
         anchor = ChainHead(entries[0].seq - 1, entries[0].prev)
     data = {
-        "entries": [one.as_data() for one in entries],
+        "entries": [_entry(one, roles) for one in entries],
         "head": head,
         "anchor": None if anchor is None else str(anchor),
         "holds": not broken,
     }
-    lines = [_line(one) for one in entries]
+    lines = [_line(one, roles) for one in entries]
     if broken:
         out.result(data | {"why": broken}, "\n".join(lines))
         out.note(f"rookery: the audit log does not hold: {broken}")
@@ -202,11 +205,19 @@ async def audit(arguments: argparse.Namespace, out: Output) -> int:
     return OK
 
 
-def _line(one: AuditEntry) -> str:
+def _entry(one: AuditEntry, roles: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """With the roles of a key that the policy lists, which are not in the entry itself."""
     said = one.as_data()
+    named = roles.get(said.get("who", ""))
+    return said | {"roles": list(named)} if named else said
+
+
+def _line(one: AuditEntry, roles: Mapping[str, Sequence[str]]) -> str:
+    said = _entry(one, roles)
     of = f" (of {said['begun']})" if "begun" in said else ""
+    named = f" ({clean(', '.join(said['roles']))})" if "roles" in said else ""
     told = [clean(str(said.get(key, "?"))) for key in ("outcome", "what", "who")]
-    return f"{one.seq:>8}  {show_instant(one.at_ms)}  {told[0]}{of}  {told[1]}  by {told[2]}"
+    return f"{one.seq:>8}  {show_instant(one.at_ms)}  {told[0]}{of}  {told[1]}  by {told[2]}{named}"
 
 
 # --- rounds ---

@@ -13,6 +13,7 @@ _TEXT = """\
 call what. Keep it offline, and a copy.
 
 public key  {public}
+audit log   {id}
 
 The service takes it from its setting `policy_keys`, a party from its own; devices pin it
 (`rookery device trust --policy {public}`)."""

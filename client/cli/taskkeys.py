@@ -12,6 +12,7 @@ _TEXT = """\
 {file} is the key of a publisher or analyst: whoever has it acts in your name. Keep a copy.
 
 public key  {public}
+audit log   {id}
 
 The service takes it from its setting `publishers` (or `analysts`, to read only), a party from
 its own `publishers`; devices pin a publisher by it."""

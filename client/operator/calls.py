@@ -25,7 +25,8 @@ from client.rounds import GivenUp, RoundState, SignedTask, state_of, summary_in
 from client.transport import Method, Signer, Transport
 from crypto import labels
 from crypto.errors import CryptoError
-from crypto.policy import open_
+from crypto.keys import device_id
+from crypto.policy import Bundle, open_
 from crypto.primitives import hash_
 from rookery.v1 import operations_pb2
 
@@ -109,15 +110,28 @@ class Operations:
     async def gone_before_ms(self, policy_key: bytes, now_ms: int) -> int:
         """What is older may be gone from the audit log: by the newest policy, if this Ed25519
         key signed it. UserError: it did not, or there is none. RemoteError."""
+        bundle = await self._policy(policy_key)
+        return now_ms - bundle.retention.audit_days * _DAY_MS + _CLOCKS_MS
+
+    async def roles(self, policy_key: bytes) -> dict[str, tuple[str, ...]]:
+        """Who, as the audit log names a key, to the roles that list it in the newest policy, if
+        this Ed25519 key signed it. UserError, RemoteError as above."""
+        found: dict[str, tuple[str, ...]] = {}
+        for role in (await self._policy(policy_key)).access.roles:
+            for text in role.keys:
+                who = f"key:{device_id(bytes.fromhex(text)).hex()}"
+                found[who] = (*found.get(who, ()), role.name)
+        return found
+
+    async def _policy(self, policy_key: bytes) -> Bundle:
         shown = await get_policy(self._transport, 0)
         if shown.policy is None:
             raise UserError("the service has no policy: nothing may be gone from its audit log")
         data, sig, _ = shown.policy.proof
         try:
-            bundle = open_(data, sig, policy_key)
+            return open_(data, sig, policy_key)
         except CryptoError:
             raise UserError("the service's policy is not signed by the key of --policy") from None
-        return now_ms - bundle.retention.audit_days * _DAY_MS + _CLOCKS_MS
 
     async def whole_audit(
         self, noted: ChainHead | None = None, start: Start = ANYWHERE

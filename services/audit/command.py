@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from services.audit.local import gone_before_now, reading
+from services.audit.names import NOBODY, Roles, roles_of
 from services.audit.record import Record
 from services.audit.walk import EntryMissing, Verdict, pages, parse_head, show_head, verify
 from services.config import Config, ConfigError, of_arguments
@@ -68,10 +69,11 @@ async def _verify(config: Config, noted: Head | None, noted_anchor: Head | None)
 
 async def _show(config: Config, after: int, *, as_json: bool) -> None:
     async with reading(config) as store:
+        roles = await roles_of(config, store.governance)
         try:
             async for rows in pages(store.governance, after):
                 for row in rows:
-                    data = as_data(row)
+                    data = as_data(row, roles)
                     print(json.dumps(data) if as_json else line(data))
         except EntryMissing as missing:
             raise KeepingError(
@@ -103,8 +105,8 @@ def _report(verdict: Verdict, *, as_json: bool) -> None:
         print(f"ok: {verdict.entries} entries{trimmed}. {note}: {head}")
 
 
-def as_data(entry: AuditEntry) -> dict[str, Any]:
-    """An entry, for programs."""
+def as_data(entry: AuditEntry, roles: Roles = NOBODY) -> dict[str, Any]:
+    """An entry, for programs. `roles`: what is not in the entry, of keys that are known."""
     record = Record.decode(entry.body)
     data: dict[str, Any] = {
         "seq": entry.seq,
@@ -119,6 +121,8 @@ def as_data(entry: AuditEntry) -> dict[str, Any]:
         data["workload"] = record.workload
     if record.request:
         data["request"] = record.request
+    if named := roles.get(record.who):
+        data["roles"] = sorted(named)
     return data | {"hash": entry.hash.hex()}
 
 
@@ -127,4 +131,6 @@ def line(data: dict[str, Any]) -> str:
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(data["at_ms"] / 1000))
     of = f" (of {data['begun']})" if "begun" in data else ""
     by = f" from workload {data['workload']}" if "workload" in data else ""
-    return f"{data['seq']:>8}  {at}  {data['outcome']}{of}  {data['what']}  by {data['who']}{by}"
+    named = f" ({', '.join(data['roles'])})" if "roles" in data else ""
+    who = f"{data['who']}{named}{by}"
+    return f"{data['seq']:>8}  {at}  {data['outcome']}{of}  {data['what']}  by {who}"
