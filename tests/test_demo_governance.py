@@ -111,6 +111,8 @@ def test_seconds_are_printed_and_what_never_came_is_called_so() -> None:
     ):
         assert part in whole
     assert "never" not in whole
+    assert "six stars (refused, rule 'range')" in whole
+    assert "six stars (RECORDED)" in page(DEFECTS["a value that is recorded"]())
     assert "refused, with an alarm" in whole
     assert "never" in page(DEFECTS["another device that goes on"]())
     assert "TAKEN" in page(DEFECTS["an older policy that is taken"]())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
-from client.demo import ratings, traces
+from client.demo import ratings, show, traces
 
 
 def test_a_planted_word_is_found_in_every_form_that_it_could_leak_in(tmp_path: Path) -> None:
@@ -70,3 +72,14 @@ def test_the_synthetic_population_is_the_same_for_the_same_seed() -> None:
     assert ratings.synthesise(5, 1) == ratings.synthesise(5, 1)
     assert ratings.synthesise(5, 1) != ratings.synthesise(5, 2)
     assert ratings.synthesise(5, 1).synthetic
+
+
+def test_lines_end_in_no_blanks_where_there_is_no_terminal() -> None:
+    """A table pads its last column; a file gets none of that."""
+    out = io.StringIO()
+    table = Table("a", "b", title="short")
+    table.add_row("1", "2  ")
+    show.console_on(out).print(table, "said  \n  two", sep="\n")
+    lines = out.getvalue().split("\n")
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert "  two" in lines

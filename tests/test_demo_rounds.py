@@ -61,6 +61,13 @@ def test_a_group_of_nobody_that_noise_fills_is_shown_without_a_truth() -> None:
     assert "none" in emptied
 
 
+def test_an_experiment_that_noise_hides_is_no_failure_of_the_demo() -> None:
+    """No verdict is explained: why there is none, and what it takes."""
+    shown = " ".join(page(measured(tasks()[2], [(0, 3), (1, 3)], [0] * 6)).split())
+    assert "gives no verdict, as it should: variant 0 has too few reports" in shown
+    assert "takes more people" in shown
+
+
 def test_what_may_be_spent_and_how_few_may_answer_follow_from_how_many_there_are() -> None:
     """Few people get less noise, or it would hide all; the bound on reports goes with them."""
     assert measures.rho_micro(measures.FEW) < measures.rho_micro(measures.FEW - 1)

@@ -6,10 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from client.cli.output import FAILED, OK, Output
-from client.demo import ratings
+from client.demo import ratings, show
 from client.demo.rounds import RoundsError
 from client.demo.run import run as run_demo
 from client.demo.stage import StageError
@@ -59,7 +57,7 @@ async def run(arguments: argparse.Namespace, out: Output) -> int:
         )
         if len(population.people) < PEOPLE_MIN:
             raise ratings.RatingsError(TOO_FEW)
-        console = Console(file=sys.stderr if out.as_json else sys.stdout, highlight=False)
+        console = show.console_on(sys.stderr if out.as_json else sys.stdout)
         report = await run_demo(population, seed=arguments.seed, console=console)
     except (ratings.RatingsError, RoundsError, StageError) as error:
         out.failure("DEMO", str(error))

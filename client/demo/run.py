@@ -206,6 +206,7 @@ async def _aggregate(
     console.print(
         "\n[bold]Three joint aggregates[/bold], one answer of each person to each. The truth is"
         " known to this demo alone: it made these people or read their file.\n"
+        f"{showrounds.LEGEND}\n"
     )
     for one in measured:
         showrounds.one(console, one, scene.catalogue.labels)

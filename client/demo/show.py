@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -18,6 +19,30 @@ from crypto import names, op
 from rookery.v1 import sync_pb2
 
 ROWS_SHOWN = 7
+_BLANKS = re.compile(r" +$", re.MULTILINE)
+
+
+class Trimmed:
+    """A stream whose lines end in no blanks: what a file or a pipe is given in place of a
+    terminal's padding. A line comes in one write, as `rich` writes them."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        """Writes it; how many characters were given."""
+        self._out.write(_BLANKS.sub("", text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Passes on what is held back."""
+        self._out.flush()
+
+
+def console_on(out: TextIO) -> Console:
+    """For the demo's pages."""
+    file = out if out.isatty() else cast("TextIO", Trimmed(out))
+    return Console(file=file, highlight=False)
 
 
 Stored = dict[bytes, tuple[str, str]]
@@ -36,7 +61,7 @@ def stored_rows(database: Path, account_id: bytes) -> Stored:
     for raw in sync_pb2.PullResponse.FromString(b"".join(runs)).ops:
         sealed = op.parse_any(raw)
         if sealed.header.account_id == account_id and sealed.ct is not None:
-            rows[sealed.header.tag] = (str(len(raw)), sealed.ct[:7].hex() + "…")
+            rows[sealed.header.tag] = (str(len(raw)), sealed.ct[:6].hex() + "…")
     return rows
 
 
@@ -62,10 +87,11 @@ def side_by_side(console: Console, device: SyncedDevice, database: Path) -> None
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    table.add_column("a device: record", style="green", no_wrap=True)
-    table.add_column("value", style="green", no_wrap=True)
+    # Where it is too wide, names and values take two lines; nothing is cut.
+    table.add_column("a device: record", style="green", overflow="fold")
+    table.add_column("value", style="green", overflow="fold")
     table.add_column("the service: tag", style="dim", no_wrap=True)
-    table.add_column("bytes", justify="right", style="dim")
+    table.add_column("bytes", justify="right", style="dim", no_wrap=True)
     table.add_column("ciphertext", style="dim", no_wrap=True)
     for name, value, tag in records[:ROWS_SHOWN]:
         size, ciphertext = stored.get(tag, ("", "not stored"))
@@ -99,7 +125,7 @@ def summary(console: Console, report: dict[str, Any]) -> None:
     )
     for label, said in showgovernance.summary_rows(report["governance"]):
         table.add_row(label, said)
-    table.add_row("seconds", f"{report['seconds']:.1f}")
+    table.add_row("seconds, the whole run", f"{report['seconds']:.1f}")
     console.print(table)
 
 

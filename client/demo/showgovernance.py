@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -52,7 +53,6 @@ def _last(seconds: list[float]) -> float | None:
 def _sentences(seen: Governance) -> list[str]:
     left, round_ = seen.left, seen.left.round.data()
     deleted = ", ".join(f"{count} {name}" for name, count in left.withdrawal.deleted.items())
-    rules = ", ".join(f"{what}: {rule or 'recorded'}" for what, rule in seen.rules.items())
     replayed = seen.replayed
     return [
         f"deleted by withdrawing, on both devices: {deleted}",
@@ -60,7 +60,7 @@ def _sentences(seen: Governance) -> list[str]:
             f"the next round ({left.round.task.title.lower()}): {round_['valid']} reports, of"
             f" {left.people} people: without who withdrew and who was forgotten"
         ),
-        f"refused by the rule's name: {rules}",
+        f"tried on a device: {_tried(seen.rules)}",
         (
             f"a copy of the service that shows policy {replayed.shown} to a device with policy"
             f" {replayed.held}: {'refused, with an alarm' if replayed.refused else 'TAKEN'}"
@@ -68,13 +68,20 @@ def _sentences(seen: Governance) -> list[str]:
     ]
 
 
+def _tried(rules: Mapping[str, str]) -> str:
+    """What was recorded against the policy, or by which of its rules it was refused."""
+    return ", ".join(
+        f"{what} (refused, rule {rule!r})" if rule else f"{what} (RECORDED)"
+        for what, rule in rules.items()
+    )
+
+
 def summary_rows(data: dict[str, Any]) -> list[tuple[str, str]]:
     """Lines of the demo's last table."""
-    rules = ", ".join(data["refused_by_rule"].values())
     obeyed, clients = data["clients_that_obeyed_the_kill_switch"], data["clients"]
     older = "yes" if data["older_policy_refused"] else "NO"
     return [
-        ("what the policy does not let be recorded", f"refused: {rules}"),
+        ("tried, and not in the policy", _tried(data["refused_by_rule"])),
         (
             "connected devices that obeyed the kill switch",
             f"{obeyed} of {clients}, the last after {data['kill_switch_seconds_last']} s",

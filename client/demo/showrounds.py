@@ -22,6 +22,11 @@ PLOT_WIDTH = 72
 LABEL_WIDTH = 24
 ALPHA_MICRO = 50_000
 _DECIMALS_MAX = 3
+LEGEND = (
+    "sigma: standard deviation of the noise in a result. in sigmas: the error over it, within 2"
+    " in 95 of 100. rho, and epsilon at a delta: how much a round can tell of one person at most;"
+    " less is more private."
+)
 
 
 def one(console: Console, measured: Measured, bins: Sequence[str]) -> None:
@@ -129,7 +134,13 @@ def _verdicts(measured: Measured) -> list[str]:
     try:
         compared = tail.welch(samples, alpha_micro=ALPHA_MICRO)
     except tail.Undecidable as error:
-        return [f"Welch's test: {error.message}"]
+        return [
+            (
+                f"Welch's test, noise included, gives no verdict, as it should: {error.message}."
+                " An effect was planted; to find it beside so much noise takes more people"
+                " (--people)"
+            )
+        ]
     first, *others = task.kind.labels
     return [_verdict(label, first, one) for label, one in zip(others, compared, strict=True)]
 
