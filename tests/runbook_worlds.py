@@ -27,7 +27,11 @@ AUDIENCE = "rookery.localhost"
 TASK = "about/region"
 RUNBOOKS = Path(__file__).parents[1] / "docs" / "runbooks"
 SECONDS_MAX = 60.0
-_MODULES = {"rookery": "client.cli.main", "rookery-server": "services.cli", "python3": ""}
+_MODULES = {
+    "rookery": "client.cli.main",
+    "rookery-server": "services.cli",
+    ".venv/bin/python": "",
+}
 _BLOCK = re.compile(r"^( *)```(?:sh)?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 
@@ -49,7 +53,8 @@ class Shell:
         programs = self.folder / "bin"
         programs.mkdir(exist_ok=True)
         for name, module in _MODULES.items():
-            path = programs / name
+            path = (self.folder if "/" in name else programs) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
             run = f'exec "{sys.executable}" {f"-m {module}" if module else ""} "$@"'
             path.write_text(f"#!/bin/sh\n{run}\n")
             path.chmod(0o755)

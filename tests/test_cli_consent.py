@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from crypto.keys import device_id
 from tests.cli_process import Home
 from tests.consent_worlds import ADVICE, COUNTING, PURPOSES, policy
 from tests.governed_worlds import KEY, killing
@@ -62,6 +63,8 @@ async def test_a_person_agrees_and_takes_it_back(home: Home) -> None:
     assert exported["policy"]["sequence"] == 1
     assert exported["settings"] == {}
     assert [one["this_device"] for one in exported["devices"]] == [True]
+    (device,) = exported["devices"]
+    assert device_id(bytes.fromhex(device["key"])).hex() == device["device"]
     assert exported["spent"]["rounds"] == 0
 
 

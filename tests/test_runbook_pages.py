@@ -176,7 +176,7 @@ def _complaint(there: Deployment) -> None:
     assert "statistics  granted" in page_of(page, "rookery device consent")
     exported = json.loads((there.shell.folder / "export.json").read_text())
     assert [one["task"] for one in exported["contributions"]] == [TASK]
-    assert page_of(page, "python3") == "1 statistics granted\n"
+    assert page_of(page, ".venv/bin/python") == "1 statistics granted these words\n"
     assert exported["receipts"][0]["text"] in " ".join(page_of(page, "rookery policy show").split())
     page.next("rookery device consent withdraw", typed="withdraw\n")
     shown = page_of(page, "rookery operator health")

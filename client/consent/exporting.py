@@ -116,8 +116,11 @@ def _policy(bundle: Bundle) -> dict[str, Any]:
 
 def _devices(synced: SyncedDevice) -> Iterator[dict[str, Any]]:
     for row in synced.core.devices:
+        listed = synced.core.chain.find(row.device_id)
         yield {
             "device": row.device_id.hex(),
+            # What receipts are signed with; the id is its hash.
+            "key": None if listed is None else listed.ik_pk.hex(),
             "number": row.index,
             "role": "recovery" if row.role is Role.RECOVERY else "full",
             "active": row.active,
