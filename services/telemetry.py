@@ -137,6 +137,10 @@ class Telemetry:
         """Something about the process itself. Never about a person."""
         self._log.info(name, **fields)
 
+    def detail(self, name: str, **fields: str | int | float | bool) -> None:
+        """The same, for who looks closely: at level debug."""
+        self._log.debug(name, **fields)
+
     def call(
         self,
         method: str,

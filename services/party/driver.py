@@ -19,10 +19,10 @@ from services.party.ending import Ending, reply
 from services.party.governing import NO_POLICY
 from services.party.host import Host
 from services.party.intake import Intake
-from services.party.metrics import UNREACHABLE
 from services.party.muster import Muster
 from services.party.parley import Parley
 from services.party.relay import RelayDown, RelayRefused
+from services.party.relaylog import tell_down
 from services.party.settling import Settling
 from services.party.states import Due, IllegalTransition, Progress, Reason, State, Step
 from services.store.errors import RoundClosed
@@ -158,9 +158,14 @@ class Driver:
             if (finished := self._muster.over()) is not None:
                 self._computing.took(finished)
             await self._go_on(self._store.progress(self.round_id))
-        except RelayDown:
-            self._host.metrics.relay_failed(UNREACHABLE)
-            self._host.telemetry.event("relay_down")
+        except RelayDown as error:
+            tell_down(
+                error,
+                self._host.telemetry,
+                self._host.metrics,
+                open_ms=self._assignment.manifest.open_ms,
+                now_ms=self._host.clock.wall_ms(),
+            )
         except RelayRefused as error:
             self._host.metrics.relay_failed(error.reason)
             # Not collected there yet, or no longer; retention bounds the wait.

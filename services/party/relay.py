@@ -28,6 +28,10 @@ class RelayDown(Exception):
     """The relay can't be reached, or does not answer as it should. Try again later."""
 
 
+class RelayUnknown(RelayDown):
+    """The relay does not know this party's key: it has no round that names it, or not yet."""
+
+
 class RelayRefused(Exception):
     """The relay refused. `reason` as in its API, or gRPC's code."""
 
@@ -153,6 +157,9 @@ def _parsed(parse: Callable[[bytes], T], raw: bytes) -> T:
 
 
 def _why(error: grpc.aio.AioRpcError) -> RelayDown | RelayRefused:
+    # Not by the code alone: a clock that is off has it too, and will not pass.
+    if told(error)[0] == "UNAUTHENTICATED":
+        return RelayUnknown(error.code().name)
     if error.code() in _LATER:
         return RelayDown(error.code().name)
     reason = told(error)[0] or error.code().name
