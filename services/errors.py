@@ -356,6 +356,8 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
         StatusCode.ABORTED, "CONSENT_CONFLICT", {"seq": "seq", "hash": "hash"}
     ),
     ConsentMissing: Row(StatusCode.FAILED_PRECONDITION, "CONSENT_MISSING"),
+    # Withdrawn while the contribution was on its way to the store.
+    store.ConsentStale: Row(StatusCode.FAILED_PRECONDITION, "CONSENT_MISSING"),
     BudgetExhausted: Row(
         StatusCode.FAILED_PRECONDITION, "BUDGET_EXHAUSTED", {"cap": "cap", "left": "left"}
     ),

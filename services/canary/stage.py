@@ -123,7 +123,8 @@ class Stage:
 
 
 def _database(place: str, of: Running) -> Iterator[Piece]:
-    for path in sorted(of.folder.glob(f"{of.name}.db*")):
+    # The log before the file: a checkpoint in between moves rows from the one into the other.
+    for path in sorted(of.folder.glob(f"{of.name}.db*"), reverse=True):
         yield Piece(place, path.name, path.read_bytes())
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from rookery.v1 import rounds_pb2
 from services import wire
 from services.call import SignedCall
-from services.errors import ConsentMissing
 from services.policy.consents import check_proof
 from services.rounds.desk import RoundDesk
 from services.rounds.forms import check_contribution
-from services.store.errors import ConsentStale
 from services.store.rounds import Contribution
 from services.sync.desk import parse
 
@@ -44,8 +42,5 @@ class Contribute:
         )
         del request, boxes
         call.check_live()
-        try:
-            await self._desk.store.contribute(given)
-        except ConsentStale:
-            raise ConsentMissing from None  # withdrawn while this was on its way to the store
+        await self._desk.store.contribute(given)
         return self._desk.info_field(call)
