@@ -73,7 +73,8 @@ async def test_commits_are_observed_by_the_store(service: Service) -> None:
     before = value(metrics, "rookery_store_commit_seconds_count")
     await service.push(world, world.op())
     await service.push(world, *world.ops(7))
-    assert value(metrics, "rookery_store_commit_seconds_count") == before + 2
+    # The sweep that begins with the service commits as well, when its turn comes.
+    assert value(metrics, "rookery_store_commit_seconds_count") >= before + 2
     assert value(metrics, "rookery_store_commit_requests_sum") >= 2
     assert value(metrics, "rookery_store_commit_ops_sum") == 8
     assert value(metrics, "rookery_store_writes_waiting") == 0
