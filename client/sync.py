@@ -24,7 +24,7 @@ from client.gate import Ungoverned
 from client.governed.gate import PolicyGate
 from client.governed.holding import Holding, Shown
 from client.governed.remote import get_policy
-from client.remote import Remote
+from client.remote import DeletionReceipt, Remote
 from client.remoteerrors import ProtocolBreach, RemoteError
 from client.rows import Changes, Rows
 from client.steps import (
@@ -48,6 +48,8 @@ SHELL_ROWS = "shell/"
 KEPT_ROWS = (SHELL_ROWS + "consent/", SHELL_ROWS + "reset/")
 ENDPOINT_ROW = SHELL_ROWS + "endpoint"
 """Which service this device belongs to, and with which key."""
+RECEIPT_ROW = SHELL_ROWS + "deleted-receipt"
+"""What the service signed when it deleted the account."""
 RENEWED_ROW = SHELL_ROWS + "renewed"
 """When this device last became another one, u64 milliseconds."""
 RENEWAL_MS = 86_400_000
@@ -259,6 +261,14 @@ class SyncedDevice:
         does not know this device."""
         self.edit(lambda core, _: core.make_again())
         await self.sync_once()
+
+    async def delete_account(self) -> DeletionReceipt:
+        """Deletes the account at the service, for all devices, and keeps what it signed for that.
+        What is stored here stays. RemoteError, ProtocolBreach."""
+        signer = Signer(self.core.identity, self.core.account_id)
+        receipt = await self.remote.delete_account(signer)
+        self.vault.apply({RECEIPT_ROW: receipt.data})
+        return receipt
 
     async def send_due(self) -> bool:
         """Does what is due but pulling, which is left to the stream that is open. True if a

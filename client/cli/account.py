@@ -14,9 +14,7 @@ from client.cli.tokencommand import token_for
 from client.errors import AccountGone, Revoked
 from client.steps import Notice
 from client.sync import SyncedDevice
-from client.transport import Signer
 
-RECEIPT_ROW = "shell/deleted-receipt"
 _LOST = (
     "The service does not know this device. If the account was deleted on purpose, or this"
     " device was removed, leave it so; if the service lost its data, this brings the account back."
@@ -171,10 +169,8 @@ async def delete_account(arguments: argparse.Namespace, out: Output) -> int:
             out.note(told)
         else:
             await ask(out, told, "delete")
-        core = synced.core
-        receipt = await synced.remote.delete_account(Signer(core.identity, core.account_id))
-        synced.vault.apply({RECEIPT_ROW: receipt.data})
-        data = {"deleted": core.account_id.hex(), "receipt": receipt.data.hex()}
+        receipt = await synced.delete_account()
+        data = {"deleted": synced.core.account_id.hex(), "receipt": receipt.data.hex()}
         out.result(
             data | {"server_ms": receipt.opened.server_ms, "told": told},
             "The account is deleted; the service has signed for it:\n"

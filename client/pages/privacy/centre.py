@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from client import resetting
-from client.cli.account import RECEIPT_ROW
 from client.consent import exporting, taken
 from client.consent.purging import SEALED
 from client.errors import AccountGone, UserError
@@ -21,16 +20,15 @@ from client.intelligence import exposures
 from client.intelligence.context import Context
 from client.intelligence.ondevice import RANKING, OnDevice
 from client.intelligence.ranking import Ranked
-from client.measure.core import Measuring, Standing
+from client.measure.core import Answered, Measuring, Standing
 from client.measure.participant import Participant
-from client.measure.results import State
+from client.measure.results import Ended, State
 from client.pages.local import Action, Done, Fill, Form, LocalSite, Page
 from client.pages.privacy import known, ranked, words
 from client.pages.privacy.choices import choices
 from client.remoteerrors import RemoteError
 from client.steps import DeviceInfo, NoticeKind
 from client.sync import SyncedDevice
-from client.transport import Signer
 from crypto.cert import Role
 from crypto.ids import DeviceId
 
@@ -157,31 +155,15 @@ class PrivacyCentre:
     async def _counted(self) -> dict[str, Any]:
         participant = Participant(self._synced)
         measuring, kept = participant.core, participant.results
-        rows = []
-        for digest, one in kept.ended.items():
-            answered = measuring.answered.get(digest)
-            rows.append(
-                {
-                    "title": one.task.title,
-                    "purpose": one.task.purpose,
-                    "when": words.day(one.shown.manifest.close_ms),
-                    "part": "did not take part" if answered is None else _PART[answered.standing],
-                    "state": _STATE[one.state],
-                    "at_ms": one.shown.manifest.close_ms,
-                }
-            )
-        for digest, answered in measuring.answered.items():
-            if digest not in kept.ended:
-                rows.append(
-                    {
-                        "title": answered.task.title,
-                        "purpose": answered.task.purpose,
-                        "when": words.day(answered.shown.manifest.close_ms),
-                        "part": _PART[answered.standing],
-                        "state": _STATE[State.WAITING],
-                        "at_ms": answered.shown.manifest.close_ms,
-                    }
-                )
+        rounds: list[tuple[Ended | Answered, Answered | None, State]] = [
+            (one, measuring.answered.get(digest), one.state) for digest, one in kept.ended.items()
+        ]
+        rounds += [
+            (one, one, State.WAITING)
+            for digest, one in measuring.answered.items()
+            if digest not in kept.ended
+        ]
+        rounds.sort(key=lambda row: -row[0].shown.manifest.close_ms)
         limits = measuring.policy.limits
         budget = [
             {
@@ -190,7 +172,7 @@ class PrivacyCentre:
                 "allowed": f"{limits.all_time_micro_rho:,}",
             }
         ]
-        return {"rows": sorted(rows, key=lambda row: -row["at_ms"]), "budget": budget}
+        return {"rows": [_round(*row) for row in rounds], "budget": budget}
 
     async def _devices(self) -> dict[str, Any]:
         return {"devices": [_device(row) for row in self._synced.core.devices]}
@@ -311,13 +293,21 @@ class PrivacyCentre:
     async def _forget(self, form: Form) -> Done:
         if form.get("word") != "forget":
             raise UserError("nothing was done: type the word forget, and nothing else")
-        core = self._synced.core
-        receipt = await self._synced.remote.delete_account(Signer(core.identity, core.account_id))
-        self._synced.vault.apply({RECEIPT_ROW: receipt.data})
+        await self._synced.delete_account()
         return Done(
             "You are forgotten: the account is deleted, and the service has signed for it.",
             over=True,
         )
+
+
+def _round(one: Ended | Answered, answered: Answered | None, state: State) -> dict[str, str]:
+    return {
+        "title": one.task.title,
+        "purpose": one.task.purpose,
+        "when": words.day(one.shown.manifest.close_ms),
+        "part": "did not take part" if answered is None else _PART[answered.standing],
+        "state": _STATE[state],
+    }
 
 
 def _reached(act: Callable[[Form], Awaitable[Done]]) -> Callable[[Form], Awaitable[Done]]:

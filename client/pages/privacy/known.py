@@ -145,8 +145,6 @@ def _origins(device: Device, item: Item) -> list[Origin]:
 
 
 def _source(device: Device, origins: list[Origin]) -> str:
-    mine = {row.index for row in device.devices if row.this_device}
     indexes = sorted({index for one in origins for index in one.devices})
-    named = ["this device" if index in mine else f"device #{index}" for index in indexes]
     waiting = any(one.waiting for one in origins)
-    return " or ".join(named or ["unknown"]) + (", not sent yet" if waiting else "")
+    return (words.written_by(device, indexes) or "unknown") + (", not sent yet" if waiting else "")

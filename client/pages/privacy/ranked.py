@@ -90,9 +90,7 @@ def source(device: Device, reason: Reason) -> str:
     """Which device a reason comes from, and when."""
     if not reason.devices:
         return "not from your profile"
-    mine = {row.index for row in device.devices if row.this_device}
-    named = ["this device" if one in mine else f"device #{one}" for one in reason.devices]
-    return f"{' or '.join(named)}, {words.day(reason.at_ms)}"
+    return f"{words.written_by(device, reason.devices)}, {words.day(reason.at_ms)}"
 
 
 def moved(rankings: Iterable[Sequence[Ranked]]) -> Mapping[tuple[str, str], str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
+from client.device import Device
 from client.values import Value
 
 _TEXT_CHARS_MAX: Final = 200
@@ -45,6 +47,12 @@ def value(what: Value) -> str:
             return f"a table of {len(what)}"
         case _:
             return "-"
+
+
+def written_by(device: Device, indexes: Iterable[int]) -> str:
+    """`this device or device #2`: one of these wrote it. Empty for none."""
+    mine = {row.index for row in device.devices if row.this_device}
+    return " or ".join("this device" if one in mine else f"device #{one}" for one in indexes)
 
 
 def count(number: int, one: str, many: str = "") -> str:
